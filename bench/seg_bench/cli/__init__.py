@@ -1,0 +1,27 @@
+"""The command `seg-bench`: one module per subcommand, heavy imports inside the functions."""
+
+from __future__ import annotations
+
+import typer
+
+from seg_bench.cli import data, report, run, train
+from seg_runtime.console import run_app
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="seg-bench",
+    help="Data sets, training and the Dice / latency table of deployed segmentation models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
+app.command("run")(run.run)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Entry point of `seg-bench`."""
+    run_app(app)

@@ -1,0 +1,46 @@
+"""edgeseg's thin client: run segmentation models in process or on a Triton server, without torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seg_runtime.connect import connect
+    from seg_runtime.errors import EdgesegError
+    from seg_runtime.semantic import SemanticResult, SemanticSegmenter
+    from seg_runtime.session import Handle, Session
+    from seg_runtime.spec import ModelSpec, TensorSpec
+
+__all__ = [
+    "EdgesegError",
+    "Handle",
+    "ModelSpec",
+    "SemanticResult",
+    "SemanticSegmenter",
+    "Session",
+    "TensorSpec",
+    "connect",
+]
+
+_MODULES = {
+    "EdgesegError": "errors",
+    "Handle": "session",
+    "ModelSpec": "spec",
+    "SemanticResult": "semantic",
+    "SemanticSegmenter": "semantic",
+    "Session": "session",
+    "TensorSpec": "spec",
+    "connect": "connect",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import seg_runtime` and `--help` stay fast."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'seg_runtime' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"seg_runtime.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

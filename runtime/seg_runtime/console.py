@@ -1,0 +1,54 @@
+"""What all commands share: one-line errors, exit codes and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from seg_runtime.errors import EdgesegError
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["progress_bar", "run_app", "stderr_console", "stdout_console"]
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command; a known error becomes one line on stderr and its exit code, Ctrl-C becomes 130."""
+    try:
+        app()
+    except EdgesegError as error:
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def stderr_console() -> Console:
+    """For progress and notes; stdout is left to results that a machine may read."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stdout_console() -> Console:
+    """For tables and results."""
+    from rich.console import Console
+
+    return Console()
+
+
+def progress_bar(transient: bool = True) -> Progress:
+    """A progress bar on stderr with counts, speed and time left; silent when stderr is not a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr_console()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)

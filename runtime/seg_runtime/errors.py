@@ -1,0 +1,82 @@
+"""One small exception tree. Every message says what was received, what was expected and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadImageError",
+    "BadInputError",
+    "CheckpointError",
+    "EdgesegError",
+    "InferenceError",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "ModelNotReadyError",
+    "ParityError",
+    "RepositoryError",
+    "ServerError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
+]
+
+
+class EdgesegError(Exception):
+    """Base of every error that a user can cause or mend; commands print it as one line.
+
+    `exit_code` is what a command exits with when this error ends it.
+    """
+
+    exit_code = 2
+
+
+class BadInputError(EdgesegError, ValueError):
+    """An argument, file or array that cannot be used as given."""
+
+
+class BadImageError(BadInputError):
+    """An image file or array that cannot be read or has the wrong size or channels."""
+
+
+class CheckpointError(BadInputError):
+    """A checkpoint that is missing, truncated, unsafe, not finite or of another architecture."""
+
+
+class MissingExtraError(EdgesegError):
+    """A command needs an optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed: run  pip install 'edgeseg[{extra}]'")
+        self.extra = extra
+
+
+class RepositoryError(EdgesegError):
+    """A model repository that is missing, unreadable, unwritable or inconsistent."""
+
+
+class ModelNotFoundError(RepositoryError):
+    """The repository or server has no model of this name."""
+
+
+class ParityError(EdgesegError):
+    """A graph does not compute what its checkpoint computes; nothing was published."""
+
+    exit_code = 3
+
+
+class InferenceError(EdgesegError):
+    """A model refused its inputs or failed while it ran."""
+
+
+class ServerError(EdgesegError):
+    """A server that cannot be started, reached or used."""
+
+
+class ServerUnavailableError(ServerError):
+    """Nobody listens at the address, or the server stayed away for the whole retry budget."""
+
+
+class ServerTimeoutError(ServerError):
+    """The server did not answer in time."""
+
+
+class ModelNotReadyError(ServerError):
+    """The server is up but this model is not ready to serve."""

@@ -1,0 +1,168 @@
+"""`ModelSpec` and `ServingSpec` as Triton's `ModelConfig` protobuf message, and back.
+
+The message and its text format are tritonclient's and protobuf's own; nothing is templated. What
+Triton does not know itself rides in `parameters`, one key per field of the spec.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from seg_runtime.errors import RepositoryError
+from seg_runtime.spec import ClaheSpec, ModelSpec, Parity, ServingSpec, TensorSpec
+
+__all__ = ["from_config", "from_text", "to_config", "to_text"]
+
+_TYPES = {
+    "bool": pb.TYPE_BOOL,
+    "uint8": pb.TYPE_UINT8,
+    "int32": pb.TYPE_INT32,
+    "int64": pb.TYPE_INT64,
+    "float16": pb.TYPE_FP16,
+    "float32": pb.TYPE_FP32,
+}
+_DTYPES = {value: name for name, value in _TYPES.items()}
+_KINDS = {
+    "auto": pb.ModelInstanceGroup.KIND_AUTO,
+    "cpu": pb.ModelInstanceGroup.KIND_CPU,
+    "gpu": pb.ModelInstanceGroup.KIND_GPU,
+}
+
+
+def to_config(spec: ModelSpec, serving: ServingSpec | None = None) -> Any:
+    """The `ModelConfig` message of a model; it serves exactly `spec.version`."""
+    serving = serving or ServingSpec()
+    config = pb.ModelConfig(name=spec.name, backend=spec.backend, max_batch_size=spec.max_batch_size)
+    for tensors, messages in ((spec.inputs, config.input), (spec.outputs, config.output)):
+        for tensor in tensors:
+            messages.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.shape)
+    config.version_policy.specific.versions.append(spec.version)
+    config.instance_group.add(kind=_KINDS[serving.instance_kind], count=serving.instances)
+    if spec.max_batch_size > 1 and serving.preferred_batch_sizes:
+        config.dynamic_batching.preferred_batch_size.extend(
+            size for size in serving.preferred_batch_sizes if size <= spec.max_batch_size
+        )
+        config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    if serving.warm_up:
+        _add_warm_up(config, spec)
+    if serving.response_cache:
+        config.response_cache.enable = True
+    for key, value in _parameters(spec).items():
+        config.parameters[key].string_value = value
+    return config
+
+
+def to_text(spec: ModelSpec, serving: ServingSpec | None = None) -> str:
+    """The contents of `config.pbtxt`."""
+    return str(text_format.MessageToString(to_config(spec, serving)))
+
+
+def from_config(config: Any) -> ModelSpec:
+    """Read a `ModelConfig`, from a file or over the wire, made by `to_config` or by hand.
+
+    Raises:
+        RepositoryError: the message lacks what a client must know, or says it wrongly.
+    """
+    values = {key: parameter.string_value for key, parameter in config.parameters.items()}
+    try:
+        return _spec(config, values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RepositoryError(
+            f"model '{config.name}' has no usable edgeseg contract in its config.pbtxt "
+            f"({type(error).__name__}: {error}): publish it again with seg-export"
+        ) from error
+
+
+def from_text(text: str) -> ModelSpec:
+    """Read the contents of a `config.pbtxt`. Raises RepositoryError."""
+    try:
+        config = text_format.Parse(text, pb.ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(f"config.pbtxt cannot be parsed: {error}") from error
+    return from_config(config)
+
+
+def _add_warm_up(config: Any, spec: ModelSpec) -> None:
+    sample = config.model_warmup.add(name="zeros", batch_size=1 if spec.max_batch_size else 0)
+    for tensor in spec.inputs:
+        value = sample.inputs[tensor.name]
+        value.data_type = _TYPES[tensor.dtype]
+        value.dims.extend(max(axis, 1) for axis in tensor.shape)
+        value.zero_data = True
+
+
+def _parameters(spec: ModelSpec) -> dict[str, str]:
+    height, width = spec.input_size_hw
+    values = {
+        "task": spec.task,
+        "family": spec.family,
+        "input_size": f"{height}x{width}",
+        "resize": spec.resize,
+        "channels": str(spec.channels),
+        "class_names": json.dumps(spec.class_names),
+        "threshold": repr(spec.threshold),
+        "precision": spec.precision,
+        "checkpoint_sha256": spec.checkpoint_sha256,
+        "weights": spec.weights,
+        "parameter_count": str(spec.parameter_count),
+        "toolkit_version": spec.toolkit_version,
+    }
+    if spec.clahe:
+        clahe = {"clip_limit": spec.clahe.clip_limit, "tile_grid_hw": spec.clahe.tile_grid_hw}
+        values["clahe"] = json.dumps(clahe)
+    if spec.parity:
+        parity = {
+            "max_abs": spec.parity.max_abs,
+            "max_rel": spec.parity.max_rel,
+            "mask_iou": spec.parity.mask_iou,
+        }
+        values["parity"] = json.dumps(parity)
+    return {key: value for key, value in values.items() if value}
+
+
+def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
+    height, width = (int(side) for side in values["input_size"].split("x"))
+    weights = values.get("weights", "trained")
+    if weights not in ("trained", "random") or values["resize"] != "stretch":
+        raise ValueError(f"weights {weights!r}, resize {values['resize']!r}")
+    clahe = json.loads(values["clahe"]) if "clahe" in values else None
+    versions = config.version_policy.specific.versions
+    return ModelSpec(
+        name=config.name,
+        version=int(versions[0]) if versions else 1,
+        task=values["task"],
+        family=values["family"],
+        inputs=_tensors(config.input),
+        outputs=_tensors(config.output),
+        backend=config.backend,
+        max_batch_size=config.max_batch_size,
+        input_size_hw=(height, width),
+        resize="stretch",
+        channels=int(values["channels"]),
+        class_names=tuple(json.loads(values.get("class_names", "[]"))),
+        threshold=float(values["threshold"]),
+        clahe=ClaheSpec(clahe["clip_limit"], (clahe["tile_grid_hw"][0], clahe["tile_grid_hw"][1]))
+        if clahe
+        else None,
+        precision=values["precision"],
+        checkpoint_sha256=values.get("checkpoint_sha256", ""),
+        weights="random" if weights == "random" else "trained",
+        parameter_count=int(values.get("parameter_count", "0")),
+        parity=Parity(**json.loads(values["parity"])) if "parity" in values else None,
+        toolkit_version=values.get("toolkit_version", ""),
+    )
+
+
+def _tensors(messages: Any) -> tuple[TensorSpec, ...]:
+    tensors = []
+    for message in messages:
+        if message.data_type not in _DTYPES:
+            raise ValueError(f"tensor '{message.name}' has an unsupported data type")
+        dtype = np.dtype(_DTYPES[message.data_type])
+        tensors.append(TensorSpec.of(message.name, dtype, tuple(message.dims)))
+    return tuple(tensors)

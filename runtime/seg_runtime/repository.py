@@ -1,0 +1,92 @@
+"""Reads a Triton model repository on disk: which models, which version, what contract.
+
+    triton_repo/unet_lung/config.pbtxt     serves version 2: replaced as a whole by rename
+    triton_repo/unet_lung/1/model.onnx     an earlier version, kept for rollback
+    triton_repo/unet_lung/1/config.pbtxt   the configuration that version was published with
+    triton_repo/unet_lung/2/...
+
+`config.pbtxt` names the one version that is served, so replacing it is the single step that makes
+a version current, and everything before that step is invisible.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from seg_runtime.errors import ModelNotFoundError, RepositoryError
+from seg_runtime.spec import ModelSpec
+
+__all__ = ["CONFIG_FILE", "Repository", "model_not_found"]
+
+CONFIG_FILE = "config.pbtxt"
+
+
+class Repository:
+    """A model repository folder.
+
+    Raises:
+        RepositoryError: the folder is missing or not a folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise RepositoryError(
+                f"model repository '{self.path}' is not a folder: publish a model with seg-export"
+            )
+
+    def models(self) -> tuple[str, ...]:
+        """Names of all models that have a configuration, sorted; built or not."""
+        return tuple(sorted(entry.parent.name for entry in self.path.glob(f"[!.]*/{CONFIG_FILE}")))
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """Versions of a model that are on disk, ascending."""
+        folder = self._folder(model)
+        return tuple(
+            sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit())
+        )
+
+    def spec(self, model: str) -> ModelSpec:
+        """The contract of the served version. Raises ModelNotFoundError or RepositoryError."""
+        # tritonclient's protobuf messages take 0.2 s to import.
+        from seg_runtime.model_config import from_text
+
+        path = self._folder(model) / CONFIG_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"cannot read {path}: {error}") from error
+        try:
+            spec = from_text(text)
+        except RepositoryError as error:
+            raise RepositoryError(f"{path}: {error}") from error
+        if spec.name != model:
+            raise RepositoryError(
+                f"{path} is named '{spec.name}' but its folder is '{model}': rename one of them"
+            )
+        return spec
+
+    def graph_path(self, model: str) -> Path:
+        """`model.onnx` of the served version. Raises RepositoryError when it was never built."""
+        version = self.spec(model).version
+        path = self.path / model / str(version) / "model.onnx"
+        if not path.is_file():
+            raise RepositoryError(
+                f"version {version} of model '{model}' is not built: {path} is missing; publish it with seg-export"
+            )
+        return path
+
+    def _folder(self, model: str) -> Path:
+        if model not in self.models():
+            raise model_not_found(model, self.models(), f"in '{self.path}'")
+        return self.path / model
+
+
+def model_not_found(model: str, known: Iterable[str], where: str) -> ModelNotFoundError:
+    """The error for an unknown name, with the nearest known one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(model, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names) or 'no models at all'}"
+    return ModelNotFoundError(f"no model '{model}' {where}; {hint}")

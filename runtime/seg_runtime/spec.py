@@ -1,0 +1,140 @@
+"""What a client must know about a model: frozen descriptions that ride in the model's `config.pbtxt`.
+
+`seg_runtime.model_config` turns them into Triton's `ModelConfig` message and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+__all__ = ["ClaheSpec", "ModelSpec", "Parity", "ServingSpec", "TensorSpec"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    `shape` leaves out the batch axis of a model that batches (`ModelSpec.max_batch_size` > 0);
+    -1 is an axis of any length. `dtype` is NumPy's name of the type, for example "uint8".
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        return np.dtype(self.dtype)
+
+    def byte_size(self, batch: int = 1) -> int:
+        """Bytes of a batch of this tensor; 0 when an axis is dynamic."""
+        if any(axis < 0 for axis in self.shape):
+            return 0
+        return batch * int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+
+    @classmethod
+    def of(cls, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> TensorSpec:
+        return cls(name, np.dtype(dtype).name, shape)
+
+
+@dataclass(frozen=True)
+class ClaheSpec:
+    """Contrast-limited adaptive histogram equalisation, as in OpenCV's `createCLAHE`.
+
+    The client applies it to the 8-bit image after resizing to the model's input size.
+    """
+
+    clip_limit: float = 2.0
+    tile_grid_hw: tuple[int, int] = (8, 8)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely the graph follows the PyTorch model: upper bounds over all verified inputs.
+
+    Tensor differences are rounded up to a power of ten, so that the same model published on two
+    machines gets the same configuration; `mask_iou` is rounded down to 4 decimals.
+    """
+
+    max_abs: float
+    max_rel: float
+    mask_iou: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One published version of a model: its tensors and the contract with the client.
+
+    Attributes:
+        name: the model's folder in the repository.
+        version: the version that is served.
+        task: "semantic" for masks per class; other families add theirs.
+        family: the exporter that made it, for example "unet".
+        backend: Triton's backend, "onnxruntime" or "tensorrt".
+        max_batch_size: largest batch; 0 when the model has no batch axis.
+        input_size_hw: (height, width) in pixels that the client resizes to.
+        resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made.
+        channels: 1 (gray) or 3 (RGB) of the uint8 NHWC image input.
+        class_names: one per output channel.
+        threshold: a probability at or above it is foreground (one class); with several classes
+            the largest probability wins and the threshold is not used.
+        clahe: contrast equalisation the model was trained with, or None.
+        precision: "fp32", "fp16" or "int8".
+        checkpoint_sha256: hex SHA-256 of the checkpoint file.
+        weights: "trained", or "random" for weights that were never trained.
+        parameter_count: learned parameters of the PyTorch model.
+        parity: figures of the verification, or None when the model was not made by seg-export.
+        toolkit_version: edgeseg's version that published it.
+    """
+
+    name: str
+    version: int
+    task: str
+    family: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    backend: str = "onnxruntime"
+    max_batch_size: int = 0
+    input_size_hw: tuple[int, int] = (512, 512)
+    resize: Literal["stretch"] = "stretch"
+    channels: int = 1
+    class_names: tuple[str, ...] = ()
+    threshold: float = 0.5
+    clahe: ClaheSpec | None = None
+    precision: str = "fp32"
+    checkpoint_sha256: str = ""
+    weights: Literal["trained", "random"] = "trained"
+    parameter_count: int = 0
+    parity: Parity | None = None
+    toolkit_version: str = ""
+
+    def input(self, name: str) -> TensorSpec | None:
+        return next((tensor for tensor in self.inputs if tensor.name == name), None)
+
+    def output(self, name: str) -> TensorSpec | None:
+        return next((tensor for tensor in self.outputs if tensor.name == name), None)
+
+
+@dataclass(frozen=True)
+class ServingSpec:
+    """How Triton runs a model; none of it changes an answer.
+
+    Attributes:
+        preferred_batch_sizes: batches that the dynamic batcher aims for; empty turns it off.
+        max_queue_delay_us: how long a request may wait for others, in microseconds.
+        instances: copies of the model that run at the same time.
+        instance_kind: "auto", "cpu" or "gpu".
+        warm_up: run one zero batch before the model counts as ready.
+        response_cache: let the server answer repeated requests from its cache.
+    """
+
+    preferred_batch_sizes: tuple[int, ...] = (4, 8)
+    max_queue_delay_us: int = 500
+    instances: int = 1
+    instance_kind: Literal["auto", "cpu", "gpu"] = "auto"
+    warm_up: bool = True
+    response_cache: bool = False

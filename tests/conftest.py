@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+# One thread pool per process is enough on a small machine, and tests never reach a network.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def xray_folder() -> Path:
+    """8 chest X-rays of the test split, 512x512, with masks: `images/` and `masks/`."""
+    return DATA / "montgomery"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net with seeded random weights, 2 levels, gray, 64x64 pixels."""
+    import torch
+    from seg_export.checkpoint import Preprocessing, save_checkpoint
+    from seg_export.models.unet import UNet
+
+    torch.manual_seed(0)
+    arguments = {"in_channels": 1, "num_classes": 1, "bilinear": True, "features": [4, 8]}
+    path = tmp_path_factory.mktemp("checkpoint") / "unet_tiny.pth"
+    save_checkpoint(
+        path,
+        family="unet",
+        arguments=arguments,
+        state_dict=UNet(**arguments).state_dict(),
+        preprocessing=Preprocessing(mean=(0.5,), std=(0.25,), input_size_hw=(64, 64)),
+        class_names=("lung",),
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_repo(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A model repository with the published `unet_tiny`; never write into it."""
+    from seg_export.export import export_model
+
+    repo = tmp_path_factory.mktemp("repo")
+    export_model(tiny_checkpoint, repo, name="unet_tiny")
+    return repo
