@@ -1,0 +1,16 @@
+"""Segmentation metrics in NumPy and OpenCV; `seg_bench.metrics.torch_metrics` has them for training."""
+
+from seg_bench.metrics.overlap import dice_score, iou_score, mean_iou
+from seg_bench.metrics.summary import MetricSummary, summarize
+from seg_bench.metrics.surface import average_surface_distance, hausdorff_95, hausdorff_distance
+
+__all__ = [
+    "MetricSummary",
+    "average_surface_distance",
+    "dice_score",
+    "hausdorff_95",
+    "hausdorff_distance",
+    "iou_score",
+    "mean_iou",
+    "summarize",
+]

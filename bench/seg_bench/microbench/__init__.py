@@ -1,0 +1,1 @@
+"""Small committed benchmarks of single functions, run with `python -m`."""
