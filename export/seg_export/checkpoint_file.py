@@ -1,0 +1,106 @@
+"""Reading and writing the files of checkpoints: tensors and plain values only, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seg_runtime.errors import CheckpointError, MissingExtraError
+
+__all__ = ["file_sha256", "read_plain", "write_atomically"]
+
+_MAGIC = (b"PK", b"\x80")
+"""First bytes of torch.save's zip archives and of pickles."""
+
+
+def write_atomically(document: Mapping[str, Any], path: Path) -> None:
+    """`torch.save` beside `path`, then rename: a kill at any moment leaves the old file or the new.
+
+    Raises:
+        CheckpointError: the folder is not writable or the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_plain(path: Path) -> Any:
+    """Load a `torch.save` file with `weights_only=True`, or a `.safetensors` file, onto the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, not a checkpoint, or holds code.
+        MissingExtraError: a `.safetensors` file, and safetensors is not installed.
+    """
+    head = _first_bytes(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if not head.startswith(_MAGIC):
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint: expected a file written by torch.save")
+    try:
+        with warnings.catch_warnings():
+            # A plain pickle of a newer protocol is refused below; the warning adds nothing.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path} holds more than tensors and plain values, which could run code, and is "
+            "refused: save its state_dict() alone"
+        ) from error
+    except Exception as error:
+        # Damaged bytes can make the unpickler raise anything: struct.error, KeyError, EOFError...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or damaged: copy or download it again ({reason})"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _first_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint file {path}: check the path")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
+    if not head:
+        raise CheckpointError(f"checkpoint {path} is empty: copy or download it again")
+    return head
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        safetensors_torch = importlib.import_module("safetensors.torch")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("safetensors", "export' 'safetensors") from error
+    try:
+        return safetensors_torch.load_file(path)
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or damaged: download it again ({error})"
+        ) from error
