@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
 
-.PHONY: demo test quick lint types bench setup clean
+.PHONY: demo test quick lint types docs setup clean
 
 demo: $(READY) $(LUNG)  ## the Dice / latency table of the lung U-Net on real X-rays, in process and on Triton
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
@@ -27,6 +27,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## docs/commands.md from the commands themselves
+	(for pair in seg-export:seg_export.cli seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \
+		seg-bench:seg_bench.cli; do $(BIN)/typer $${pair#*:} utils docs --name $${pair%%:*}; done) > docs/commands.md
 
 setup: $(READY)
 
