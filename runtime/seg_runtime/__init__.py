@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg_runtime.connect import connect
+    from seg_runtime.connection import connect
     from seg_runtime.errors import EdgesegError
     from seg_runtime.semantic import SemanticResult, SemanticSegmenter
     from seg_runtime.session import Handle, Session
@@ -31,7 +31,7 @@ _MODULES = {
     "SemanticSegmenter": "semantic",
     "Session": "session",
     "TensorSpec": "spec",
-    "connect": "connect",
+    "connect": "connection",
 }
 
 

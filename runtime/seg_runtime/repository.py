@@ -74,7 +74,8 @@ class Repository:
         path = self.path / model / str(version) / "model.onnx"
         if not path.is_file():
             raise RepositoryError(
-                f"version {version} of model '{model}' is not built: {path} is missing; publish it with seg-export"
+                f"version {version} of model '{model}' is not built: {path} is missing; "
+                "publish it with seg-export"
             )
         return path
 

@@ -1,0 +1,78 @@
+"""Open a session: a model repository folder runs in process, an address runs on a Triton server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from seg_runtime.address import Address, ClientOptions, TlsOptions, parse_address
+from seg_runtime.errors import BadInputError
+from seg_runtime.session import Session
+
+__all__ = ["TlsOptions", "connect"]
+
+# gRPC reads it when it is imported; else it logs failed handshakes to stderr besides raising them.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def connect(
+    target: str | Path,
+    *,
+    timeout_s: float = 30.0,
+    retry_budget_s: float = 10.0,
+    headers: Mapping[str, str] | None = None,
+    tls: TlsOptions | None = None,
+    shared_memory: bool | None = None,
+    threads: int | None = None,
+) -> Session:
+    """Open a session with a folder or a server.
+
+    Args:
+        target: a model repository folder, or `grpc://host:8001`, `grpcs://host`, `http://host:8000`
+            or `https://host`. Without a port it is 8001 for grpc, 8000 for http, 443 with TLS.
+        timeout_s: how long one request may take, in seconds.
+        retry_budget_s: how long to go on trying while a server is away, in seconds.
+        headers: sent with every request, for example an authorization.
+        tls: certificates for `grpcs://` and `https://`; None trusts those of the system.
+        shared_memory: with a server on this machine, None uses shared memory where that works, False
+            never does, True raises where it does not work.
+        threads: threads of one operator in process; None uses all cores. A server has its own setting.
+
+    Raises:
+        BadInputError: the target, a time or the TLS options cannot be used.
+        RepositoryError: the folder is missing.
+        MissingExtraError: ONNX Runtime or the HTTP client is not installed.
+        ServerUnavailableError: nobody answers at the address.
+        ServerError: what answers cannot be used.
+    """
+    if timeout_s <= 0 or retry_budget_s < 0:
+        raise BadInputError(
+            f"timeout {timeout_s} s and retry budget {retry_budget_s} s must not be negative or zero"
+        )
+    if threads is not None and threads < 1:
+        raise BadInputError(f"{threads} threads cannot run a model: use 1 or more")
+    address = None if isinstance(target, Path) else parse_address(target)
+    if address is None:
+        from seg_runtime.onnx_session import OnnxSession
+
+        return OnnxSession(target, threads=threads)
+    _check_tls(address, tls)
+    from seg_runtime.triton_session import TritonSession
+
+    # gRPC takes names in lower case only; to HTTP they are all the same.
+    lower = {name.lower(): value for name, value in (headers or {}).items()}
+    options = ClientOptions(timeout_s, retry_budget_s, lower, tls or TlsOptions())
+    return TritonSession(address, options, shared_memory)
+
+
+def _check_tls(address: Address, tls: TlsOptions | None) -> None:
+    if tls is None:
+        return
+    if not address.encrypted:
+        raise BadInputError(f"TLS options need an encrypted address, not {address}: use grpcs:// or https://")
+    for path in (tls.ca, tls.certificate, tls.private_key):
+        if path is not None and not Path(path).is_file():
+            raise BadInputError(f"TLS file '{path}' does not exist: check the path")
+    if tls.private_key and not tls.certificate:
+        raise BadInputError(f"the private key '{tls.private_key}' needs its certificate: give both")

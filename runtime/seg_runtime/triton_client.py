@@ -1,0 +1,221 @@
+"""One connection to a Triton server, over gRPC or HTTP: addresses, TLS, headers, timeouts and retries."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from seg_runtime.address import Address, ClientOptions, TlsOptions
+from seg_runtime.errors import (
+    EdgesegError,
+    InferenceError,
+    MissingExtraError,
+    ServerError,
+    ServerUnavailableError,
+)
+from seg_runtime.triton_errors import client_errors, translate
+
+__all__ = ["OLDEST_SERVER", "TritonClient", "field"]
+
+OLDEST_SERVER = (2, 20)
+"""Oldest Triton whose shared memory, parameters and repository index work as they are used here."""
+
+_MAX_MESSAGE = 2**31 - 1
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
+_LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
+
+Answer = TypeVar("Answer")
+
+
+class TritonClient:
+    """tritonclient's two clients behind one interface, raising only this project's errors.
+
+    Each method makes one attempt; wrap it in `patiently` to retry. Safe to use from several threads:
+    gRPC's client is shared by all, HTTP's (which is not thread-safe) is made once per thread.
+
+    Raises:
+        MissingExtraError: the HTTP client is not installed.
+    """
+
+    def __init__(self, address: Address, options: ClientOptions) -> None:
+        self.address = address
+        self._options = options
+        self.tensors = _import_client(address)
+        self._errors = client_errors()
+        self._shared = self._connect() if address.grpc else None
+        self._per_thread = threading.local()
+
+    def patiently(
+        self,
+        attempt: Callable[[], Answer],
+        retry_on: tuple[type[EdgesegError], ...] = (ServerUnavailableError,),
+    ) -> Answer:
+        """Repeat an attempt until it succeeds, fails otherwise, or the retry budget is spent."""
+        deadline = time.monotonic() + self._options.retry_budget_s
+        delays_s = _delays_s()
+        while True:
+            delay_s = next(delays_s)
+            try:
+                return attempt()
+            except retry_on:
+                if time.monotonic() + delay_s > deadline:
+                    raise
+            time.sleep(delay_s)
+
+    def check_server(self) -> tuple[str, ...]:
+        """The server's protocol extensions. Raises ServerError for too old a Triton or something else."""
+        metadata = self._call("get_server_metadata")
+        version, extensions = field(metadata, "version"), tuple(field(metadata, "extensions"))
+        found = re.match(r"(\d+)\.(\d+)", version)
+        if found is None or "model_configuration" not in extensions:
+            raise ServerError(
+                f"what answers at {self.address} is '{field(metadata, 'name')}' {version} and not a Triton "
+                f"server: check the port"
+            )
+        if not (OLDEST_SERVER <= (int(found[1]), int(found[2])) < (OLDEST_SERVER[0] + 1, 0)):
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            raise ServerError(
+                f"the Triton server at {self.address} is version {version}, this client needs {oldest} or a "
+                f"later 2.x: update the server"
+            )
+        return extensions
+
+    def model_config(self, model: str) -> Any:
+        """The model's `ModelConfig` message. Raises ModelNotFoundError, also while it is not ready."""
+        answer = self._call("get_model_config", model)
+        if self.address.grpc:
+            return answer.config
+        from google.protobuf import json_format
+        from tritonclient.grpc import model_config_pb2
+
+        return json_format.ParseDict(answer, model_config_pb2.ModelConfig(), ignore_unknown_fields=True)
+
+    def repository_index(self) -> dict[str, list[tuple[str, str]]]:
+        """State and reason of every version of every model in the server's repository."""
+        answer = self._call("get_model_repository_index")
+        states: dict[str, list[tuple[str, str]]] = {}
+        for entry in answer.models if self.address.grpc else answer:
+            states.setdefault(field(entry, "name"), []).append(
+                (field(entry, "state"), field(entry, "reason"))
+            )
+        return states
+
+    def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
+        """tritonclient's `InferResult`."""
+        return self._call("infer", model, inputs, outputs=outputs)
+
+    def register(self, region: str, byte_size: int) -> None:
+        """Let the server map the file /dev/shm/`region` under the same name."""
+        try:
+            self._call("register_system_shared_memory", region, f"/{region}", byte_size)
+        except InferenceError as error:
+            # An attempt whose answer was lost had registered it: names are never used twice.
+            if "already in manager" not in str(error):
+                raise
+
+    def unregister(self, region: str) -> None:
+        """Let the server unmap it. Raises RegionInUseError while a request given up still uses it."""
+        self._call("unregister_system_shared_memory", region)
+
+    def close(self) -> None:
+        """Close the connections of this thread and, over gRPC, of all."""
+        client = self._shared or getattr(self._per_thread, "client", None)
+        if client is not None:
+            with suppress(*self._errors):
+                client.close()
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        options = self._options
+        if self.address.grpc:
+            named["client_timeout"] = options.timeout_s
+        try:
+            # The HTTP client writes into the headers that it is given.
+            return getattr(self._client(), method)(*arguments, headers=dict(options.headers or {}), **named)
+        except self._errors as error:
+            raise translate(error, str(self.address)) from error
+
+    def _client(self) -> Any:
+        if self._shared is not None:
+            return self._shared
+        if not hasattr(self._per_thread, "client"):
+            self._per_thread.client = self._connect()
+        return self._per_thread.client
+
+    def _connect(self) -> Any:
+        arguments = _grpc_arguments if self.address.grpc else _http_arguments
+        return self.tensors.InferenceServerClient(
+            self.address.location, **arguments(self.address, self._options)
+        )
+
+
+def _grpc_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
+    channel = [
+        ("grpc.max_send_message_length", _MAX_MESSAGE),
+        ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        # gRPC's own back-off grows to two minutes, far beyond the retry budget.
+        ("grpc.initial_reconnect_backoff_ms", int(1000 * _FIRST_DELAY_S)),
+        ("grpc.max_reconnect_backoff_ms", int(1000 * _LONGEST_DELAY_S)),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if address.location.rpartition(":")[0] in _LOCAL_HOSTS:
+        channel.append(("grpc.enable_http_proxy", 0))
+    arguments: dict[str, Any] = {"channel_args": channel, "ssl": address.encrypted}
+    if address.encrypted:
+        tls = options.tls
+        paths = {
+            "root_certificates": tls.ca,
+            "certificate_chain": tls.certificate,
+            "private_key": tls.private_key,
+        }
+        arguments.update({name: str(path) for name, path in paths.items() if path})
+    return arguments
+
+
+def _http_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "connection_timeout": options.timeout_s,
+        "network_timeout": options.timeout_s,
+        "ssl": address.encrypted,
+    }
+    if address.encrypted:
+        arguments["ssl_context_factory"] = lambda: _gevent_ssl_context(options.tls)
+    return arguments
+
+
+def _gevent_ssl_context(tls: TlsOptions) -> Any:
+    import gevent.ssl
+
+    context = gevent.ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
+    if tls.certificate:
+        context.load_cert_chain(str(tls.certificate), str(tls.private_key) if tls.private_key else None)
+    return context
+
+
+def _import_client(address: Address) -> Any:
+    if address.grpc:
+        import tritonclient.grpc
+
+        return tritonclient.grpc
+    try:
+        import tritonclient.http
+    except (ImportError, RuntimeError) as error:
+        raise MissingExtraError("the HTTP client", "http") from error
+    return tritonclient.http
+
+
+def _delays_s() -> Iterator[float]:
+    """Seconds between attempts: doubling up to a limit, with jitter so that clients do not march in step."""
+    delay_s = _FIRST_DELAY_S
+    while True:
+        yield delay_s * random.uniform(0.5, 1.0)
+        delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+
+def field(message: Any, name: str) -> Any:
+    """A field of an answer: gRPC gives protobuf messages, HTTP dictionaries that leave out empty ones."""
+    return message.get(name, "") if isinstance(message, dict) else getattr(message, name)

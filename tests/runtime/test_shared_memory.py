@@ -1,0 +1,333 @@
+"""`seg_runtime.shared_memory` and `region_pool`: tensors stay off the socket, nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_graph import images, publish_all, semantic_spec
+
+from seg_runtime import shared_memory
+from seg_runtime.connection import connect
+from seg_runtime.errors import BadInputError, InferenceError, ServerError
+from seg_runtime.handles import ArrayHandle
+from seg_runtime.region_pool import RegionHandle, RegionPool
+from seg_runtime.server import ServerOptions, TritonServer
+from seg_runtime.session import Session
+from seg_runtime.triton_errors import RegionInUseError
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    repository = publish_all(tmp_path_factory.mktemp("repo"))
+    with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+        yield server
+
+
+@pytest.fixture
+def session(server: TritonServer) -> Iterator[Session]:
+    with connect(server.grpc_url, retry_budget_s=60) as session:
+        yield session
+
+
+def keep_one(session: Session, seed: int = 0) -> RegionHandle:
+    kept = session.infer("tiny", {"image": images(2, seed)}, keep=["probabilities"])["probabilities"]
+    assert isinstance(kept, RegionHandle)
+    return kept
+
+
+def files_left() -> list[str]:
+    return sorted(path.name for path in shared_memory.FOLDER.glob("edgeseg-*"))
+
+
+def registered(server: TritonServer) -> list[str]:
+    """Names of the regions that the server has mapped."""
+    import tritonclient.grpc
+
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
+        return sorted(client.get_system_shared_memory_status().regions)
+
+
+@pytest.mark.server
+def test_local_server_is_found_out_without_being_told(session: Session) -> None:
+    assert session.where == "shared-memory"
+
+
+@pytest.mark.server
+def test_kept_output_is_read_by_the_next_model_where_it_lies(session: Session) -> None:
+    kept = keep_one(session)
+    assert (kept.shape, kept.dtype, kept.spec) == ((2, 1, 32, 32), "float32", semantic_spec())
+    inverted = session.infer("invert", {"probabilities": kept})["inverted"]
+    np.testing.assert_array_equal(inverted, 1 - kept.numpy())
+    twice = session.infer("invert", {"probabilities": kept}, keep=["inverted"])["inverted"]
+    np.testing.assert_array_equal(session.infer("invert", {"probabilities": twice})["inverted"], 1 - inverted)
+
+
+@pytest.mark.server
+def test_results_are_not_overwritten_by_later_calls(session: Session) -> None:
+    first = session.infer("tiny", {"image": images(2, 0)})["probabilities"]
+    kept = keep_one(session, 0)
+    before = first.copy()
+    for seed in range(1, 6):
+        session.infer("tiny", {"image": images(2, seed)})
+    np.testing.assert_array_equal(first, before)
+    np.testing.assert_array_equal(kept.numpy(), before)
+
+
+@pytest.mark.server
+def test_kept_output_of_unknown_size_comes_as_an_array(session: Session) -> None:
+    kept = session.infer("tiny_dynamic", {"image": images(2)}, keep=["probabilities"])["probabilities"]
+    assert isinstance(kept, ArrayHandle)
+    inverted = session.infer("invert", {"probabilities": kept})["inverted"]
+    np.testing.assert_array_equal(inverted, 1 - kept.numpy())
+
+
+@pytest.mark.server
+def test_released_forgotten_and_failed_calls_give_their_regions_back(
+    session: Session, server: TritonServer
+) -> None:
+    keep_one(session).release()
+    before = len(registered(server))
+    for seed in range(10):
+        keep_one(session, seed).release()
+        keep_one(session, seed)  # forgotten at once
+        with keep_one(session, seed):
+            pass
+        with pytest.raises(BadInputError):
+            session.infer("tiny", {"image": images(9)}, keep=["probabilities"])
+    assert len(registered(server)) <= before + 1
+
+
+@pytest.mark.server
+def test_closing_frees_every_region_and_refuses_its_handles(server: TritonServer) -> None:
+    before = registered(server)
+    session = connect(server.grpc_url)
+    kept = keep_one(session)
+    assert len(registered(server)) == len(before) + 2
+    assert files_left() == []
+    session.close()
+    assert registered(server) == before
+    with pytest.raises(InferenceError, match="was released or its session closed"):
+        kept.numpy()
+
+
+@pytest.mark.server
+def test_forgotten_session_frees_its_regions(server: TritonServer) -> None:
+    before = registered(server)
+    session = connect(server.grpc_url)
+    keep_one(session)
+    del session
+    assert registered(server) == before
+
+
+@pytest.mark.server
+def test_released_and_foreign_handles_are_refused_in_one_line(session: Session, server: TritonServer) -> None:
+    kept = keep_one(session)
+    with connect(server.grpc_url) as other, pytest.raises(BadInputError, match="made by another session"):
+        other.infer("invert", {"probabilities": kept})
+    kept.release()
+    kept.release()
+    with pytest.raises(InferenceError, match="was released"):
+        session.infer("invert", {"probabilities": kept})
+    with pytest.raises(InferenceError, match="was released"):
+        kept.numpy()
+
+
+@pytest.mark.server
+def test_kept_output_survives_a_restart_of_the_server(session: Session, server: TritonServer) -> None:
+    kept = keep_one(session)
+    before = kept.numpy()
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    while server.pid is not None:
+        time.sleep(0.01)
+    server.start()
+    inverted = session.infer("invert", {"probabilities": kept})["inverted"]
+    np.testing.assert_array_equal(inverted, 1 - before)
+    np.testing.assert_array_equal(kept.numpy(), before)
+    assert files_left() == []
+
+
+CLIENT = """
+import sys, time, numpy as np
+from seg_runtime import connect
+session = connect(sys.argv[1], shared_memory=True)
+image = np.zeros((1, 32, 32, 1), np.uint8)
+kept = session.infer("tiny", {"image": image}, keep=["probabilities"])["probabilities"]
+print("ready", flush=True)
+if sys.argv[2] == "wait":
+    time.sleep(60)
+"""
+
+
+def start_client(server: TritonServer, then: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLIENT, server.grpc_url, then],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.server
+def test_killed_client_leaves_no_file_no_process_and_no_output(server: TritonServer) -> None:
+    with start_client(server, "wait") as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "ready\n"
+        client.kill()
+        output, error = client.communicate(timeout=10)
+    assert (output, error) == ("", "")
+    assert files_left() == []
+
+
+@pytest.mark.server
+def test_client_that_ends_without_closing_frees_its_regions_quietly(server: TritonServer) -> None:
+    before = registered(server)
+    with start_client(server, "end") as client:
+        output, error = client.communicate(timeout=60)
+    assert (client.returncode, output, error) == (0, "ready\n", "")
+    assert registered(server) == before
+
+
+@pytest.mark.server
+def test_server_that_cannot_open_our_memory_is_used_without_it(
+    server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on another machine: the server looks for the name where we did not put it.
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    with connect(server.grpc_url) as session:
+        assert session.where == "grpc"
+        kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
+        assert isinstance(kept, ArrayHandle)
+    with pytest.raises(ServerError, match="no shared memory with grpc://") as caught:
+        connect(server.grpc_url, shared_memory=True)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.server
+def test_full_shared_memory_falls_back_to_the_message(
+    server: TritonServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep_one(session)
+    expected = kept.numpy()
+
+    def no_space(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with connect(server.grpc_url) as other:
+        assert other.where == "grpc"
+    many = session.infer("tiny", {"image": np.repeat(images(2), 4, axis=0)}, keep=["probabilities"])
+    assert isinstance(many["probabilities"], ArrayHandle)
+    np.testing.assert_array_equal(many["probabilities"].numpy()[::4], expected)
+    assert files_left() == []
+
+
+class Registry:
+    """A connection that notes which regions are registered, and can claim that they are in use."""
+
+    address = "grpc://localhost:8001"
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.busy = False
+
+    def patiently(self, attempt: Callable[[], Any]) -> Any:
+        return attempt()
+
+    def register(self, name: str, byte_size: int) -> None:
+        assert (shared_memory.FOLDER / name).stat().st_size == byte_size
+        self.names.add(name)
+
+    def unregister(self, name: str) -> None:
+        if self.busy:
+            raise RegionInUseError(name)
+        self.names.discard(name)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def pool(registry: Registry) -> RegionPool:
+    return RegionPool(registry, object())  # type: ignore[arg-type]
+
+
+def test_pool_reuses_a_region_that_fits(pool: RegionPool) -> None:
+    region = pool.borrow(10_000)
+    pool.give_back(region)
+    assert pool.borrow(9_000) is region
+    assert pool.borrow(9_000) is not region
+
+
+def test_pool_does_not_spend_a_large_region_on_a_small_tensor(pool: RegionPool) -> None:
+    region = pool.borrow(1_000_000)
+    pool.give_back(region)
+    assert pool.borrow(100) is not region
+
+
+def test_pool_keeps_a_limited_number_of_free_regions(pool: RegionPool, registry: Registry) -> None:
+    for region in [pool.borrow(100) for _ in range(40)]:
+        pool.give_back(region)
+    pool.borrow(100)
+    assert len(registry.names) <= 17
+
+
+def test_region_of_a_request_given_up_waits_until_the_server_is_done_with_it(
+    pool: RegionPool, registry: Registry
+) -> None:
+    region = pool.borrow(100)
+    region.doubtful = True
+    registry.busy = True
+    pool.give_back(region)
+    assert pool.borrow(100) is not region
+    assert region.name in registry.names
+    registry.busy = False
+    assert pool.borrow(100) is not region
+    assert region.name not in registry.names
+
+
+def test_region_in_use_is_not_reused_although_its_handle_was_released(pool: RegionPool) -> None:
+    region = pool.borrow(100)
+    pool.hold([region])
+    pool.give_back(region)
+    assert pool.borrow(100) is not region
+    pool.let_go([region])
+    assert pool.borrow(100) is region
+
+
+def test_renewed_region_keeps_its_contents_under_a_new_name(pool: RegionPool) -> None:
+    region = pool.borrow(4096)
+    region.write(np.arange(10, dtype=np.float32), 64)
+    name = region.name
+    pool.renew(region, "another")
+    assert region.name == name
+    pool.renew(region, name)
+    assert region.name != name
+    np.testing.assert_array_equal(region.read((10,), "float32", 64), np.arange(10))
+
+
+def test_file_left_by_a_killed_client_is_removed_and_one_in_use_is_not(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    abandoned, in_use, foreign = (tmp_path / name for name in ("edgeseg-1", "edgeseg-2", "other"))
+    for path in (abandoned, in_use, foreign):
+        path.touch()
+    with in_use.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        shared_memory.check_memory_is_shared(registry)  # type: ignore[arg-type]
+    assert sorted(tmp_path.iterdir()) == [in_use, foreign]
