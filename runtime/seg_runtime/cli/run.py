@@ -1,0 +1,247 @@
+"""The command `seg-run`: runs published models on images, in process or on a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from seg_runtime.segment_files import FileResult
+    from seg_runtime.session import Session
+    from seg_runtime.spec import ClaheSpec, ModelSpec
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="seg-run",
+    help="Run published segmentation models on images, in process or on a Triton server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RepoOption = Annotated[
+    Path | None,
+    typer.Option("--repo", help="Model repository to run here.", show_default="triton_repo"),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Triton server instead: grpc://HOST:8001 or http://HOST:8000."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+_TABLE_COLUMNS = ("model", "version", "task", "precision", "input", "classes", "weights")
+"""What fits a terminal of 80 characters; `--json` shows everything."""
+
+
+@app.callback(invoke_without_command=True)
+def seg_run(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Run published segmentation models on images, in process or on a Triton server."""
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(f"edgeseg {installed_version('edgeseg')}")
+        raise typer.Exit
+
+
+@app.command()
+def segment(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM.", metavar="IMAGE|FOLDER..."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name of the model in the repository or server.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, overlays and results.jsonl.")],
+    repo: RepoOption = None,
+    url: UrlOption = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Foreground probability instead of the model's own, 0 to 1.")
+    ] = None,
+    clahe: Annotated[
+        bool | None,
+        typer.Option(
+            "--clahe/--no-clahe", help="Equalise contrast first.", show_default="as the model was trained"
+        ),
+    ] = None,
+    closing: Annotated[
+        int, typer.Option(help="Fill gaps in the mask: radius of the disc in pixels.", min=0)
+    ] = 0,
+    opening: Annotated[int, typer.Option(help="Remove thin parts: radius of the disc in pixels.", min=0)] = 0,
+    remove_small: Annotated[int, typer.Option(help="Remove regions of fewer pixels than this.", min=0)] = 0,
+    keep_largest: Annotated[
+        int | None, typer.Option(help="Keep only this many largest regions per class.", min=1)
+    ] = None,
+    crf: Annotated[
+        bool, typer.Option("--crf", help="Refine the mask along image edges with a dense CRF.")
+    ] = False,
+    tile: Annotated[
+        bool,
+        typer.Option("--tile", help="Slide over large images at full resolution instead of shrinking them."),
+    ] = False,
+    tile_overlap: Annotated[
+        float, typer.Option(help="Share of a tile that neighbours have in common.")
+    ] = 0.25,
+    gray: Annotated[
+        bool, typer.Option("--gray", help="Convert colour images for a model of one channel.")
+    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
+    batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Segment images: a mask, an overlay and a line in results.jsonl for each.
+
+    A mask is 0 and 255 for a model of one class and class ids otherwise.
+    An image that cannot be read is reported and left out; the others are
+    done, and the exit code is 2.
+
+    Examples:
+
+        seg-run segment chest.png --model unet_lung -o out
+
+        seg-run segment xrays/ --model unet_lung --url grpc://localhost:8001 -o out
+
+        seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
+    """
+    from seg_runtime.crf import CrfSpec
+    from seg_runtime.images import list_images
+    from seg_runtime.postprocess import PostProcess
+    from seg_runtime.segment_files import segment_files
+    from seg_runtime.semantic import SemanticSegmenter
+
+    files = list_images(images)
+    with _connect(repo, url) as session:
+        segmenter = SemanticSegmenter(
+            session,
+            model,
+            threshold=threshold,
+            clahe=_clahe(session.spec(model), clahe),
+            postprocess=PostProcess(CrfSpec() if crf else None, closing, opening, remove_small, keep_largest),
+            tile_overlap=tile_overlap if tile else None,
+        )
+        results = segment_files(segmenter, files, out, gray=gray, overlay=overlay, batch_size=batch)
+        _report(results, len(files), out, as_json)
+
+
+@app.command()
+def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the models that a repository or server offers.
+
+    Examples:
+
+        seg-run models
+
+        seg-run models --url grpc://localhost:8001 --json
+    """
+    from seg_runtime.errors import RepositoryError
+
+    specs = []
+    with _connect(repo, url) as session:
+        for name in session.models():
+            try:
+                specs.append(session.spec(name))
+            except RepositoryError as error:
+                # A server may hold models that were not published by seg-export.
+                _note(f"left out: {error}")
+    rows = [_model_row(spec) for spec in specs]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        _note("there are no models: publish one with seg-export")
+
+
+def main() -> None:
+    """Entry point of `seg-run`."""
+    run_app(app)
+
+
+def _connect(repo: Path | None, url: str | None) -> Session:
+    from seg_runtime.errors import BadInputError
+
+    if repo is not None and url is not None:
+        raise BadInputError("--repo runs in process and --url on a server: give one of them")
+    if url is not None and "://" not in url:
+        raise BadInputError(f"--url wants grpc://HOST:PORT or http://HOST:PORT, not '{url}'")
+    from seg_runtime.connection import connect
+
+    return connect(url or repo or Path("triton_repo"))
+
+
+def _clahe(spec: ModelSpec, wanted: bool | None) -> ClaheSpec | Literal["model"] | None:
+    from seg_runtime.spec import ClaheSpec
+
+    if wanted is None:
+        return "model"
+    return (spec.clahe or ClaheSpec()) if wanted else None
+
+
+def _report(results: Iterable[FileResult], count: int, out: Path, as_json: bool) -> None:
+    """Show results as they come; raise at the end when some images could not be read."""
+    from seg_runtime.errors import BadImageError
+
+    errors = []
+    with progress_bar() as progress:
+        task = progress.add_task("segmenting", total=count)
+        for result in results:
+            if as_json:
+                typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+            if result.error is not None:
+                errors.append(result.error)
+                if count > 1:
+                    progress.console.print(
+                        f"left out: {result.error}", markup=False, highlight=False, soft_wrap=True
+                    )
+            progress.advance(task)
+    if count == 1 and errors:
+        raise BadImageError(errors[0])
+    if errors:
+        raise BadImageError(
+            f"{len(errors)} of {count} images could not be read; {count - len(errors)} masks are in '{out}'"
+        )
+    _note(f"{count} images segmented into '{out}'" if count > 1 else f"1 image segmented into '{out}'")
+
+
+def _model_row(spec: ModelSpec) -> dict[str, Any]:
+    height, width = spec.input_size_hw
+    return {
+        "model": spec.name,
+        "version": spec.version,
+        "task": spec.task,
+        "family": spec.family,
+        "backend": spec.backend,
+        "precision": spec.precision,
+        "input": f"{height}x{width}x{spec.channels}",
+        "classes": list(spec.class_names),
+        "parameters": spec.parameter_count,
+        "weights": spec.weights,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for column in _TABLE_COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column == "model")
+    for row in rows:
+        shown = {**row, "classes": ", ".join(row["classes"])}
+        table.add_row(*(str(shown[column]) for column in _TABLE_COLUMNS))
+    stdout_console().print(table)
+
+
+def _note(text: str) -> None:
+    stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)

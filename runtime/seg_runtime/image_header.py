@@ -1,0 +1,141 @@
+"""Reads what an encoded image says about itself, before anything is decoded.
+
+A decoder allocates what a header asks for, and OpenCV's returns a half-gray picture for a file that
+was cut off. Both are found here from the file's own structure: the size, and whether all of it came.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+from seg_runtime.errors import BadImageError
+
+__all__ = ["ImageHeader", "read_header"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
+_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_DATA = ((273, 279), (324, 325))
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an encoded image says about itself.
+
+    Attributes:
+        kind: the format by its first bytes, never by its file name.
+        size_hw: stored (height, width) in pixels, before any EXIF rotation; (0, 0) for DICOM,
+            whose reader looks for itself.
+        complete: the file holds everything that its own structure announces, undamaged as far as
+            its checksums tell.
+    """
+
+    kind: Literal["png", "jpeg", "tiff", "dicom"]
+    size_hw: tuple[int, int]
+    complete: bool
+
+
+def read_header(data: bytes) -> ImageHeader | None:
+    """The header of an encoded image, or None when the format is not PNG, JPEG, TIFF or DICOM.
+
+    Raises:
+        BadImageError: the header itself is cut off or damaged.
+    """
+    try:
+        if data.startswith(_PNG):
+            return _png(data)
+        if data.startswith(b"\xff\xd8\xff"):
+            return _jpeg(data)
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _tiff(data)
+    except (struct.error, IndexError, KeyError) as error:
+        raise BadImageError("its header is cut off or damaged") from error
+    if data[128:132] == b"DICM":
+        return ImageHeader("dicom", (0, 0), True)
+    return None
+
+
+def _png(data: bytes) -> ImageHeader:
+    width, height = struct.unpack_from(">II", data, 16)
+    # PNG specification, section 5.3: length, type, data, CRC of type and data.
+    view, at = memoryview(data), len(_PNG)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            break
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        if zlib.crc32(view[at + 4 : end - 4]) != checksum:
+            break
+        if data[at + 4 : at + 8] == b"IEND":
+            return ImageHeader("png", (height, width), True)
+        at = end
+    return ImageHeader("png", (height, width), False)
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    # ITU T.81, annex B: segments of marker, length and data up to the first scan.
+    size_hw, at = (0, 0), 2
+    while True:
+        marker = data[at + 1]
+        if data[at] != 0xFF:
+            raise IndexError(at)
+        if marker in _JPEG_BARE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xDA:
+            break
+        if marker in _JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size_hw = (height, width)
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        at += 2 + length
+    # Thumbnails bring an end marker of their own, but they lie before the first scan.
+    return ImageHeader("jpeg", size_hw, data.rfind(b"\xff\xd9", at) >= 0)
+
+
+def _tiff(data: bytes) -> ImageHeader:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    at += 8 if big else 2
+    step = 20 if big else 12
+    tags = _tiff_tags(data[at : at + count * step], order, big)
+    if len(data) < at + count * step or _TIFF_WIDTH not in tags:
+        raise KeyError(_TIFF_WIDTH)
+    (width,), (height,) = (_tiff_values(data, tags[tag], order, big) for tag in (_TIFF_WIDTH, _TIFF_HEIGHT))
+    end = 0
+    for offsets, lengths in _TIFF_DATA:
+        if offsets in tags and lengths in tags:
+            blocks = zip(
+                _tiff_values(data, tags[offsets], order, big),
+                _tiff_values(data, tags[lengths], order, big),
+                strict=False,
+            )
+            end = max((offset + length for offset, length in blocks), default=0)
+    return ImageHeader("tiff", (height, width), 0 < end <= len(data))
+
+
+def _tiff_tags(entries: bytes, order: str, big: bool) -> dict[int, tuple[int, int, bytes]]:
+    """Tag -> (type, count, the entry's value field) of one image directory."""
+    step, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
+    tags = {}
+    for at in range(0, len(entries) - step + 1, step):
+        tag, kind, count, field = struct.unpack_from(layout, entries, at)
+        tags[tag] = (kind, count, field)
+    return tags
+
+
+def _tiff_values(data: bytes, entry: tuple[int, int, bytes], order: str, big: bool) -> tuple[int, ...]:
+    kind, count, field = entry
+    layout = f"{order}{count}{_TIFF_TYPES[kind]}"
+    if struct.calcsize(layout) <= len(field):
+        return struct.unpack_from(layout, field)
+    (at,) = struct.unpack(order + ("Q" if big else "I"), field)
+    return struct.unpack_from(layout, data, at)
