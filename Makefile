@@ -44,4 +44,4 @@ $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)
 	$(BIN)/seg-export unet --pretrained lung --repo triton_repo
 
 clean:
-	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* triton_repo/.staging
+	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* .triton_repo.staging

@@ -22,18 +22,17 @@ def xray_folder() -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A U-Net with seeded random weights, 2 levels, gray, 64x64 pixels."""
-    import torch
     from seg_export.checkpoint import Preprocessing, save_checkpoint
-    from seg_export.models.unet import UNet
+    from seg_export.random_weights import random_unet
 
-    torch.manual_seed(0)
-    arguments = {"in_channels": 1, "num_classes": 1, "bilinear": True, "features": [4, 8]}
+    # Kaiming initialisation: PyTorch's own makes every probability about 0.5, and any graph look right.
+    random = random_unet(features=(4, 8), seed=0)
     path = tmp_path_factory.mktemp("checkpoint") / "unet_tiny.pth"
     save_checkpoint(
         path,
-        family="unet",
-        arguments=arguments,
-        state_dict=UNet(**arguments).state_dict(),
+        family=random.family,
+        arguments=random.arguments,
+        state_dict=random.state_dict,
         preprocessing=Preprocessing(mean=(0.5,), std=(0.25,), input_size_hw=(64, 64)),
         class_names=("lung",),
     )

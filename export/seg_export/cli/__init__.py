@@ -1,0 +1,28 @@
+"""The command `seg-export`: one module per subcommand, heavy imports inside the functions."""
+
+from __future__ import annotations
+
+import typer
+
+from seg_export.cli import repository, unet, verify
+from seg_runtime.console import run_app
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="seg-export",
+    help="From a checkpoint to a verified graph in a Triton model repository.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("unet")(unet.unet)
+app.command("list")(repository.list_command)
+app.command("verify")(verify.verify)
+app.command("rollback")(repository.rollback)
+app.command("remove")(repository.remove)
+
+
+def main() -> None:
+    """Entry point of `seg-export`."""
+    run_app(app)

@@ -1,0 +1,76 @@
+"""Options that several subcommands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seg_runtime.errors import BadInputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+
+__all__ = [
+    "CheckpointOption",
+    "ImagesOption",
+    "JsonOption",
+    "PretrainedOption",
+    "RepoOption",
+    "load",
+    "parse_features",
+    "parse_size_hw",
+    "require_torch",
+]
+
+RepoOption = Annotated[Path, typer.Option("--repo", help="The Triton model repository.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", help="Checkpoint file with the weights.")
+]
+PretrainedOption = Annotated[
+    str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def parse_size_hw(text: str) -> tuple[int, int]:
+    """(height, width) from "512" or "384x512". Raises BadInputError."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    if not match:
+        raise BadInputError(
+            f"--size '{text}': expected pixels as 512 or as HEIGHTxWIDTH, for example 384x512"
+        )
+    height = int(match[1])
+    return height, int(match[2] or height)
+
+
+def parse_features(text: str) -> tuple[int, ...]:
+    """Channel counts from "64,128,256". Raises BadInputError."""
+    if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", text.replace(" ", "")):
+        raise BadInputError(f"--features '{text}': expected channel counts as 64,128,256,512,1024")
+    return tuple(int(count) for count in text.split(","))
+
+
+def load(checkpoint: Path | None, pretrained: str | None) -> Checkpoint:
+    """Load the one checkpoint that was named. Raises BadInputError unless it is exactly one."""
+    if (checkpoint is None) == (pretrained is None):
+        raise BadInputError("name the weights with exactly one of --checkpoint FILE and --pretrained lung")
+    require_torch()
+    from seg_export.checkpoint import load_checkpoint
+    from seg_export.pretrained import pretrained_path
+
+    return load_checkpoint(pretrained_path(pretrained) if pretrained else checkpoint or Path())
+
+
+def require_torch() -> None:
+    """Raise MissingExtraError where the thin install has no torch."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "export")

@@ -1,0 +1,78 @@
+"""Models with weights that were never trained: for timing and tests, and marked as such for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from seg_export.checkpoint import Checkpoint, Preprocessing
+from seg_export.models.unet import UNet
+
+__all__ = ["random_unet"]
+
+
+def random_unet(
+    *,
+    in_channels: int = 1,
+    num_classes: int = 1,
+    bilinear: bool = True,
+    features: Sequence[int] = (64, 128, 256, 512, 1024),
+    seed: int = 0,
+) -> Checkpoint:
+    """A U-Net with seeded random weights; the global random state is left alone.
+
+    Args:
+        in_channels: 1 (gray) or 3 (RGB).
+        num_classes: output channels.
+        bilinear: bilinear upsampling instead of transposed convolutions.
+        features: channels per resolution level.
+        seed: of PyTorch's generator.
+
+    Returns:
+        A checkpoint whose `sha256` is that of its tensors, since there is no file.
+
+    Raises:
+        BadInputError: channel counts that cannot be built.
+    """
+    arguments: dict[str, Any] = {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "bilinear": bilinear,
+        "features": list(features),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(**arguments)
+        network.apply(_spread)
+    state_dict = network.state_dict()
+    default = Preprocessing()
+    return Checkpoint(
+        family="unet",
+        arguments=arguments,
+        state_dict=state_dict,
+        preprocessing=Preprocessing(default.mean * in_channels, default.std * in_channels),
+        metadata={"weights": "random", "seed": seed},
+        sha256=_sha256(state_dict),
+    )
+
+
+def _spread(module: nn.Module) -> None:
+    """Keep activations at one scale through all layers.
+
+    PyTorch's own initialisation lets them fade, so that every probability is 0.5 and a wrong graph
+    looks right.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+def _sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

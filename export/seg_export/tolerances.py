@@ -1,0 +1,23 @@
+"""The one table of how far a graph may stray from its PyTorch model, per precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TOLERANCES", "Tolerance"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A value passes when |graph - torch| <= atol + rtol * |torch|, a mask when its IoU >= mask_iou."""
+
+    rtol: float
+    atol: float
+    mask_iou: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(rtol=0.0, atol=1e-5, mask_iou=0.9999),
+    "fp16": Tolerance(rtol=1e-2, atol=2e-2, mask_iou=0.995),
+    "int8": Tolerance(rtol=5e-2, atol=2e-1, mask_iou=0.97),
+}

@@ -1,0 +1,139 @@
+"""From a PyTorch module to one ONNX graph with fixed names, a dynamic batch and no trace of its builder.
+
+Batch normalisation is folded into the convolutions by the exporter's own optimiser.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seg_export.traceable import TraceableModel
+from seg_runtime.errors import BadInputError, MissingExtraError
+from seg_runtime.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["DEFAULT_OPSET", "EXTERNAL_DATA_ABOVE", "OPSETS", "optimise", "save_graph", "trace"]
+
+# torch.export's exporter begins at 18. The older one writes paddings as a reversed Slice, which onnxslim
+# folds to wrong values, and every server that matters knows 18.
+OPSETS = (18, 19, 20)
+DEFAULT_OPSET = 18
+
+EXTERNAL_DATA_ABOVE = 1_500_000_000
+"""Bytes of weights above which they go to a file beside the graph: protobuf ends at 2 GB."""
+
+
+def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """Trace a module into an ONNX graph.
+
+    Args:
+        model: its spec names the graph's inputs and outputs and their shapes.
+        opset: 18 to 20.
+
+    Raises:
+        BadInputError: another opset.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    if opset not in OPSETS:
+        raise BadInputError(f"opset {opset}: expected one of {', '.join(map(str, OPSETS))}")
+    try:
+        import onnx  # noqa: F401 - the exporter's own message would not name our extra
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("the ONNX exporter", "export") from error
+    example = tuple(_example(tensor, model.spec) for tensor in model.spec.inputs)
+    batch = {0: torch.export.Dim.DYNAMIC} if model.spec.max_batch_size else {}
+    program: Any = torch.onnx.export(
+        model.module,
+        example,
+        input_names=[tensor.name for tensor in model.spec.inputs],
+        output_names=[tensor.name for tensor in model.spec.outputs],
+        dynamic_shapes=tuple(batch for _ in example),
+        opset_version=opset,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    graph: onnx.ModelProto = program.model_proto
+    return graph
+
+
+def optimise(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """Simplify a traced graph once, name its batch axis and drop everything about its builder.
+
+    Raises:
+        MissingExtraError: onnxslim is not installed.
+    """
+    try:
+        import onnxslim
+    except ImportError as error:
+        raise MissingExtraError("onnxslim", "export") from error
+    slim: onnx.ModelProto = onnxslim.slim(graph)
+    _strip(slim)
+    _fix_shapes(slim, spec)
+    return slim
+
+
+def save_graph(graph: onnx.ModelProto, path: Path, external_data_above: int = EXTERNAL_DATA_ABOVE) -> None:
+    """Write and check a graph; large weights go to `<name>.data` beside it.
+
+    Args:
+        graph: is left without its weights when they go to their own file.
+        path: the graph's file; its folder exists.
+        external_data_above: bytes of weights that one file may hold.
+
+    Raises:
+        OSError: the disk is full or not writable.
+        ValueError: the graph is not valid ONNX.
+    """
+    import onnx
+
+    weight_bytes = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+    if weight_bytes > external_data_above:
+        onnx.save_model(
+            graph, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024
+        )
+    else:
+        path.write_bytes(graph.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"the traced graph is not valid ONNX: {error}") from error
+
+
+def _example(tensor: TensorSpec, spec: ModelSpec) -> torch.Tensor:
+    """Zeros; two of a batch, because tracers take an axis of length one for a constant."""
+    batch = (2,) if spec.max_batch_size else ()
+    dtype: torch.dtype = getattr(torch, tensor.dtype)
+    return torch.zeros((*batch, *(max(axis, 1) for axis in tensor.shape)), dtype=dtype)
+
+
+def _strip(graph: onnx.ModelProto) -> None:
+    """Remove what tells about the builder: stack traces, source paths, intermediate shapes."""
+    body = graph.graph
+    graph.doc_string = body.doc_string = ""
+    body.name = "graph"
+    del graph.metadata_props[:], body.metadata_props[:], body.value_info[:]
+    items: list[Any] = [*body.node, *body.input, *body.output, *body.initializer]
+    for item in items:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _fix_shapes(graph: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Give inputs and outputs the shapes of the contract and call the batch axis "batch"."""
+    values = {value.name: value for value in (*graph.graph.input, *graph.graph.output)}
+    for tensor in (*spec.inputs, *spec.outputs):
+        shape = values[tensor.name].type.tensor_type.shape
+        axes = (-1, *tensor.shape) if spec.max_batch_size else tensor.shape
+        del shape.dim[:]
+        for index, axis in enumerate(axes):
+            if axis >= 0:
+                shape.dim.add(dim_value=axis)
+            else:
+                shape.dim.add(dim_param="batch" if index == 0 else f"{tensor.name}_{index}")
