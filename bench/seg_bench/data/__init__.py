@@ -1,0 +1,1 @@
+"""Data sets: loaders, fixed splits, statistics and downloads."""

@@ -1,0 +1,76 @@
+"""An image with its mask, read from disk when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.images import read_image
+
+__all__ = ["MASK_THRESHOLD", "Sample", "paired_samples"]
+
+MASK_THRESHOLD = 127
+"""Mask pixels above it are foreground: resized masks have interpolated edges."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and the mask files that are merged (OR) into its ground truth.
+
+    Attributes:
+        name: file name without its suffix, as used in split files.
+        image_path: gray image of 8, 12 or 16 bits; 12-bit values lose their 4 lowest bits, 16-bit
+            values their 8 lowest.
+        mask_paths: one or more gray masks of the image's size.
+    """
+
+    name: str
+    image_path: Path
+    mask_paths: tuple[Path, ...]
+
+    def load_image(self) -> NDArray[np.uint8]:
+        """Read the image as the client does: (H, W) uint8, deeper ones by `seg_runtime.images.to_uint8`."""
+        return read_image(self.image_path, 1, gray=True)
+
+    def load_mask(self) -> NDArray[np.bool_]:
+        """Read the ground truth: (H, W) bool, True where any mask is above `MASK_THRESHOLD`.
+
+        Raises:
+            BadImageError: a mask cannot be read, or the masks differ in size.
+        """
+        masks = [read_image(path, 1, gray=True) > MASK_THRESHOLD for path in self.mask_paths]
+        for path, mask in zip(self.mask_paths, masks, strict=True):
+            if mask.shape != masks[0].shape:
+                raise BadImageError(
+                    f"{path} is {mask.shape[1]}x{mask.shape[0]}, its sister mask is "
+                    f"{masks[0].shape[1]}x{masks[0].shape[0]}: both must have the size of the X-ray"
+                )
+        merged = masks[0].copy()
+        for mask in masks[1:]:
+            merged |= mask
+        return merged
+
+
+def paired_samples(root: Path) -> tuple[Sample, ...]:
+    """Find the pairs of the merged layout: `images/NAME.png` with `masks/NAME.png`, sorted by name.
+
+    Raises:
+        BadInputError: the layout is not there, or an image has no mask.
+    """
+    images = sorted((root / "images").glob("*.png"))
+    if not images:
+        raise BadInputError(f"no images/*.png under {root}: expected the folders images/ and masks/")
+    return tuple(_pairs(root, images))
+
+
+def _pairs(root: Path, images: list[Path]) -> Iterator[Sample]:
+    for image in images:
+        mask = root / "masks" / image.name
+        if not mask.is_file():
+            raise BadInputError(f"{image} has no mask {mask}: every image needs one")
+        yield Sample(image.stem, image, (mask,))

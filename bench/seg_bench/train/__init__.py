@@ -1,0 +1,1 @@
+"""The training recipe: losses, augmentation and a loop that resumes exactly."""

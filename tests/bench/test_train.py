@@ -1,0 +1,364 @@
+"""The training loop on a tiny network: exact resume, early stopping, augmentation, refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from seg_bench.data.montgomery import load_montgomery
+from seg_bench.data.splits import Split, select
+from seg_bench.metrics.torch_metrics import dice_score
+from seg_bench.train import loop
+from seg_bench.train.augment import AugmentSettings, augment, build_augmentation, derived_seed
+from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
+from seg_bench.train.history import History
+from seg_bench.train.loop import pick_device
+from seg_bench.train.recipe import TrainResult, UNetRecipe, train_unet
+from seg_bench.train.settings import TrainSettings
+from seg_bench.train.state import TrainState
+from seg_export.checkpoint import Preprocessing, build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoint_file import read_plain
+from seg_export.models.unet import UNet
+from seg_runtime.errors import BadImageError, BadInputError, CheckpointError, EdgesegError
+from seg_runtime.spec import ClaheSpec
+
+NAMES = tuple(f"xray_{number}_{number % 2}" for number in range(8))
+SPLIT = Split("tiny", 0, NAMES[:5], NAMES[5:7], NAMES[7:])
+RECIPE = UNetRecipe(features=(4, 8), size_hw=(64, 64), clahe=ClaheSpec())
+SETTINGS = TrainSettings(epochs=4, batch_size=2, learning_rate=1e-2, ema_decay=0.5, seed=3, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight 64x64 images with a bright ellipse on noise, in the merged layout."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for name in NAMES:
+        mask = np.zeros((64, 64), np.uint8)
+        x, y = (int(value) for value in generator.integers(24, 40, 2))
+        cv2.ellipse(mask, (x, y), (14, 20), 0, 0, 360, 255, -1)
+        image = (generator.integers(0, 80, (64, 64)) + mask // 2).astype(np.uint8)
+        assert cv2.imwrite(str(root / "images" / f"{name}.png"), image)
+        assert cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run that nobody interrupted."""
+    return train_unet(data, SPLIT, tmp_path_factory.mktemp("runs") / "whole", RECIPE, SETTINGS)
+
+
+def curve(history: History) -> tuple[list[float], ...]:
+    return history.train_loss, history.val_loss, history.val_dice, history.learning_rate
+
+
+def test_run_leaves_checkpoint_state_history_and_plot(finished: TrainResult) -> None:
+    folder = finished.checkpoint.parent
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("best.pth", "history.json", "history.png", "last.pt")
+    ]
+    saved = json.loads((folder / "history.json").read_text())
+    assert len(saved["train_loss"]) == len(saved["val_dice"]) == 4
+    assert saved["train_loss"][-1] < saved["train_loss"][0]
+    assert cv2.imread(str(folder / "history.png")) is not None
+
+
+def test_learning_rate_follows_the_cosine(finished: TrainResult) -> None:
+    expected = [1e-6 + (1e-2 - 1e-6) * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert finished.history.learning_rate == pytest.approx(expected)
+
+
+def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data: Path) -> None:
+    checkpoint = load_checkpoint(finished.checkpoint)
+    train = load_pairs_of(data, SPLIT.train)
+    pixels = np.concatenate([image.ravel() for image in train.images]) / 255.0
+    assert checkpoint.preprocessing.mean[0] == pytest.approx(pixels.mean())
+    assert checkpoint.preprocessing.std[0] == pytest.approx(pixels.std())
+    assert checkpoint.preprocessing.clahe == ClaheSpec()
+    assert checkpoint.preprocessing.input_size_hw == (64, 64)
+    assert checkpoint.class_names == ("lung",)
+    metadata = checkpoint.metadata
+    assert metadata["data_set"] == "tiny"
+    assert metadata["split"]["val"] == list(SPLIT.val)
+    assert metadata["settings"]["seed"] == 3
+    assert metadata["val_dice"] == finished.history.best_dice
+    assert metadata["epoch"] == finished.history.best_epoch
+    assert metadata["versions"]["torch"] == torch.__version__
+
+
+def load_pairs_of(data: Path, names: tuple[str, ...]) -> Pairs:
+    return load_pairs(select(load_montgomery(data), names), (64, 64), ClaheSpec())
+
+
+def test_best_checkpoint_has_the_validation_dice_it_claims(finished: TrainResult, data: Path) -> None:
+    checkpoint = load_checkpoint(finished.checkpoint)
+    model = build_model(checkpoint)
+    val = SegmentationDataset(load_pairs_of(data, SPLIT.val), checkpoint.preprocessing)
+    with torch.no_grad():
+        scores = [dice_score(torch.sigmoid(model(image[None]))[0], mask) for image, mask in val]
+    assert np.mean(scores) == pytest.approx(finished.history.best_dice, abs=1e-3)
+
+
+KILLED_RUN = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[3])
+    import test_train as t
+    from seg_bench.train import loop
+    steps = 0
+    descend = loop._descend
+    def descend_until_killed(*arguments):
+        global steps
+        steps += 1
+        if steps == 8:  # three steps an epoch: in the middle of the third
+            os.kill(os.getpid(), signal.SIGKILL)
+        descend(*arguments)
+    loop._descend = descend_until_killed
+    t.train_unet(Path(sys.argv[1]), t.SPLIT, Path(sys.argv[2]), t.RECIPE, t.SETTINGS)
+"""
+
+
+def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
+    data: Path, finished: TrainResult, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    arguments = [str(data), str(out), str(Path(__file__).parent)]
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_RUN), *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(json.loads((out / "history.json").read_text())["train_loss"]) == 2
+    resumed = train_unet(data, SPLIT, out, RECIPE, SETTINGS, resume=True)
+    assert curve(resumed.history) == curve(finished.history)
+    ours, theirs = load_checkpoint(resumed.checkpoint), load_checkpoint(finished.checkpoint)
+    assert all(torch.equal(ours.state_dict[name], theirs.state_dict[name]) for name in theirs.state_dict)
+
+
+def test_workers_do_not_change_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
+    result = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, workers=1))
+    assert curve(result.history) == curve(finished.history)
+
+
+def test_another_seed_changes_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
+    result = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, seed=4, epochs=1))
+    assert result.history.train_loss[0] != finished.history.train_loss[0]
+
+
+def test_run_paused_by_stop_after_goes_on_with_the_same_schedule(
+    data: Path, finished: TrainResult, tmp_path: Path
+) -> None:
+    paused = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, stop_after=1))
+    assert paused.history.epochs == 1
+    resumed = train_unet(data, SPLIT, tmp_path / "run", RECIPE, SETTINGS, resume=True)
+    assert curve(resumed.history) == curve(finished.history)
+
+
+def test_finished_run_resumes_to_itself(data: Path, finished: TrainResult) -> None:
+    again = train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS, resume=True)
+    assert again.history == finished.history
+
+
+def test_state_holds_plain_values_only(finished: TrainResult) -> None:
+    document = read_plain(finished.checkpoint.parent / "last.pt")
+    assert {"model", "optimiser", "scheduler", "average", "history", "run"} <= set(document)
+
+
+def test_run_with_other_settings_is_not_resumed(data: Path, finished: TrainResult) -> None:
+    with pytest.raises(BadInputError, match=r"learning_rate=0\.01, this one has 0\.5"):
+        changed = replace(SETTINGS, learning_rate=0.5)
+        train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, changed, resume=True)
+    with pytest.raises(BadInputError, match="belongs to a run with clahe="):
+        changed_recipe = replace(RECIPE, clahe=ClaheSpec(4.0))
+        train_unet(data, SPLIT, finished.checkpoint.parent, changed_recipe, SETTINGS, resume=True)
+
+
+def test_folder_with_a_run_is_not_overwritten(data: Path, finished: TrainResult) -> None:
+    with pytest.raises(BadInputError, match="pass --resume"):
+        train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS)
+
+
+def test_nothing_to_resume_is_told(data: Path, tmp_path: Path, finished: TrainResult) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint file"):
+        train_unet(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
+    (tmp_path / "last.pt").write_bytes(finished.checkpoint.read_bytes())
+    with pytest.raises(CheckpointError, match="no training state"):
+        train_unet(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
+
+
+def test_init_starts_from_a_checkpoints_weights(data: Path, finished: TrainResult, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, init=finished.checkpoint, size_hw=(32, 32), half=True)
+    result = train_unet(data, SPLIT, tmp_path / "run", recipe, replace(SETTINGS, epochs=1))
+    assert result.history.train_loss[0] < finished.history.train_loss[0]
+    metadata = load_checkpoint(result.checkpoint).metadata
+    assert metadata["init"]["sha256"] == load_checkpoint(finished.checkpoint).sha256
+    assert read_plain(result.checkpoint)["state_dict"]["out.weight"].dtype == torch.float16
+    with pytest.raises(CheckpointError, match="do not fit"):
+        train_unet(data, SPLIT, tmp_path / "other", replace(recipe, features=(8, 8)), SETTINGS)
+
+
+def test_training_stops_after_patience_epochs_without_a_better_dice(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.6, 0.6, 0.55, 0.9])
+    monkeypatch.setattr(loop, "_validate", lambda *_: (0.1, next(scores)))
+    settings = replace(SETTINGS, epochs=9, patience=2)
+    history = train_unet(data, SPLIT, tmp_path / "run", RECIPE, settings).history
+    assert history.val_dice == [0.5, 0.6, 0.6, 0.55]
+    assert history.best_epoch == 2
+    assert load_checkpoint(tmp_path / "run" / "best.pth").metadata["val_dice"] == 0.6
+
+
+@pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"loss": "focal"}, {"channels_last": False}])
+def test_other_settings_train_too(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, epochs=2, **changes)
+    history = train_unet(data, SPLIT, tmp_path / "run", RECIPE, settings).history
+    assert history.epochs == 2
+    assert all(np.isfinite(history.train_loss))
+
+
+def test_loss_that_is_no_longer_finite_ends_the_run(data: Path, tmp_path: Path) -> None:
+    state = dict(UNet(**RECIPE.arguments).state_dict())
+    state["out.bias"] = torch.tensor([3e38])
+    save_checkpoint(
+        tmp_path / "huge.pth",
+        family="unet",
+        arguments=RECIPE.arguments,
+        state_dict=state,
+        preprocessing=Preprocessing(input_size_hw=(64, 64)),
+        class_names=("lung",),
+    )
+    recipe = replace(RECIPE, init=tmp_path / "huge.pth")
+    with pytest.raises(EdgesegError, match="lower --learning-rate"):
+        train_unet(data, SPLIT, tmp_path / "run", recipe, SETTINGS)
+
+
+def test_gradients_are_clipped_and_the_average_follows() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(1, 1, 1)
+    settings = replace(SETTINGS, clip_norm=0.25, ema_decay=0.9)
+    state = TrainState(model, settings, torch.device("cpu"))
+    loop._descend(state, 1000.0 * model(torch.ones(1, 1, 2, 2)).sum(), settings)
+    norm = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()  # type: ignore[union-attr]
+    assert float(norm) == pytest.approx(0.25, rel=1e-4)
+    first = model.weight.detach().clone()
+    loop._descend(state, model(torch.ones(1, 1, 2, 2)).sum(), settings)
+    expected = 0.9 * first + 0.1 * model.weight.detach()
+    torch.testing.assert_close(state.evaluated.get_parameter("weight").detach(), expected)
+
+
+def test_augmentation_never_turns_an_image_upside_down() -> None:
+    """A mark in the upper middle stays in the upper half; a flip sideways happens."""
+    image = np.zeros((64, 64), np.uint8)
+    image[12:18, 20:26] = 255
+    transform = build_augmentation((64, 64), AugmentSettings(noise_probability=0.0))
+    columns = []
+    for index in range(200):
+        pixels, truth = augment(transform, image, image > 0, derived_seed(0, 0, index))
+        if float(truth.sum()) == 0.0:
+            continue  # cropped away
+        rows, across = torch.nonzero(truth[0], as_tuple=True)
+        assert float(rows.float().mean()) < 32
+        assert float(pixels.max()) <= 1.0
+        columns.append(float(across.float().mean()))
+    assert len(columns) > 150
+    assert 0.3 < np.mean(np.array(columns) > 32) < 0.7
+
+
+def test_augmentation_rotates_by_at_most_15_degrees() -> None:
+    image = np.zeros((65, 65), np.uint8)
+    image[31:34] = 255
+    settings = AugmentSettings(
+        crop_scale=(1.0, 1.0), shift=0.0, scale=(1.0, 1.0), affine_probability=1.0, noise_probability=0.0
+    )
+    transform = build_augmentation((65, 65), settings)
+    slopes = []
+    for index in range(60):
+        _, truth = augment(transform, image, image > 0, derived_seed(1, 0, index))
+        rows, columns = torch.nonzero(truth[0], as_tuple=True)
+        slopes.append(abs(np.polyfit(columns.numpy(), rows.numpy(), 1)[0]))
+    degrees = np.rad2deg(np.arctan(slopes))
+    assert degrees.max() <= 17.0  # 15 and the wider aspect that a crop may have
+    assert degrees.max() > 8.0
+
+
+def test_image_and_mask_move_together() -> None:
+    mask = np.zeros((256, 256), np.bool_)
+    mask[64:192, 48:160] = True
+    image = mask.astype(np.uint8) * np.uint8(255)
+    settings = AugmentSettings(noise_probability=0.0, intensity_probability=0.0)
+    for index in range(30):
+        pixels, truth = augment(build_augmentation((256, 256), settings), image, mask, index)
+        different = ((pixels > 0.5).float() - truth).abs()  # only along the edge: masks are not interpolated
+        assert float(different.mean()) < 0.01
+
+
+def test_augmentation_depends_on_its_seed_alone_and_leaves_the_global_generator() -> None:
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (32, 32)).astype(np.uint8)
+    transform = build_augmentation((32, 32))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, _ = augment(transform, image, image > 99, 17)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(10)
+    assert torch.equal(augment(transform, image, image > 99, 17)[0], first)
+    assert not torch.equal(augment(transform, image, image > 99, 18)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"weight_decay": -1.0}, "must not be negative"),
+        ({"ema_decay": 1.0}, "below 1"),
+        ({"amp": "int8"}, "choose one of off, bf16, fp16"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        replace(SETTINGS, **changes)
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device(replace(SETTINGS, device="auto")) == torch.device("cpu")
+    with pytest.raises(BadInputError, match="finds no GPU"):
+        pick_device(replace(SETTINGS, device="cuda"))
+    with pytest.raises(BadInputError, match="needs a GPU"):
+        pick_device(replace(SETTINGS, device="cpu", amp="fp16"))
+    with pytest.raises(BadInputError, match="choose auto, cpu or cuda"):
+        pick_device(replace(SETTINGS, device="tpu"))
+
+
+def test_size_too_small_for_the_levels_is_refused() -> None:
+    with pytest.raises(BadInputError, match="use at least 32x32"):
+        UNetRecipe(features=(4, 4, 4, 4, 4), size_hw=(31, 64))
+
+
+def test_folder_that_cannot_be_written_is_told(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="cannot write the run"):
+        train_unet(data, SPLIT, tmp_path / "file" / "run", RECIPE, SETTINGS)
+
+
+def test_empty_part_and_mask_of_another_size_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="val part is empty"):
+        train_unet(data, replace(SPLIT, val=()), tmp_path / "run", RECIPE, SETTINGS)
+    for folder, size in (("images", 64), ("masks", 32)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a_0.png"), np.zeros((size, size), np.uint8))
+    with pytest.raises(BadImageError, match="both must have one size"):
+        train_unet(tmp_path, Split("d", 0, ("a_0",), ("a_0x",), ()), tmp_path / "run", RECIPE, SETTINGS)
