@@ -17,6 +17,9 @@ NOISY_SPREAD = 0.2
 
 _LOOP = 300_000
 
+_SETTLE_S = 0.1
+"""Pause before each call: worker threads of the runtime that ran last spin for tens of milliseconds."""
+
 Call = Callable[[str, int], Mapping[str, float]]
 """(candidate, number of the call) -> milliseconds per stage, as `records.STAGES` names them."""
 
@@ -72,6 +75,7 @@ def measure_interleaved(
                 calibration.append(_calibration_ms())
             for position in generator.permutation(len(candidates)):
                 name = candidates[position]
+                time.sleep(_SETTLE_S)
                 spent = call(name, turn + warm_up)
                 for stage in STAGES if turn >= 0 else ():
                     samples[name][stage].append(spent[stage])

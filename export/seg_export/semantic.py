@@ -31,14 +31,17 @@ class SemanticGraph(nn.Module):
         std: per channel, of pixels scaled to 0..1.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        # (pixel / 255 - mean) / std as one multiplication and one addition per pixel.
+        means = torch.tensor(mean, dtype=torch.float64)[:, None, None]
+        deviations = torch.tensor(std, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / (255 * deviations)).to(torch.float32))
+        self.register_buffer("shift", (-means / deviations).to(torch.float32))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Segment a batch.
@@ -50,9 +53,8 @@ class SemanticGraph(nn.Module):
             (N, num_classes, H, W) float32 probabilities: a sigmoid for one class, a softmax over
             the class axis for several.
         """
-        pixels = image.to(torch.float32) / 255
-        normalised = (pixels - self.mean) / self.std
-        logits: torch.Tensor = self.model(normalised.permute(0, 3, 1, 2))
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
+        logits: torch.Tensor = self.model(pixels * self.scale + self.shift)
         return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
 
 

@@ -16,8 +16,10 @@ class Tolerance:
     mask_iou: float
 
 
+# fp32: PyTorch's own probabilities of the lung U-Net are up to 9e-6 from their float64 values on real
+# X-rays, and so are ONNX Runtime's; without the relative part, right graphs would fail by chance.
 TOLERANCES = {
-    "fp32": Tolerance(rtol=0.0, atol=1e-5, mask_iou=0.9999),
+    "fp32": Tolerance(rtol=1e-5, atol=1e-5, mask_iou=0.9999),
     "fp16": Tolerance(rtol=1e-2, atol=2e-2, mask_iou=0.995),
     "int8": Tolerance(rtol=5e-2, atol=2e-1, mask_iou=0.97),
 }

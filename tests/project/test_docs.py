@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -22,21 +22,21 @@ COMMANDS = {
 }
 
 
-def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    if isinstance(command, click.Group):
-        for child, value in command.commands.items():
-            yield from leaves(f"{name} {child}", value)
-    else:
+def leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
         yield name, command
+    for child, value in (children or {}).items():
+        yield from leaves(f"{name} {child}", value)
 
 
-def all_commands() -> list[tuple[str, click.Command]]:
+def all_commands() -> list[tuple[str, Any]]:
     apps = {name: importlib.import_module(module).app for name, module in COMMANDS.items()}
     return [leaf for name, app in apps.items() for leaf in leaves(name, typer.main.get_command(app))]
 
 
 @pytest.mark.parametrize(("name", "command"), all_commands())
-def test_every_command_has_examples_and_every_option_help(name: str, command: click.Command) -> None:
+def test_every_command_has_examples_and_every_option_help(name: str, command: Any) -> None:
     assert command.help and "Examples" in command.help, f"{name}: its help has no examples"
     silent = [option.name for option in command.params if not getattr(option, "help", None)]
     assert not silent, f"{name}: no help for {silent}"
@@ -48,6 +48,33 @@ def test_commands_page_is_not_stale() -> None:
         call = [sys.executable, "-m", "typer", module, "utils", "docs", "--name", name]
         page += subprocess.run(call, check=True, capture_output=True, text=True).stdout
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == page, "run `make docs`"
+
+
+def shown_commands() -> list[str]:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("export/**/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8").replace("\\\n", " ") for page in pages)
+    lines = (line.strip().removeprefix("$ ").split("#")[0] for line in text.splitlines())
+    return sorted({line for line in lines if re.match(r"seg-\w+ +[\w-]", line) and "[OPTIONS]" not in line})
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_commands_shown_in_the_documentation_exist_with_their_options(line: str) -> None:
+    commands = dict(all_commands())
+    words = line.split()
+    name = next((name for name in commands if words[: len(name.split())] == name.split()), None)
+    assert name is not None, f"there is no command '{line}'"
+    known = {flag for option in commands[name].params for flag in (*option.opts, *option.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known | {"--help"}
+
+
+def test_table_in_the_readme_is_the_committed_record() -> None:
+    """The block after its marker is what the command in the marker prints, less the notes below it."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", readme, re.DOTALL)
+    assert found
+    call = [str(Path(sys.executable).parent / found[1].split()[0]), *found[1].split()[1:]]
+    page = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert found[2].strip() == page.split("\n\n")[0].strip()
 
 
 def test_links_between_pages_lead_somewhere() -> None:
