@@ -25,6 +25,7 @@ class Candidate:
         samples: names of the samples to measure on, in order.
         threads: intra-op threads of an in-process candidate, or None for the runtime's own choice.
         checkpoint: file of the PyTorch baseline, else None.
+        channels_last: NHWC memory order, for the baseline.
         input_size_hw: the model's, for the baseline.
         max_batch_size: the model's, for the baseline.
     """
@@ -37,6 +38,7 @@ class Candidate:
     samples: tuple[str, ...]
     threads: int | None = None
     checkpoint: str | None = None
+    channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
 
@@ -65,4 +67,5 @@ def open_session(candidate: Candidate) -> Session:
         (height, width),
         max_batch_size=candidate.max_batch_size,
         threads=candidate.threads,
+        channels_last=candidate.channels_last,
     )

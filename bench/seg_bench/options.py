@@ -29,6 +29,7 @@ class RunOptions:
         where: places to run in.
         url: a running server for the server places; None starts one from `repo`.
         baseline: also measure each model's PyTorch checkpoint.
+        channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
         checkpoint: its file, when it is not one that ships with the package.
         repeats: timed calls per row.
         warm_up: calls per row before those.
@@ -49,6 +50,7 @@ class RunOptions:
     where: tuple[Place, ...] = ("in-process",)
     url: str | None = None
     baseline: bool = False
+    channels_last: bool = False
     checkpoint: Path | None = None
     repeats: int = 20
     warm_up: int = 3

@@ -56,6 +56,7 @@ class Plan:
                 samples=self.samples,
                 threads=options.threads,
                 checkpoint=str(path),
+                channels_last=options.channels_last,
                 input_size_hw=self.specs[name].input_size_hw,
                 max_batch_size=max(1, self.specs[name].max_batch_size),
             )

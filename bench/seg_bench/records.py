@@ -99,6 +99,7 @@ class Settings:
         batch: images per call.
         seed: of the order in which candidates take turns.
         allocator: environment variables that tuned the allocator of this candidate, or None.
+        channels_last: whether this PyTorch candidate ran in NHWC memory order.
     """
 
     threads: int | None
@@ -107,6 +108,7 @@ class Settings:
     batch: int
     seed: int
     allocator: str | None = None
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ def _settings(options: RunOptions, candidate: Candidate) -> Settings:
         batch=options.batch,
         seed=options.seed,
         allocator=allocator if candidate.runtime == PYTORCH else None,
+        channels_last=candidate.channels_last,
     )
 
 

@@ -94,7 +94,8 @@ def test_figures_are_those_of_a_known_difference(
     foreground = float((first & second).sum() / (first | second).sum())
     background = float((~first & ~second).sum() / (~first | ~second).sum())
     assert item.mask_iou == pytest.approx(min(foreground, background))
-    assert not item.passed and item.tolerance_needed == item.max_abs
+    assert not item.passed
+    assert item.max_abs - 1e-5 <= item.tolerance_needed <= item.max_abs  # the table allows 1e-5 of the value
 
 
 @pytest.mark.parametrize("value", [0.5, -1e-3])

@@ -18,6 +18,7 @@ class Baseline(str, Enum):
     """What to compare deployed models with."""
 
     TORCH = "torch"
+    TORCH_CHANNELS_LAST = "torch-channels-last"
 
 
 class Part(str, Enum):
@@ -98,6 +99,7 @@ def run(
         where=places_of(where),
         url=url,
         baseline=baseline is not None,
+        channels_last=baseline is Baseline.TORCH_CHANNELS_LAST,
         checkpoint=checkpoint,
         repeats=repeats,
         warm_up=warm_up,

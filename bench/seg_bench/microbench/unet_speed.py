@@ -59,6 +59,7 @@ class UnetSpeed:
 def measure_unet(
     *,
     bilinear: bool = False,
+    channels_last: bool = False,
     features: tuple[int, ...] = (64, 128, 256, 512, 1024),
     size_hw: tuple[int, int] = (512, 512),
     threads: int = 2,
@@ -71,6 +72,7 @@ def measure_unet(
 
     Args:
         bilinear: upsample bilinearly instead of by transposed convolutions.
+        channels_last: run PyTorch in NHWC memory order.
         features: channels per resolution level; the default has 31.0M parameters when transposed.
         size_hw: (height, width) in pixels.
         threads: of each runtime.
@@ -91,6 +93,7 @@ def measure_unet(
             repo=root / "repo",
             data=root / "noise",
             baseline=True,
+            channels_last=channels_last,
             checkpoint=root / "unet.pth",
             repeats=repeats,
             warm_up=warm_up,
@@ -162,6 +165,9 @@ def unet_speed(
     bilinear: Annotated[
         bool, typer.Option("--bilinear", help="Bilinear upsampling (17.3M parameters).")
     ] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Run PyTorch in NHWC memory order.")
+    ] = False,
     size: Annotated[int, typer.Option(help="Height and width in pixels.", min=32)] = 512,
     threads: Annotated[int, typer.Option(help="Threads of each runtime.")] = 2,
     repeats: Annotated[int, typer.Option(help="Timed calls of each runtime.")] = 20,
@@ -178,6 +184,7 @@ def unet_speed(
         task = bar.add_task("starting", total=None)
         result = measure_unet(
             bilinear=bilinear,
+            channels_last=channels_last,
             size_hw=(size, size),
             threads=threads,
             repeats=repeats,

@@ -67,4 +67,5 @@ def _setting(record: Record) -> str:
     settings = record.settings
     threads = f"{settings.threads} threads" if settings.threads else "threads chosen by the runtime"
     text = f"batch {settings.batch}, {threads}, {settings.warm_up} warm-up and {settings.repeats} timed calls"
+    text += ", channels last" if settings.channels_last else ""
     return text + (f", {settings.allocator}" if settings.allocator else "")
