@@ -98,6 +98,12 @@ class TorchSession(Session):
         self._torch = torch
         order = torch.channels_last if channels_last else torch.contiguous_format
         self._module = model.module.to(memory_format=order)
+
+        def reorder(network: Any, inputs: tuple[Any, ...]) -> Any:
+            # A gray image counts as both orders; its strides decide which one PyTorch computes in.
+            return torch.empty_like(inputs[0], memory_format=order).copy_(inputs[0])
+
+        self._module.get_submodule("model").register_forward_pre_hook(reorder)
         self._spec = model.spec
 
     def models(self) -> tuple[str, ...]:

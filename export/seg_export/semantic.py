@@ -53,7 +53,7 @@ class SemanticGraph(nn.Module):
             (N, num_classes, H, W) float32 probabilities: a sigmoid for one class, a softmax over
             the class axis for several.
         """
-        pixels = image.to(torch.float32).permute(0, 3, 1, 2).contiguous()
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
         logits: torch.Tensor = self.model(pixels * self.scale + self.shift)
         return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
 

@@ -133,7 +133,7 @@ class ServingSpec:
     """
 
     preferred_batch_sizes: tuple[int, ...] = (4, 8)
-    max_queue_delay_us: int = 500
+    max_queue_delay_us: int = 100
     instances: int = 1
     instance_kind: Literal["auto", "cpu", "gpu"] = "auto"
     warm_up: bool = True

@@ -59,7 +59,7 @@ def unet(
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8,
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
-    ] = 500,
+    ] = 100,
     instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1,
     response_cache: Annotated[
         bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
