@@ -10,7 +10,7 @@ LUNG := triton_repo/unet_lung/1/model.onnx
 
 demo: $(READY) $(LUNG)  ## the Dice / latency table of the lung U-Net on real X-rays, in process and on Triton
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
-		--where in-process,shared-memory,grpc,http --baseline torch --out out/demo.json
+		--where in-process,shared-memory,grpc,http --baseline torch --repeats 10 --out out/demo.json
 	$(BIN)/seg-run segment tests/data/montgomery/images --repo triton_repo --model unet_lung -o out/masks
 	$(BIN)/seg-bench report out/demo.json --format html -o out/demo.html
 	@echo "table: above, out/demo.json and out/demo.html; masks and overlays: out/masks"

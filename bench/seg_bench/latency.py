@@ -17,7 +17,7 @@ NOISY_SPREAD = 0.2
 
 _LOOP = 300_000
 
-_SETTLE_S = 0.1
+_SETTLE_S = 0.05
 """Pause before each call: worker threads of the runtime that ran last spin for tens of milliseconds."""
 
 Call = Callable[[str, int], Mapping[str, float]]
