@@ -1,0 +1,132 @@
+"""`seg-bench run`: measure deployed models."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from seg_bench.records import Run
+
+__all__ = ["Baseline", "Part", "run"]
+
+
+class Baseline(str, Enum):
+    """What to compare deployed models with."""
+
+    TORCH = "torch"
+
+
+class Part(str, Enum):
+    """Part of a split."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+def run(
+    *,
+    data: Annotated[
+        Path, typer.Option(help="Folder with images/ and masks/, or Montgomery as it is distributed.")
+    ],
+    repo: Annotated[Path, typer.Option(help="Model repository.")] = Path("triton_repo"),
+    models: Annotated[
+        str | None,
+        typer.Option(help="Models, separated by commas; all that are built by default."),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(help="Places, separated by commas: in-process, grpc, http, shared-memory."),
+    ] = "in-process",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Measure this running server (grpc://HOST:PORT, http://HOST:PORT) and start none."),
+    ] = None,
+    baseline: Annotated[
+        Baseline | None, typer.Option(help="Also measure the original PyTorch model, in the same rounds.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The baseline's checkpoint, when it does not ship with edgeseg.")
+    ] = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(help="Only this part of a split, of the shipped one without --split-file."),
+    ] = None,
+    split_file: Annotated[Path | None, typer.Option(help="JSON split file for --part.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many images.")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed calls per row.")] = 20,
+    warm_up: Annotated[int, typer.Option(help="Calls per row before the timed ones.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads per model, everywhere; the runtimes choose by default.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images per call.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the order in which rows take turns.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the records to this file (.json).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Measure Dice, IoU, HD95, latency and memory of deployed models, all in turns on one machine.
+
+    Without --url, a server is started for the places that need one. Ctrl-C keeps what was measured.
+
+    \b
+    Examples:
+      seg-bench run --data tests/data/montgomery --out results/run.json
+      seg-bench run --data data/montgomery --part test --where in-process,grpc,http,shared-memory
+      seg-bench run --data data/montgomery --models unet_lung --baseline torch --threads 2
+      seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
+    """
+    import sys
+
+    from seg_bench.machine import shown_command
+    from seg_bench.options import RunOptions, places_of, split_names
+    from seg_bench.runner import measure
+    from seg_runtime.console import progress_bar
+
+    options = RunOptions(
+        repo=repo,
+        data=data,
+        split_file=split_file,
+        part=part.value if part else None,
+        limit=limit,
+        models=split_names(models or ""),
+        where=places_of(where),
+        url=url,
+        baseline=baseline is not None,
+        checkpoint=checkpoint,
+        repeats=repeats,
+        warm_up=warm_up,
+        threads=threads,
+        batch=batch,
+        seed=seed,
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("starting", total=None)
+        measured = measure(
+            options,
+            shown_command(sys.argv),
+            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
+    _show(measured, out, as_json)
+    if not measured.complete:
+        raise KeyboardInterrupt
+
+
+def _show(measured: Run, out: Path | None, as_json: bool) -> None:
+    from seg_bench.records import write_run
+    from seg_bench.report.json_report import to_json_report
+    from seg_bench.report.terminal import print_report
+    from seg_runtime.console import stdout_console
+
+    if out is not None:
+        write_run(measured, out)
+        typer.echo(f"wrote {out}", err=True)
+    if as_json:
+        typer.echo(to_json_report([measured]), nl=False)
+    else:
+        print_report([measured], stdout_console())

@@ -1,0 +1,41 @@
+"""Peak resident memory of processes, as the kernel counts it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from seg_runtime.errors import MissingExtraError
+
+__all__ = ["peak_memory_mib", "peak_tree_memory_mib"]
+
+
+def peak_memory_mib(pid: int) -> float | None:
+    """Highest resident memory of a running process in MiB, or None where /proc does not tell.
+
+    `resource.getrusage` is no replacement: its maximum is inherited from the parent process.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(match[1]) / 1024 if match else None
+
+
+def peak_tree_memory_mib(pid: int) -> float | None:
+    """Sum of the peaks of a process and its descendants, in MiB; pages that they share count in each.
+
+    Raises:
+        MissingExtraError: psutil is not installed.
+    """
+    try:
+        import psutil
+    except ImportError as error:
+        raise MissingExtraError("psutil", "bench") from error
+    try:
+        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return None
+    peaks = [peak for member in family if (peak := peak_memory_mib(member)) is not None]
+    return sum(peaks) if peaks else None

@@ -1,0 +1,261 @@
+"""What a measurement run leaves behind: one JSON file that every report is a view of.
+
+Absent values are None in Python and null in the file; nothing that was not measured is ever 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seg_bench.json_fields import from_json, to_json
+from seg_bench.metrics.summary import MetricSummary
+from seg_runtime.errors import BadInputError
+
+__all__ = [
+    "SCHEMA",
+    "STAGES",
+    "Accuracy",
+    "Data",
+    "Latency",
+    "Machine",
+    "MeasuredModel",
+    "Record",
+    "Run",
+    "Settings",
+    "read_run",
+    "read_runs",
+    "write_run",
+]
+
+SCHEMA = "edgeseg-bench/1"
+STAGES = ("preprocess", "infer", "postprocess", "total")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run was measured; no host names and no paths.
+
+    Attributes:
+        cpu: model name of the processor (or of the board, on a Jetson).
+        cores: logical cores this process may use.
+        memory_gb: main memory in GiB, or None when unknown.
+        system: operating system and machine type.
+        python: version of Python.
+        packages: versions of the packages that matter, by name.
+        gpu: name and driver of each GPU, or None when there is none.
+    """
+
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    system: str
+    python: str
+    packages: dict[str, str]
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """Which model a record is about; fields as in `seg_runtime.spec.ModelSpec`.
+
+    `version` and `graph_sha256` are None for the PyTorch baseline, `graph_sha256` also for a model
+    on a server whose repository is not at hand.
+    """
+
+    name: str
+    family: str
+    version: int | None
+    precision: str
+    weights: str
+    parameters: int | None
+    checkpoint_sha256: str | None
+    graph_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images a record was measured on: name of the data set, of its split, number of images."""
+
+    name: str
+    images: int
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a record was measured.
+
+    Attributes:
+        threads: intra-op threads, or None for the runtime's own choice.
+        warm_up: calls before the first timed one.
+        repeats: timed calls that were asked for.
+        batch: images per call.
+        seed: of the order in which candidates take turns.
+        allocator: environment variables that tuned the allocator of this candidate, or None.
+    """
+
+    threads: int | None
+    warm_up: int
+    repeats: int
+    batch: int
+    seed: int
+    allocator: str | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Dice, IoU and HD95 (pixels of the original image): one value per image, and their summaries.
+
+    HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
+    out of the mean and count them.
+    """
+
+    dice: tuple[float, ...]
+    iou: tuple[float, ...]
+    hd95: tuple[float, ...]
+    dice_summary: MetricSummary
+    iou_summary: MetricSummary
+    hd95_summary: MetricSummary
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Raw samples in milliseconds per call, in the order they were taken, one list per stage.
+
+    `total` is the whole call a user makes; `infer` is the model alone, travel included.
+    """
+
+    preprocess: tuple[float, ...]
+    infer: tuple[float, ...]
+    postprocess: tuple[float, ...]
+    total: tuple[float, ...]
+
+    def percentile(self, percent: float, stage: str = "total") -> float:
+        """Percentile of the raw samples in milliseconds, interpolated linearly."""
+        return float(np.percentile(getattr(self, stage), percent))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: one model measured in one place.
+
+    Attributes:
+        runtime: what computed: "ONNX Runtime", "Triton" or "PyTorch eager".
+        where: "in-process", "grpc", "http" or "shared-memory".
+        accuracy: None for random weights.
+        latency: None when nothing was timed.
+        images_per_s: images over the summed time of the timed calls, one call after another.
+        peak_memory_mib: highest resident memory in MiB.
+        peak_memory_of: "process" (this candidate's own) or "server" (all processes of the server).
+    """
+
+    model: MeasuredModel
+    runtime: str
+    where: str
+    data: Data
+    settings: Settings
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+    images_per_s: float | None = None
+    peak_memory_mib: float | None = None
+    peak_memory_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `seg-bench run`: what all its records share, and the records.
+
+    Attributes:
+        started_utc: ISO 8601 time.
+        command: the command line, absolute paths shortened to their last part.
+        complete: False when the run was interrupted.
+        calibration_ms: times of a fixed loop that ran between the calls; their spread tells how
+            busy the machine was with other things.
+        note: one line about the noise.
+    """
+
+    schema: str
+    started_utc: str
+    command: str
+    complete: bool
+    machine: Machine
+    calibration_ms: tuple[float, ...]
+    note: str
+    records: tuple[Record, ...]
+
+
+def write_run(run: Run, path: Path) -> None:
+    """Write a run, replacing an earlier file as a whole. Raises BadInputError when it cannot."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(to_json(run), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise BadInputError(f"cannot write the records to '{path}': {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it was renamed, or its folder could not even be made
+            part.unlink()
+
+
+def read_run(path: Path) -> Run:
+    """Read and check one file. Raises BadInputError naming the file and the field."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"cannot read '{path}': {error.strerror or error}") from error
+    except ValueError as error:
+        raise BadInputError(f"'{path}' is not JSON ({error}): give files that seg-bench run wrote") from error
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        raise BadInputError(
+            f"'{path}': the field 'schema' is {schema!r}, expected '{SCHEMA}': "
+            "give files that seg-bench run wrote"
+        )
+    try:
+        run = from_json(Run, value)
+        for number, record in enumerate(run.records):
+            _check(record, f"records[{number}]")
+    except BadInputError as error:
+        raise BadInputError(f"'{path}': {error}") from error
+    return run
+
+
+def read_runs(paths: Iterable[Path]) -> list[Run]:
+    """Read files, and every record file (*.json with our schema) inside folders, oldest run first.
+
+    Other JSON files inside a folder are left alone. Raises BadInputError as `read_run`, and when
+    there is nothing to read.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += (
+            [entry for entry in sorted(path.glob("*.json")) if _has_schema(entry)]
+            if path.is_dir()
+            else [path]
+        )
+    if not files:
+        raise BadInputError("no record files found: make one with  seg-bench run --out results/run.json")
+    return sorted((read_run(file) for file in files), key=lambda run: run.started_utc)
+
+
+def _has_schema(path: Path) -> bool:
+    try:
+        return f'"{SCHEMA}"' in path.read_text(encoding="utf-8")[:200]
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _check(record: Record, where: str) -> None:
+    accuracy, latency = record.accuracy, record.latency
+    if accuracy and not len(accuracy.dice) == len(accuracy.iou) == len(accuracy.hd95) > 0:
+        raise BadInputError(f"the lists of '{where}.accuracy' must have one value per image")
+    if latency and len({len(getattr(latency, stage)) for stage in STAGES} | {0}) != 2:
+        raise BadInputError(f"the lists of '{where}.latency' must have one value per call")

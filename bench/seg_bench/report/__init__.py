@@ -1,0 +1,1 @@
+"""Reports: views of the records that `seg-bench run` wrote. Needs NumPy and rich, nothing heavier."""

@@ -1,0 +1,70 @@
+"""What a reader needs to judge the numbers: command, machine, versions, data, settings, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seg_bench.article import ARTICLE_SOURCE
+from seg_bench.records import Record, Run
+from seg_bench.report.table import speed_lines
+
+__all__ = ["legend_lines", "run_facts"]
+
+
+def run_facts(run: Run) -> list[tuple[str, str]]:
+    """(name, value) pairs that describe a run, in reading order."""
+    machine = run.machine
+    memory = f", {machine.memory_gb:g} GiB" if machine.memory_gb is not None else ""
+    facts = [
+        ("command", run.command),
+        (
+            "measured",
+            run.started_utc + ("" if run.complete else " (interrupted: fewer calls than asked for)"),
+        ),
+        ("machine", f"{machine.cpu}, {machine.cores} cores{memory}, {machine.system}"),
+        ("GPU", machine.gpu or "none"),
+        (
+            "versions",
+            ", ".join([f"Python {machine.python}", *(f"{k} {v}" for k, v in machine.packages.items())]),
+        ),
+        ("data", "; ".join(dict.fromkeys(_data(record) for record in run.records))),
+        ("settings", _settings(run.records)),
+        ("noise", run.note),
+    ]
+    comparison = "; ".join(speed_lines(run.records))
+    return facts + ([("speed", comparison)] if comparison else [])
+
+
+def legend_lines(runs: Sequence[Run]) -> list[str]:
+    """How to read the columns."""
+    lines = [
+        "Dice, IoU and HD95: mean ± standard deviation over images; HD95 in pixels of the original image.",
+        "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples.",
+        f"Article: {ARTICLE_SOURCE}.",
+    ]
+    kinds = {record.peak_memory_of for run in runs for record in run.records}
+    if "server" in kinds:
+        lines.insert(
+            2, "Peak memory: in process, of the measuring process; on a server, of all its processes."
+        )
+    return lines
+
+
+def _data(record: Record) -> str:
+    split = f" ({record.data.split})" if record.data.split else ""
+    return f"{record.data.name}{split}, {record.data.images} images"
+
+
+def _settings(records: Sequence[Record]) -> str:
+    """Each distinct setting once, after the runtimes that it holds for."""
+    runtimes: dict[str, dict[str, None]] = {}
+    for record in records:
+        runtimes.setdefault(_setting(record), {})[record.runtime] = None
+    return "; ".join(f"{', '.join(names)}: {setting}" for setting, names in runtimes.items())
+
+
+def _setting(record: Record) -> str:
+    settings = record.settings
+    threads = f"{settings.threads} threads" if settings.threads else "threads chosen by the runtime"
+    text = f"batch {settings.batch}, {threads}, {settings.warm_up} warm-up and {settings.repeats} timed calls"
+    return text + (f", {settings.allocator}" if settings.allocator else "")

@@ -1,0 +1,164 @@
+"""The table that every report shows: one row per record, the article's figures beside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from seg_bench.article import ArticleFigures, article_figures
+from seg_bench.metrics.summary import MetricSummary
+from seg_bench.records import Record, Run
+
+__all__ = [
+    "ABSENT",
+    "BASELINE",
+    "PLACES",
+    "Cell",
+    "Column",
+    "Table",
+    "build_table",
+    "place_of",
+    "speed_lines",
+]
+
+ABSENT = "-"
+BASELINE = "PyTorch eager"
+PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; `unit` is empty for text and pure numbers, `numeric` columns align right."""
+
+    key: str
+    title: str
+    unit: str = ""
+    numeric: bool = True
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and the number behind it (None for text and for what was not measured)."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and one tuple of cells per record in the order of `records`."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    records: tuple[Record, ...]
+
+
+def build_table(runs: Sequence[Run]) -> Table:
+    """Make the table of one or several runs; several machines get a column that tells them apart."""
+    machines = list(dict.fromkeys(run.machine.cpu for run in runs))
+    pairs = [(run, record) for run in runs for record in run.records]
+    columns = [column for column in _COLUMNS if len(machines) > 1 or column[0].key != "machine"]
+    rows = tuple(tuple(cell(run, record) for _, cell in columns) for run, record in pairs)
+    return Table(tuple(column for column, _ in columns), rows, tuple(record for _, record in pairs))
+
+
+def speed_lines(records: Iterable[Record]) -> list[str]:
+    """One line per deployed row whose PyTorch baseline was timed in the same run: how much faster it is."""
+    records = list(records)
+    lines = []
+    for record in records:
+        base = next((entry for entry in records if _is_baseline(entry, record)), None)
+        if base is None or base.latency is None or record.latency is None:
+            continue
+        ratio = base.latency.percentile(50) / record.latency.percentile(50)
+        lines.append(f"{record.model.name}, {place_of(record)}: {ratio:.2f} times as fast as {BASELINE}")
+    return lines
+
+
+def place_of(record: Record) -> str:
+    """Where a record was measured, in words; the baseline always runs in process."""
+    return BASELINE if record.runtime == BASELINE else PLACES.get(record.where, record.where)
+
+
+def _is_baseline(entry: Record, record: Record) -> bool:
+    same_weights = entry.model.checkpoint_sha256 == record.model.checkpoint_sha256
+    return entry.runtime == BASELINE != record.runtime and same_weights
+
+
+def _text(pick: Callable[[Run, Record], str]) -> Callable[[Run, Record], Cell]:
+    return lambda run, record: Cell(pick(run, record) or ABSENT)
+
+
+def _number(value: float | None, form: str) -> Cell:
+    return Cell(ABSENT) if value is None else Cell(format(value, form), value)
+
+
+def _summary(pick: str, form: str) -> Callable[[Run, Record], Cell]:
+    def cell(run: Run, record: Record) -> Cell:
+        if record.model.weights == "random":
+            return Cell("random weights" if pick == "dice_summary" else ABSENT)
+        if record.accuracy is None:
+            return Cell(ABSENT)
+        summary: MetricSummary = getattr(record.accuracy, pick)
+        if summary.mean is None:
+            return Cell(f"infinite for all {summary.count}", math.inf)
+        infinite = (
+            f" ({summary.infinite_count} of {summary.count} infinite)" if summary.infinite_count else ""
+        )
+        return Cell(f"{summary.mean:{form}} ± {summary.std:{form}}{infinite}", summary.mean)
+
+    return cell
+
+
+def _percentile(percent: float) -> Callable[[Run, Record], Cell]:
+    def cell(run: Run, record: Record) -> Cell:
+        return _number(record.latency.percentile(percent) if record.latency else None, ".1f")
+
+    return cell
+
+
+def _article(
+    pick: Callable[[ArticleFigures], float], form: str, suffix: str = ""
+) -> Callable[[Run, Record], Cell]:
+    def cell(run: Run, record: Record) -> Cell:
+        figures = article_figures(record.model.family)
+        shown = _number(pick(figures) if figures else None, form)
+        return Cell(shown.text + suffix, shown.value) if figures else shown
+
+    return cell
+
+
+def _parameters(run: Run, record: Record) -> Cell:
+    count = record.model.parameters
+    if count is None:
+        return Cell(ABSENT)
+    return Cell(f"{count / 1e6:.2f}M" if count < 9_950_000 else f"{count / 1e6:.1f}M", count)
+
+
+_COLUMNS: tuple[tuple[Column, Callable[[Run, Record], Cell]], ...] = (
+    (Column("machine", "machine", numeric=False), _text(lambda run, record: run.machine.cpu)),
+    (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
+    (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
+    (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),
+    (Column("dice", "Dice"), _summary("dice_summary", ".4f")),
+    (Column("iou", "IoU"), _summary("iou_summary", ".4f")),
+    (Column("hd95_px", "HD95", "px"), _summary("hd95_summary", ".2f")),
+    (Column("parameters", "parameters"), _parameters),
+    (Column("p50_ms", "p50", "ms"), _percentile(50)),
+    (Column("p90_ms", "p90", "ms"), _percentile(90)),
+    (Column("p99_ms", "p99", "ms"), _percentile(99)),
+    (Column("images_per_s", "images/s"), lambda run, record: _number(record.images_per_s, ".1f")),
+    (
+        Column("peak_memory_mib", "peak memory", "MiB"),
+        lambda run, record: _number(record.peak_memory_mib, ".0f"),
+    ),
+    (Column("article_dice", "article: Dice"), _article(lambda figures: figures.dice, ".3f")),
+    (Column("article_iou", "article: IoU"), _article(lambda figures: figures.iou, ".3f")),
+    (Column("article_parameters", "article: params"), _article(lambda f: f.parameters_m, ".0f", "M")),
+    (Column("article_ms", "article: latency", "ms"), _article(lambda figures: figures.inference_ms, ".0f")),
+)

@@ -1,0 +1,115 @@
+"""The steering end of `seg_bench.worker`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from seg_bench.candidate import Candidate
+from seg_bench.json_fields import to_json
+from seg_bench.memory import peak_memory_mib
+from seg_runtime.errors import EdgesegError, InferenceError
+
+__all__ = ["WorkerProcess"]
+
+_CLOSE_TIMEOUT_S = 10
+
+
+class WorkerProcess:
+    """A candidate in a process of its own; close it, or use it in a `with` block.
+
+    Args:
+        candidate: what it runs.
+        environment: variables to set for it, besides those of this process.
+
+    Raises:
+        EdgesegError: the candidate cannot be opened; the message is the worker's.
+        InferenceError: the worker died.
+    """
+
+    def __init__(self, candidate: Candidate, environment: Mapping[str, str] | None = None) -> None:
+        self.candidate = candidate
+        # A session of its own keeps the terminal's Ctrl-C from it: the parent decides when it ends.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "seg_bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        try:
+            self.where = str(self._ask(to_json(candidate))["where"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def time(self, samples: Sequence[int]) -> dict[str, float]:
+        """Milliseconds per stage of one call with the images of these numbers."""
+        return self._ask({"do": "time", "samples": list(samples)})
+
+    def score(self, sample: int) -> dict[str, float]:
+        """Dice, IoU and HD95 (pixels) of one image."""
+        return self._ask({"do": "score", "sample": sample})
+
+    def peak_memory_mib(self) -> float | None:
+        """Highest resident memory so far in MiB, or None when the system does not tell."""
+        return peak_memory_mib(self.pid)
+
+    def close(self) -> None:
+        """End the process; calling it again does nothing."""
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue  # it died with a request unread
+        try:
+            process.wait(timeout=_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise InferenceError("the measuring process has no pipes: start it anew")
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise InferenceError(self._death())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise EdgesegError(str(answer["error"]))
+        return answer
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        cause = f"exit code {code}"
+        if code < 0:
+            cause = signal.Signals(-code).name
+            cause += " (out of memory? measure fewer models at once)" if code == -signal.SIGKILL else ""
+        return f"the process that measured '{self.candidate.name}' ended early: {cause}"

@@ -1,0 +1,128 @@
+"""Looks at a model repository before a server does, so that a mistake is one line and not a log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg_runtime.errors import RepositoryError
+from seg_runtime.repository import CONFIG_FILE, Repository, model_not_found
+
+__all__ = ["RepositoryCheck", "check_repository", "require_servable"]
+
+_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+
+
+@dataclass(frozen=True)
+class RepositoryCheck:
+    """What a server would find.
+
+    Attributes:
+        servable: models whose served versions are complete.
+        not_built: models with a configuration and no version folder, as in a fresh checkout.
+        problems: one line for each fault of the other models, naming the model.
+    """
+
+    servable: tuple[str, ...]
+    not_built: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def check_repository(path: str | Path, models: Sequence[str] = ()) -> RepositoryCheck:
+    """Check the named models, or all of them.
+
+    Raises:
+        RepositoryError: the repository is not a folder.
+        ModelNotFoundError: a named model is not in it.
+    """
+    repository = Repository(path)
+    known = repository.models()
+    for model in models:
+        if model not in known:
+            raise model_not_found(model, known, f"in '{repository.path}'")
+    servable, not_built, problems = [], [], []
+    for model in sorted(models) or known:
+        faults = _faults(repository, model)
+        if faults:
+            problems += [f"model '{model}': {fault}" for fault in faults]
+        elif repository.versions(model):
+            servable.append(model)
+        else:
+            not_built.append(model)
+    return RepositoryCheck(tuple(servable), tuple(not_built), tuple(problems))
+
+
+def require_servable(path: str | Path, models: Sequence[str] = ()) -> RepositoryCheck:
+    """Like `check_repository`, for a repository that has something to serve and no broken model.
+
+    Raises:
+        RepositoryError: a broken model (the first fault and how many more), nothing to serve, or a
+            model that was named is not built.
+        ModelNotFoundError: a named model is not in the repository.
+    """
+    found = check_repository(path, models)
+    if found.problems:
+        more = len(found.problems) - 1
+        raise RepositoryError(found.problems[0] + (f" (and {more} more)" if more else ""))
+    if models and found.not_built:
+        raise RepositoryError(f"model '{found.not_built[0]}' is not built: publish it with seg-export")
+    if not found.servable:
+        waiting = f"; not built yet: {', '.join(found.not_built)}" if found.not_built else ""
+        raise RepositoryError(
+            f"repository '{path}' has no model to serve: publish one with seg-export{waiting}"
+        )
+    return found
+
+
+def _faults(repository: Repository, model: str) -> list[str]:
+    versions = repository.versions(model)
+    try:
+        config = _parse(repository.path / model / CONFIG_FILE)
+    except RepositoryError as error:
+        return [str(error)]
+    if config.name not in ("", model):
+        return [f"{CONFIG_FILE} names it '{config.name}': rename the folder or the model"]
+    if not versions:
+        return []
+    filename = config.default_model_filename or _FILES.get(config.backend, "")
+    faults = []
+    for version in _served(config, versions):
+        fault = _version_fault(repository.path / model / str(version), filename)
+        if fault:
+            faults.append(f"version {version} {fault}: publish it again with seg-export, or roll back")
+    return faults
+
+
+def _parse(path: Path) -> Any:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(f"{path} cannot be parsed: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{path} cannot be read: {error}") from error
+
+
+def _served(config: Any, versions: tuple[int, ...]) -> tuple[int, ...]:
+    """The versions that Triton loads; a missing policy means the highest one."""
+    policy = config.version_policy
+    if policy.WhichOneof("policy_choice") == "specific":
+        return tuple(policy.specific.versions)
+    if policy.WhichOneof("policy_choice") == "all":
+        return versions
+    return versions[-(policy.latest.num_versions or 1) :]
+
+
+def _version_fault(folder: Path, filename: str) -> str:
+    if not folder.is_dir():
+        return "is served but its folder is missing"
+    path = folder / filename
+    if filename and not path.is_file():
+        return f"has no {filename}"
+    if filename and path.stat().st_size == 0:
+        return f"has an empty {filename}"
+    return ""

@@ -1,0 +1,71 @@
+"""Asks a server over HTTP which models it has, with the standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["ModelState", "model_states", "reachable_host"]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """State of a model on the server.
+
+    Attributes:
+        ready: some version can be used.
+        failed: no version can, and none is being loaded.
+        reason: why not, in one line.
+    """
+
+    ready: bool
+    failed: bool
+    reason: str
+
+
+def model_states(http_url: str, timeout_s: float = 5.0) -> dict[str, ModelState] | None:
+    """State of each model in the repository by name; None while the server does not answer."""
+    entries = _post(http_url, "/v2/repository/index", timeout_s)
+    if entries is None:
+        return None
+    names = {entry["name"] for entry in entries}
+    return {name: _state([entry for entry in entries if entry["name"] == name]) for name in names}
+
+
+def reachable_host(host: str) -> str:
+    """An address to connect to for one to listen on, in brackets where a URL needs them."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _state(entries: list[dict[str, str]]) -> ModelState:
+    ready = any(entry.get("state") == "READY" for entry in entries)
+    failed = not ready and any(entry.get("state") == "UNAVAILABLE" for entry in entries)
+    reasons = (entry.get("reason", "") for entry in entries if entry.get("state") == "UNAVAILABLE")
+    reason = next((text for text in reasons if text), "the server gives no reason")
+    return ModelState(ready, failed, shorten_reason(reason))
+
+
+def shorten_reason(reason: str) -> str:
+    """Triton's reason without the Python traceback and the prefixes of the python backend."""
+    text = reason.partition("\n\nAt:")[0]
+    text = text.rpartition("TritonModelException: ")[-1]
+    return " ".join(text.split())
+
+
+def _post(http_url: str, path: str, timeout_s: float) -> list[dict[str, str]] | None:
+    address = urlsplit(http_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    try:
+        connection.request("POST", path, body=b"{}")
+        answer = connection.getresponse()
+        if answer.status != 200:
+            return None
+        entries: list[dict[str, str]] = json.loads(answer.read())
+        return entries
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()

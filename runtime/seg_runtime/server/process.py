@@ -1,0 +1,215 @@
+"""Runs a Triton server as a child process that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from seg_runtime.errors import ServerError, ServerTimeoutError
+from seg_runtime.server.check import RepositoryCheck, require_servable
+from seg_runtime.server.health import model_states, reachable_host
+from seg_runtime.server.locate import ServerProgram, find_server, prepare_backends, server_environment
+from seg_runtime.server.log import LogReader
+from seg_runtime.server.options import ServerOptions
+from seg_runtime.server.ports import choose_ports, require_free
+
+__all__ = ["TritonServer"]
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+# Runs between fork and the server, in a fresh interpreter because code of our own between fork and
+# exec is not safe when there are threads: asks Linux for a SIGTERM when the parent dies.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class TritonServer:
+    """A Triton server for one repository; a context manager that starts and stops it.
+
+    It may be started again after it was stopped or died, on the same ports.
+
+    Args:
+        repository: the model repository.
+        options: ports, models and limits; the defaults of `ServerOptions`.
+
+    Raises:
+        ServerError: no server on this machine, or it cannot run.
+        MissingExtraError: nothing is installed that has a server.
+    """
+
+    def __init__(self, repository: str | Path, options: ServerOptions | None = None) -> None:
+        self.repository = Path(repository).resolve()
+        self.options = options or ServerOptions()
+        self._program: ServerProgram = find_server()
+        self._ports = choose_ports(self.options)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._log: LogReader | None = None
+        self._memory_prefix = ""
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{reachable_host(self.options.host)}:{self._ports[0]}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"grpc://{reachable_host(self.options.host)}:{self._ports[1]}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{reachable_host(self.options.host)}:{self._ports[2]}/metrics"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server, None when it does not run."""
+        running = self._process is not None and self._process.poll() is None
+        return self._process.pid if running and self._process else None
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of the server's log, also after it stopped."""
+        return self._log.tail(lines) if self._log else ""
+
+    def start(self) -> RepositoryCheck:
+        """Start the server and wait until every model can be used.
+
+        Returns:
+            What was found in the repository; models that are not built are not served.
+
+        Raises:
+            RepositoryError: the repository or one of its models is broken.
+            ServerError: a port is taken, a model cannot be loaded, the server ended.
+            ServerTimeoutError: not ready within `options.ready_timeout_s`.
+        """
+        if self.pid is not None:
+            raise ServerError(f"the server is already running as process {self.pid}")
+        self.stop()
+        found = require_servable(self.repository, self.options.models)
+        require_free(self.options.host, self._ports)
+        try:
+            self._launch()
+            self._wait_ready(found.servable)
+        except BaseException:
+            self.stop()
+            raise
+        return found
+
+    def wait(self) -> None:
+        """Wait until the server ends. Raises ServerError, with its reason, unless it was stopped."""
+        if self._process is None:
+            raise ServerError("the server was not started")
+        code = self._process.wait()
+        raise ServerError(f"the server ended with code {code}: {self._reason()}")
+
+    def stop(self) -> None:
+        """Let running requests finish, end the server and remove what it left behind."""
+        process = self._process
+        try:
+            if process is not None and process.poll() is None:
+                process.terminate()
+                # One that takes longer is killed below.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(self.options.stop_timeout_s)
+        finally:
+            self._clean_up()
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _launch(self) -> None:
+        self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
+        self._folder = Path(tempfile.mkdtemp(prefix="edgeseg-server-"))
+        arguments = prepare_backends(self._program, self._folder)
+        environment = server_environment(self._program, self._folder, os.environ)
+        # Libraries of the server drop files of their own where temporary files go.
+        environment["TMPDIR"] = str(self._folder)
+        if self.options.threads:
+            environment["EDGESEG_SERVER_THREADS"] = str(self.options.threads)
+        if self._program.own_backend:
+            # A name of our own, so that what a killed server leaves can be told from others'.
+            self._memory_prefix = f"triton_python_backend_shm_region_{uuid.uuid4().hex[:12]}_"
+            arguments += [
+                f"--backend-config={backend},shm-region-prefix-name={self._memory_prefix}"
+                for backend in ("onnxruntime", "python")
+            ]
+        if self.options.client_shared_memory and self._knows_client_shm(environment):
+            arguments.append("--allow-client-shm=true")
+        arguments += self.options.arguments(self.repository, self._ports)
+        command = [str(self._program.executable), *arguments]
+        # The kernel's notice follows the thread that started the process, not only the process.
+        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        if self._process.stdout:
+            self._log.follow(self._process.stdout)
+
+    def _knows_client_shm(self, environment: dict[str, str]) -> bool:
+        """Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag."""
+        command = [str(self._program.executable), "--help"]
+        answer = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+        return b"--allow-client-shm" in answer.stdout + answer.stderr
+
+    def _wait_ready(self, models: tuple[str, ...]) -> None:
+        deadline = time.monotonic() + self.options.ready_timeout_s
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                raise ServerError(f"the server ended while it started: {self._reason()}")
+            states = model_states(self.http_url)
+            if states is not None:
+                broken = next((name for name in models if name in states and states[name].failed), None)
+                if broken:
+                    raise ServerError(f"model '{broken}' cannot be served: {states[broken].reason}")
+                if all(name in states and states[name].ready for name in models):
+                    return
+            if time.monotonic() > deadline:
+                raise ServerTimeoutError(
+                    f"the server is not ready after {self.options.ready_timeout_s:g} s: {self._reason()}"
+                )
+            time.sleep(0.05)
+
+    def _reason(self) -> str:
+        return self._log.reason() if self._log else "it wrote no log"
+
+    def _clean_up(self) -> None:
+        if self._process is not None:
+            # The backends' own processes are in the server's group and may outlive it for a moment.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        if self._log:
+            self._log.close()
+        if self._memory_prefix:
+            for left in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
+                left.unlink(missing_ok=True)
+            self._memory_prefix = ""
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None

@@ -1,0 +1,290 @@
+"""`seg_bench.runner.measure` on a tiny model: in process, against PyTorch, and on a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from seg_bench.candidate import PYTORCH, Candidate
+from seg_bench.options import RunOptions, places_of
+from seg_bench.records import Record, Run, read_run
+from seg_bench.runner import measure
+from seg_bench.worker_process import WorkerProcess
+from seg_runtime.errors import (
+    BadInputError,
+    CheckpointError,
+    EdgesegError,
+    InferenceError,
+    ModelNotFoundError,
+    RepositoryError,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny U-Net that counts as trained."""
+    from seg_export.checkpoint import save_checkpoint
+    from seg_export.random_weights import random_unet
+
+    path = tmp_path_factory.mktemp("bench_checkpoint") / "tiny.pth"
+    tiny = random_unet(features=(4, 8))
+    save_checkpoint(
+        path,
+        family=tiny.family,
+        arguments=tiny.arguments,
+        state_dict=tiny.state_dict,
+        preprocessing=replace(tiny.preprocessing, input_size_hw=(64, 64)),
+        class_names=("disc",),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """`unet_tiny`, and `unet_random` with weights marked as random."""
+    from seg_export.export import export_model
+    from seg_export.random_weights import random_unet
+
+    folder = tmp_path_factory.mktemp("bench_repo")
+    export_model(checkpoint, folder, "unet_tiny")
+    export_model(random_unet(features=(4, 8)), folder, "unet_random", size_hw=(64, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five gray images, 80x72, with a disc each."""
+    folder = tmp_path_factory.mktemp("bench_data") / "discs"
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        mask = np.zeros((80, 72), np.uint8)
+        cv2.circle(mask, (36, 40), 12 + 2 * number, 255, -1)
+        image = np.clip(mask * 0.5 + generator.integers(0, 100, mask.shape), 0, 255).astype(np.uint8)
+        for name, pixels in (("images", image), ("masks", mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(folder / name / f"disc_{number}.png"), pixels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(repo: Path, data: Path) -> RunOptions:
+    return RunOptions(repo=repo, data=data, models=("unet_tiny",), repeats=4, warm_up=1, threads=1)
+
+
+@pytest.fixture(scope="module")
+def measured(options: RunOptions, checkpoint: Path) -> Run:
+    """Both models in process and the PyTorch baseline of the trained one."""
+    return measure(replace(options, models=(), baseline=True, checkpoint=checkpoint), "seg-bench run")
+
+
+def row(run: Run, model: str, runtime: str) -> Record:
+    return next(record for record in run.records if (record.model.name, record.runtime) == (model, runtime))
+
+
+def test_every_model_gets_a_row_and_the_baseline_its_own(measured: Run) -> None:
+    assert measured.complete
+    rows = {(record.model.name, record.runtime) for record in measured.records}
+    assert rows == {
+        ("unet_tiny", PYTORCH),
+        ("unet_tiny", "ONNX Runtime"),
+        ("unet_random", "ONNX Runtime"),
+    }
+
+
+def test_accuracy_is_what_a_user_of_the_segmenter_gets(measured: Run, repo: Path, data: Path) -> None:
+    from seg_runtime import SemanticSegmenter, connect
+
+    record = row(measured, "unet_tiny", "ONNX Runtime")
+    assert record.accuracy is not None
+    with connect(repo, threads=1) as session:
+        segmenter = SemanticSegmenter(session, "unet_tiny")
+        for number, dice in enumerate(record.accuracy.dice):
+            image = cv2.imread(str(data / "images" / f"disc_{number}.png"), cv2.IMREAD_GRAYSCALE)
+            target = cv2.imread(str(data / "masks" / f"disc_{number}.png"), cv2.IMREAD_GRAYSCALE) > 127
+            found = segmenter.segment(image).mask > 0
+            both = np.count_nonzero(found & target)
+            wanted = (2 * both + 1) / (np.count_nonzero(found) + np.count_nonzero(target) + 1)
+            assert dice == pytest.approx(wanted)
+    assert record.data.images == len(record.accuracy.dice) == 5
+
+
+def test_the_baseline_scores_as_the_deployed_graph_does(measured: Run) -> None:
+    baseline, deployed = (row(measured, "unet_tiny", runtime) for runtime in (PYTORCH, "ONNX Runtime"))
+    assert baseline.accuracy and deployed.accuracy
+    assert baseline.accuracy.dice == pytest.approx(deployed.accuracy.dice, abs=2e-3)
+    assert baseline.settings.allocator and "MALLOC_MMAP_MAX_=0" in baseline.settings.allocator
+    assert deployed.settings.allocator is None
+    assert (baseline.model.version, baseline.model.graph_sha256) == (None, None)
+
+
+def test_models_are_identified_by_their_hashes(measured: Run, checkpoint: Path, repo: Path) -> None:
+    from hashlib import sha256
+
+    model = row(measured, "unet_tiny", "ONNX Runtime").model
+    assert model.checkpoint_sha256 == sha256(checkpoint.read_bytes()).hexdigest()
+    assert model.graph_sha256 == sha256((repo / "unet_tiny" / "1" / "model.onnx").read_bytes()).hexdigest()
+    assert model.parameters and model.parameters > 0
+
+
+def test_random_weights_are_timed_but_not_scored(measured: Run) -> None:
+    record = row(measured, "unet_random", "ONNX Runtime")
+    assert (record.model.weights, record.accuracy) == ("random", None)
+    assert record.latency is not None
+
+
+def test_raw_samples_add_up_and_warm_up_is_not_among_them(measured: Run) -> None:
+    for record in measured.records:
+        assert record.latency is not None
+        assert len(record.latency.total) == 4
+        stages = zip(
+            record.latency.preprocess,
+            record.latency.infer,
+            record.latency.postprocess,
+            record.latency.total,
+            strict=True,
+        )
+        for preprocess, infer, postprocess, total in stages:
+            assert 0 < preprocess + infer + postprocess <= total
+        assert record.images_per_s == pytest.approx(4000 / sum(record.latency.total))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from /proc")
+def test_each_row_has_the_memory_of_its_own_process(measured: Run) -> None:
+    onnx, torch = (
+        row(measured, "unet_tiny", runtime).peak_memory_mib for runtime in ("ONNX Runtime", PYTORCH)
+    )
+    # This very process has imported PyTorch: an inherited peak would show.
+    assert onnx and torch and 30 < onnx < torch
+
+
+def test_a_batch_counts_all_its_images(options: RunOptions) -> None:
+    run = measure(replace(options, batch=2, limit=3, repeats=2))
+    record = run.records[0]
+    assert record.latency is not None
+    assert (record.settings.batch, record.data.images) == (2, 3)
+    assert record.images_per_s == pytest.approx(4000 / sum(record.latency.total))
+
+
+def test_progress_is_told(options: RunOptions) -> None:
+    steps: list[tuple[str, int, int]] = []
+    measure(replace(options, repeats=1, limit=1), on_step=lambda *step: steps.append(step))
+    assert {what for what, _, _ in steps} == {"loading models", "timing", "scoring"}
+    assert all(done <= total for _, done, total in steps)
+
+
+def test_bad_requests_are_refused_before_anything_starts(
+    options: RunOptions, tmp_path: Path, checkpoint: Path
+) -> None:
+    shutil.copytree(options.repo / "unet_tiny", tmp_path / "bare" / "unet_tiny")
+    shutil.rmtree(tmp_path / "bare" / "unet_tiny" / "1")
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"something else")
+    cases: list[tuple[type[EdgesegError], str, dict[str, object]]] = [
+        (ModelNotFoundError, "did you mean 'unet_tiny'", {"models": ("unet_tyni",)}),
+        (RepositoryError, "not a folder", {"repo": tmp_path / "none"}),
+        (RepositoryError, "no built model", {"repo": tmp_path / "bare", "models": ()}),
+        (RepositoryError, "not built", {"repo": tmp_path / "bare"}),
+        (BadInputError, "no data folder", {"data": tmp_path / "none"}),
+        (BadInputError, "lacks", {"part": "test"}),
+        (BadInputError, "pass the file", {"baseline": True, "checkpoint": other}),
+        (CheckpointError, "no checkpoint file", {"baseline": True, "checkpoint": tmp_path / "none.pth"}),
+        (BadInputError, "takes batches of 1 to 8", {"batch": 9}),
+    ]
+    for kind, message, changes in cases:
+        with pytest.raises(EdgesegError, match=message) as caught:
+            measure(replace(options, **changes))
+        assert isinstance(caught.value, kind) or "batch" in changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repeats": 0}, "--repeats is 0; it must be 1 or more"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"split_file": Path("x.json")}, "--split-file needs --part"),
+        ({"checkpoint": Path("x.pth")}, "add --baseline torch"),
+        ({"url": "ftp://host", "where": ("grpc",)}, "must begin with grpc:// or http://"),
+        ({"url": "http://host:8000", "where": ("grpc",)}, "--where grpc cannot be measured over"),
+    ],
+)
+def test_impossible_options_are_named(options: RunOptions, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        replace(options, **changes)
+
+
+def test_unknown_places_are_named() -> None:
+    assert places_of("http, in-process") == ("in-process", "http")
+    with pytest.raises(BadInputError, match="choose from in-process, grpc, http, shared-memory"):
+        places_of("cloud")
+
+
+def test_a_worker_that_dies_is_one_clear_error(repo: Path, data: Path) -> None:
+    candidate = Candidate("unet_tiny", "in-process", "ONNX Runtime", str(repo), str(data), ("disc_0",))
+    with WorkerProcess(candidate) as worker:
+        assert worker.where == "in-process"
+        assert worker.time([0])["total"] > 0
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(InferenceError, match="ended early: SIGKILL"):
+            worker.time([0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(repo: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    code = "from seg_bench.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", "--repo", repo, "--data", data, "--repeats", "100000"]
+    process = subprocess.Popen(
+        [*map(str, command), "--models", "unet_tiny", "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    import psutil
+
+    deadline = time.monotonic() + 60
+    while not psutil.Process(process.pid).children() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    run = read_run(out)
+    assert not run.complete
+    assert run.records[0].latency and run.records[0].latency.total
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+@pytest.mark.server
+def test_every_place_of_one_run_gives_the_same_masks(options: RunOptions) -> None:
+    run = measure(replace(options, where=places_of("in-process,grpc,http,shared-memory"), repeats=2))
+    assert [record.where for record in run.records] == ["in-process", "grpc", "http", "shared-memory"]
+    accuracies = [record.accuracy for record in run.records]
+    assert all(accuracy == accuracies[0] for accuracy in accuracies)
+    assert [record.peak_memory_of for record in run.records] == ["process", "server", "server", "server"]
+    assert all(record.peak_memory_mib for record in run.records)
+
+
+@pytest.mark.server
+def test_a_running_server_is_measured_without_the_repository(options: RunOptions, tmp_path: Path) -> None:
+    from seg_runtime.server import ServerOptions, TritonServer
+
+    server = TritonServer(options.repo, ServerOptions(http_port=0, grpc_port=0, metrics_port=0))
+    with server:
+        run = measure(
+            replace(options, repo=tmp_path / "none", url=server.grpc_url, where=("grpc",), repeats=2)
+        )
+    record = run.records[0]
+    assert (record.where, record.peak_memory_mib, record.model.graph_sha256) == ("grpc", None, None)
+    assert record.accuracy is not None

@@ -1,0 +1,221 @@
+"""Reports show what the records hold, in every form."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from bench_records import example_run, make_accuracy, make_record, make_run
+from rich.console import Console
+
+from seg_bench.article import ARTICLE_TABLE
+from seg_bench.report.html_page import to_html
+from seg_bench.report.json_report import to_json_report
+from seg_bench.report.markdown import to_markdown
+from seg_bench.report.plots import dice_against_latency, latency_samples
+from seg_bench.report.svg import linear_axis, log_axis
+from seg_bench.report.table import build_table, speed_lines
+from seg_bench.report.terminal import rich_tables, to_plain_text
+
+COLUMNS = [
+    *("model", "precision", "where", "dice", "iou", "hd95_px", "parameters"),
+    *("p50_ms", "p90_ms", "p99_ms", "images_per_s", "peak_memory_mib"),
+    *("article_dice", "article_iou", "article_parameters", "article_ms"),
+]
+
+
+def cells(run_number: int = 0, **record: object) -> dict[str, str]:
+    table = build_table([make_run(make_record(**record))])
+    return {column.key: cell.text for column, cell in zip(table.columns, table.rows[run_number], strict=True)}
+
+
+def test_the_table_has_every_column_of_the_issue() -> None:
+    assert [column.key for column in build_table([example_run()]).columns] == COLUMNS
+
+
+def test_cells_show_the_records_figures() -> None:
+    shown = cells()
+    assert shown["dice"] == "0.9700 ± 0.0082"
+    assert shown["parameters"] == "1.94M"
+    assert shown["peak_memory_mib"] == "312"
+    latency = make_record().latency
+    assert latency is not None
+    assert shown["p90_ms"] == f"{latency.percentile(90):.1f}"
+
+
+def test_the_article_stands_beside_and_is_quoted_right() -> None:
+    shown = cells()
+    wanted = ("0.967", "0.936", "31M", "12")
+    assert (
+        shown["article_dice"],
+        shown["article_iou"],
+        shown["article_parameters"],
+        shown["article_ms"],
+    ) == wanted
+    printed = [(f.dice, f.iou, f.parameters_m, f.inference_ms) for f in ARTICLE_TABLE.values()]
+    assert printed == [
+        (0.967, 0.936, 31, 12),
+        (0.971, 0.943, 47, 18),
+        (0.974, 0.950, 105, 45),
+        (0.958, 0.920, 632, 120),
+    ]
+
+
+def test_random_weights_are_named_in_place_of_dice() -> None:
+    shown = cells(weights="random", accuracy=make_accuracy())
+    assert (shown["dice"], shown["iou"], shown["hd95_px"]) == ("random weights", "-", "-")
+
+
+def test_what_was_not_measured_is_a_dash_and_never_zero() -> None:
+    import dataclasses
+
+    bare = dataclasses.replace(
+        make_record(), accuracy=None, latency=None, images_per_s=None, peak_memory_mib=None
+    )
+    table = build_table([make_run(bare)])
+    shown = {column.key: cell for column, cell in zip(table.columns, table.rows[0], strict=True)}
+    for key in ("dice", "iou", "hd95_px", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "peak_memory_mib"):
+        assert (shown[key].text, shown[key].value) == ("-", None)
+
+
+def test_infinite_distances_are_counted_beside_the_mean() -> None:
+    assert (
+        cells(accuracy=make_accuracy(hd95=(5.0, math.inf, 7.0)))["hd95_px"] == "6.00 ± 1.00 (1 of 3 infinite)"
+    )
+    assert cells(accuracy=make_accuracy(hd95=(math.inf,) * 3))["hd95_px"] == "infinite for all 3"
+
+
+def test_two_machines_are_told_apart_and_one_is_not_repeated() -> None:
+    table = build_table([make_run(cpu="Workstation"), make_run(cpu="Jetson")])
+    assert table.columns[0].key == "machine"
+    assert [row[0].text for row in table.rows] == ["Workstation", "Jetson"]
+
+
+def test_speed_is_compared_with_the_baseline_of_the_same_checkpoint_only() -> None:
+    lines = speed_lines(example_run().records)
+    assert [line.partition(":")[0] for line in lines] == [
+        "unet_lung, in process",
+        "unet_lung, gRPC",
+        "unet_lung, shared memory",
+    ]
+    baseline, deployed = example_run().records[:2]
+    assert baseline.latency and deployed.latency
+    ratio = baseline.latency.percentile(50) / deployed.latency.percentile(50)
+    assert f"{ratio:.2f} times as fast as PyTorch eager" in lines[0]
+
+
+def test_markdown_is_a_table_of_equal_rows() -> None:
+    lines = to_markdown([example_run()]).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 + len(example_run().records)
+    assert {line.count("|") for line in rows} == {len(COLUMNS) + 1}
+    assert "- command: `seg-bench run --data montgomery --out run.json`" in lines
+
+
+def test_json_gives_numbers_and_nulls_and_no_invalid_constants() -> None:
+    infinite = make_record("far", accuracy=make_accuracy(hd95=(math.inf,) * 3))
+    document = json.loads(to_json_report([make_run(make_record(), infinite)]), parse_constant=pytest.fail)
+    row, far = document["rows"]
+    assert row["dice"] == pytest.approx(0.97)
+    assert row["dice_interval"][0] < 0.97 < row["dice_interval"][1]
+    assert row["calls"] == 20
+    assert far["hd95_px"] == "inf"
+    assert document["runs"][0]["machine"].startswith("Example CPU, 2 cores")
+
+
+def test_plain_text_names_machine_versions_noise_and_source() -> None:
+    text = to_plain_text([example_run()])
+    for words in (
+        "Example CPU",
+        "onnxruntime 1.32.0",
+        "quiet: a fixed loop",
+        "Montgomery CXR Dataset",
+        "PyTorch eager",
+    ):
+        assert words in text
+
+
+def printed(width: int) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    for table in rich_tables([example_run()], width):
+        console.print(table)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "tables"), [(240, 1), (120, 2), (80, 4)])
+def test_a_narrow_terminal_gets_several_tables_with_nothing_cut(width: int, tables: int) -> None:
+    text = printed(width)
+    assert len(re.findall(r"^ model ", text, re.MULTILINE)) == tables
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("0.9700 ± 0.0082") == 4
+    for cell in ("PyTorch eager", "random weights", "shared memory"):
+        assert cell in text
+
+
+class Page(HTMLParser):
+    """Collects what the tests look at, and checks that tags close in order."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.rows = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.rows += tag == "tr"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_no_network() -> None:
+    text = to_html([example_run()])
+    page = Page(text)
+    assert page.open == []
+    assert page.links == []
+    assert "http" not in text
+    assert "$" not in text
+    assert page.rows == 1 + len(example_run().records)
+    assert text.count("<svg") == 2
+
+
+def test_the_page_escapes_what_records_say() -> None:
+    text = to_html([make_run(make_record("<script>alert(1)</script>"), cpu="R&D <b>")])
+    assert "<script>alert" not in text
+    assert "R&amp;D &lt;b&gt;" in text
+
+
+def test_plots_are_xml_with_one_mark_per_figure() -> None:
+    records = example_run().records
+    scatter = ElementTree.fromstring(dice_against_latency(records))
+    tips = [title.text or "" for title in scatter.iter("title")]
+    assert sum("Dice 0.9700" in tip for tip in tips) == 4
+    assert sum("article: U-Net (original), 12 ms" in tip for tip in tips) == 1
+    strips = ElementTree.fromstring(latency_samples(records))
+    assert len(list(strips.iter("title"))) == sum(len(r.latency.total) for r in records if r.latency)
+
+
+def test_nothing_to_plot_gives_no_plot() -> None:
+    assert dice_against_latency([make_record(weights="random")]) == ""
+    assert latency_samples([]) == ""
+
+
+def test_axes_map_their_ends_and_keep_ticks_inside() -> None:
+    for axis in (linear_axis([0.91, 0.97], 400, 20, highest=1.0), log_axis([3.0, 900.0], 70, 700)):
+        assert axis.pixel(axis.low) == pytest.approx(axis.start)
+        assert axis.pixel(axis.high) == pytest.approx(axis.end)
+        assert len(axis.ticks) >= 3
+        assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
+    assert linear_axis([1.0, 1.0], 400, 20, highest=1.0).low < 1.0

@@ -1,0 +1,48 @@
+"""The committed speed benchmarks run, on a small scale, and record what they say they do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from seg_bench.json_fields import to_json
+from seg_bench.microbench.overhead import SIDES, measure_overhead
+from seg_bench.microbench.startup import COMMANDS, measure_startup
+from seg_bench.microbench.unet_speed import measure_unet
+from seg_runtime.errors import BadInputError
+
+
+@pytest.mark.slow
+def test_unet_speed_compares_the_medians_of_the_model_alone() -> None:
+    result = measure_unet(features=(4, 8), size_hw=(64, 64), threads=1, repeats=3, warm_up=1)
+    medians = {}
+    for record in result.run.records:
+        assert record.latency is not None
+        assert len(record.latency.infer) == 3
+        medians[record.runtime] = sorted(record.latency.infer)[1]
+    assert result.ratio == pytest.approx(medians["PyTorch eager"] / medians["ONNX Runtime"])
+    assert result.upsampling == "transposed"
+    json.dumps(to_json(result), allow_nan=False)
+
+
+def test_unet_speed_refuses_what_cannot_be_measured() -> None:
+    with pytest.raises(BadInputError):
+        measure_unet(features=(4, 8), size_hw=(1, 1))
+
+
+@pytest.mark.slow
+def test_overhead_records_both_ways_at_every_size() -> None:
+    result = measure_overhead(repeats=4)
+    assert [size.size_hw for size in result.sizes] == [(side, side) for side in SIDES]
+    assert all(len(size.bare_ms) == len(size.session_ms) == 4 for size in result.sizes)
+    json.dumps(to_json(result), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_startup_records_every_command_and_the_memory_of_imports() -> None:
+    result = measure_startup(repeats=1)
+    whats = [entry.what for entry in result.startups]
+    assert whats[: len(COMMANDS)] == [f"{name} --help" for name in COMMANDS]
+    assert all(entry.seconds[0] == entry.median_s > 0 for entry in result.startups)
+    json.dumps(to_json(result), allow_nan=False)

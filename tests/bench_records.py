@@ -1,0 +1,82 @@
+"""Made-up runs for the tests of records and reports."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import numpy as np
+
+from seg_bench.metrics.summary import summarize
+from seg_bench.records import (
+    SCHEMA,
+    Accuracy,
+    Data,
+    Latency,
+    Machine,
+    MeasuredModel,
+    Record,
+    Run,
+    Settings,
+)
+
+
+def make_accuracy(dice: float = 0.97, hd95: tuple[float, ...] = (5.0, 7.0, 9.0)) -> Accuracy:
+    values = (dice - 0.01, dice, dice + 0.01)
+    iou = tuple(value / (2 - value) for value in values)
+    return Accuracy(values, iou, hd95, summarize(values), summarize(iou), summarize(hd95))
+
+
+def make_latency(median_ms: float, calls: int = 20) -> Latency:
+    infer = np.random.default_rng(0).gamma(9, median_ms / 9, calls).round(3)
+    total = tuple(float(value) for value in infer + 0.75)
+    return Latency((0.5,) * calls, tuple(map(float, infer)), (0.25,) * calls, total)
+
+
+def make_record(
+    name: str = "unet_lung",
+    where: str = "in-process",
+    runtime: str = "ONNX Runtime",
+    weights: str = "trained",
+    median_ms: float = 40.0,
+    accuracy: Accuracy | None = None,
+) -> Record:
+    model = MeasuredModel(
+        name, "unet", 1, "fp32", weights, 1_941_105, sha256(name.encode()).hexdigest(), "cd" * 32
+    )
+    return Record(
+        model=model,
+        runtime=runtime,
+        where=where,
+        data=Data("montgomery", 3, "montgomery, test"),
+        settings=Settings(threads=2, warm_up=3, repeats=20, batch=1, seed=0),
+        accuracy=accuracy if accuracy or weights == "random" else make_accuracy(),
+        latency=make_latency(median_ms),
+        images_per_s=24.5,
+        peak_memory_mib=312.4,
+        peak_memory_of="server" if runtime == "Triton" else "process",
+    )
+
+
+def make_run(*records: Record, cpu: str = "Example CPU", complete: bool = True) -> Run:
+    machine = Machine(cpu, 2, 8.0, "Linux 6.1 x86_64", "3.11.2", {"numpy": "1.26.4", "onnxruntime": "1.32.0"})
+    return Run(
+        schema=SCHEMA,
+        started_utc="2026-11-22T10:00:00+00:00",
+        command="seg-bench run --data montgomery --out run.json",
+        complete=complete,
+        machine=machine,
+        calibration_ms=(5.0, 5.1, 5.2),
+        note="quiet: a fixed loop between the calls varied by 3% (p10 to p90)",
+        records=records or (make_record(),),
+    )
+
+
+def example_run() -> Run:
+    """A run with all that a report can show."""
+    return make_run(
+        make_record(runtime="PyTorch eager", median_ms=70),
+        make_record(median_ms=40),
+        make_record(where="grpc", runtime="Triton", median_ms=55),
+        make_record(where="shared-memory", runtime="Triton", median_ms=43),
+        make_record("unet_random", weights="random", median_ms=900),
+    )
