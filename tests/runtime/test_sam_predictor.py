@@ -12,12 +12,14 @@ import pytest
 import segment_anything
 import torch
 from numpy.typing import NDArray
-from sam_torch import TorchSamSession, load_tiny_sam
+from sam_models import DiscSamSession, load_tiny_sam
 from segment_anything.modeling import Sam
 
+from seg_runtime.connection import connect
 from seg_runtime.errors import BadImageError, BadInputError, InferenceError, ModelNotFoundError
 from seg_runtime.images import read_image
 from seg_runtime.sam import SamPredictor, best_first, memory
+from seg_runtime.session import Session
 
 TESTS = Path(__file__).parents[1]
 SHARED = TESTS.parents[1] / "shared" / "data"
@@ -57,12 +59,18 @@ def sam() -> Sam:
 
 
 @pytest.fixture(scope="module")
-def session(sam: Sam) -> TorchSamSession:
-    return TorchSamSession(sam)
+def session(tiny_sam_repo: Path) -> Iterator[Session]:
+    with connect(tiny_sam_repo) as session:
+        yield session
+
+
+@pytest.fixture
+def discs() -> DiscSamSession:
+    return DiscSamSession()
 
 
 @pytest.fixture(scope="module", params=IMAGES, ids=lambda path: path.stem[:20])
-def pair(request: pytest.FixtureRequest, sam: Sam, session: TorchSamSession) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, sam: Sam, session: Session) -> Iterator[Pair]:
     image = read_image(request.param, 3)
     original = segment_anything.SamPredictor(sam)
     original.set_image(image)
@@ -83,7 +91,8 @@ def assert_equal(got: tuple[NDArray[Any], ...], wanted: tuple[Any, ...]) -> None
         return
     union = np.logical_or(got[0], wanted[0]).sum(axis=(-2, -1))
     both = np.logical_and(got[0], wanted[0]).sum(axis=(-2, -1))
-    assert (both >= MIN_IOU * union).all(), f"IoU {(both / union).min()}"
+    # One pixel on the threshold is more than a thousandth of a small mask.
+    assert ((both >= MIN_IOU * union) | (union - both <= 1)).all(), f"IoU {(both / union).min()}"
 
 
 PROMPTS = ["one point", "several points", "box", "box and points", "mask", "point and mask", "box and mask"]
@@ -142,7 +151,7 @@ def test_batches_equal_segment_anythings(pair: Pair) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_pair(sam: Sam, session: TorchSamSession) -> Iterator[Pair]:
+def small_pair(sam: Sam, session: Session) -> Iterator[Pair]:
     image = np.ascontiguousarray(read_image(XRAY, 3)[100:164, 60:160])
     original = segment_anything.SamPredictor(sam)
     original.set_image(image)
@@ -154,9 +163,7 @@ def small_pair(sam: Sam, session: TorchSamSession) -> Iterator[Pair]:
 class TestOneImage:
     """What does not depend on the image."""
 
-    def test_channels_in_bgr_order_are_turned_around(
-        self, small_pair: Pair, session: TorchSamSession
-    ) -> None:
+    def test_channels_in_bgr_order_are_turned_around(self, session: Session) -> None:
         image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
         with SamPredictor(session, "sam_tiny") as ours:
             ours.set_image(image)
@@ -171,28 +178,17 @@ class TestOneImage:
         np.testing.assert_allclose(small_pair.ours.get_image_embedding(), wanted, atol=1e-4)
         assert wanted.shape == (1, 256, 64, 64)
 
-    def test_many_prompts_go_in_parts_and_give_the_same(
-        self, small_pair: Pair, session: TorchSamSession
-    ) -> None:
+    def test_many_prompts_go_in_parts_and_give_the_same(self, small_pair: Pair) -> None:
         boxes = small_pair.ours.transform.apply_boxes(small_pair.boxes(17), (64, 100))
-        session.decoder_calls.clear()
         masks, scores, low_res = small_pair.ours.predict_batch(None, None, boxes)
-        assert session.decoder_calls == [7, 7, 3]
         assert (masks.shape, scores.shape) == ((17, 3, 64, 100), (17, 3))
         parts = list(small_pair.ours.predict_chunks(None, None, boxes))
+        assert [len(part[1]) for part in parts] == [7, 7, 3]
         for index, wanted in enumerate((masks, scores, low_res)):
             np.testing.assert_array_equal(np.concatenate([part[index] for part in parts]), wanted)
         one, score, _ = small_pair.ours.predict(box=small_pair.boxes(17)[16])
         np.testing.assert_allclose(score, scores[16], atol=1e-4)
         assert np.mean(one != masks[16]) < 1e-3
-
-    def test_prompts_of_very_many_points_go_in_smaller_parts(
-        self, small_pair: Pair, session: TorchSamSession
-    ) -> None:
-        points = np.zeros((4, 600, 2))
-        session.decoder_calls.clear()
-        small_pair.ours.predict_batch(points, np.ones((4, 600), int))
-        assert session.decoder_calls == [1, 1, 1, 1]
 
     def test_prompts_with_fewer_points_are_filled_up(self, small_pair: Pair) -> None:
         points = np.zeros((2, 3, 2))
@@ -271,8 +267,34 @@ class TestOneImage:
             small_pair.ours.predict_batch(None, None, np.tile([1.0, 1, 90, 90], (9, 1)))
 
 
-def test_predicting_before_an_image_is_refused(session: TorchSamSession) -> None:
-    predictor = SamPredictor(session, "sam_tiny")
+def test_ten_thousand_prompts_go_through_the_decoder_in_parts(
+    discs: DiscSamSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {"low_res_masks": np.zeros((64, 4, 256, 256), np.float32)}
+    outputs["iou_predictions"] = np.zeros((64, 4), np.float32)
+    calls: list[int] = []
+
+    def decode(coords: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        calls.append(len(labels))
+        return {name: values[: len(labels)] for name, values in outputs.items()}
+
+    monkeypatch.setattr(discs, "decode", decode)
+    predictor = SamPredictor(discs, "sam_tiny")
+    predictor.set_image(np.zeros((16, 16, 3), np.uint8))
+    boxes = np.tile([100.0, 100, 500, 600], (10_000, 1))
+    assert sum(len(scores) for _, scores in predictor.predict_low_res(None, None, boxes)) == 10_000
+    assert calls == [64] * 156 + [16]
+
+
+def test_prompts_of_very_many_points_go_in_smaller_parts(discs: DiscSamSession) -> None:
+    predictor = SamPredictor(discs, "sam_tiny")
+    predictor.set_image(np.zeros((64, 64, 3), np.uint8))
+    predictor.predict_batch(np.zeros((4, 600, 2)), np.ones((4, 600), int))
+    assert discs.decoder_calls == [1, 1, 1, 1]
+
+
+def test_predicting_before_an_image_is_refused(discs: DiscSamSession) -> None:
+    predictor = SamPredictor(discs, "sam_tiny")
     assert not predictor.is_image_set
     for call in (predictor.get_image_embedding, lambda: predictor.predict(box=[1, 1, 2, 2])):
         with pytest.raises(BadInputError, match=r"no image is set: call set_image\(image\)"):
@@ -290,9 +312,9 @@ def test_predicting_before_an_image_is_refused(session: TorchSamSession) -> None
     ],
 )
 def test_images_that_cannot_be_encoded_are_refused(
-    session: TorchSamSession, image: NDArray[Any], error: type[Exception], message: str
+    discs: DiscSamSession, image: NDArray[Any], error: type[Exception], message: str
 ) -> None:
-    predictor = SamPredictor(session, "sam_tiny")
+    predictor = SamPredictor(discs, "sam_tiny")
     with pytest.raises(error, match=message):
         predictor.set_image(image)
     assert not predictor.is_image_set
@@ -303,93 +325,80 @@ class TestEmbedding:
 
     IMAGE = np.random.default_rng(1).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
-    @pytest.fixture(autouse=True)
-    def fast_encoder(self, session: TorchSamSession, monkeypatch: pytest.MonkeyPatch) -> None:
-        features = torch.zeros(1, 256, 64, 64)
-        monkeypatch.setattr(session._sam.image_encoder, "forward", lambda pixels: features.clone())
-
-    def test_it_is_freed_by_reset_by_the_next_image_and_by_close(self, session: TorchSamSession) -> None:
-        session.handles.clear()
-        predictor = SamPredictor(session, "sam_tiny")
+    def test_it_is_freed_by_reset_by_the_next_image_and_by_close(self, discs: DiscSamSession) -> None:
+        predictor = SamPredictor(discs, "sam_tiny")
         predictor.set_image(self.IMAGE)
         predictor.set_image(self.IMAGE)
-        assert [handle.released for handle in session.handles] == [True, False]
+        assert [handle.released for handle in discs.handles] == [True, False]
         predictor.reset_image()
-        assert session.handles[1].released
+        assert discs.handles[1].released
         predictor.reset_image()
         predictor.set_image(self.IMAGE)
         predictor.close()
-        assert session.handles[2].released
+        assert discs.handles[2].released
         assert not predictor.is_image_set
 
-    def test_it_is_freed_when_a_block_ends_with_an_exception(self, session: TorchSamSession) -> None:
-        session.handles.clear()
-        with pytest.raises(BadInputError), SamPredictor(session, "sam_tiny") as predictor:
+    def test_it_is_freed_when_a_block_ends_with_an_exception(self, discs: DiscSamSession) -> None:
+        with pytest.raises(BadInputError), SamPredictor(discs, "sam_tiny") as predictor:
             predictor.set_image(self.IMAGE)
             predictor.predict()
-        assert session.handles[0].released
+        assert discs.handles[0].released
 
     def test_a_failed_encoding_leaves_no_image_set(
-        self, session: TorchSamSession, monkeypatch: pytest.MonkeyPatch
+        self, discs: DiscSamSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        session.handles.clear()
-        predictor = SamPredictor(session, "sam_tiny")
+        predictor = SamPredictor(discs, "sam_tiny")
         predictor.set_image(self.IMAGE)
 
         def fail(*_: object) -> None:
             raise InferenceError("out of memory")
 
-        monkeypatch.setattr(session, "_infer", fail)
+        monkeypatch.setattr(discs, "_infer", fail)
         with pytest.raises(InferenceError):
             predictor.set_image(self.IMAGE)
-        assert session.handles[0].released
+        assert discs.handles[0].released
         assert not predictor.is_image_set
 
-    def test_a_decoder_published_anew_from_another_checkpoint_is_refused(self, sam: Sam) -> None:
-        session = TorchSamSession(sam)
-        predictor = SamPredictor(session, "sam_tiny")
+    def test_a_decoder_published_anew_from_another_checkpoint_is_refused(self, discs: DiscSamSession) -> None:
+        predictor = SamPredictor(discs, "sam_tiny")
         predictor.set_image(self.IMAGE)
-        session.replace_spec("sam_tiny_decoder", checkpoint_sha256="cd" * 32)
+        discs.replace_spec("sam_tiny_decoder", checkpoint_sha256="cd" * 32)
         message = "'sam_tiny_decoder' is of checkpoint cdcdcdcdcdcd and 'sam_tiny_encoder' of checkpoint abab"
         with pytest.raises(BadInputError, match=message):
             predictor.predict([[1, 2]], [1])
 
     def test_a_decoder_exchanged_while_it_runs_is_refused(
-        self, sam: Sam, monkeypatch: pytest.MonkeyPatch
+        self, discs: DiscSamSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        session = TorchSamSession(sam)
-        predictor = SamPredictor(session, "sam_tiny")
+        predictor = SamPredictor(discs, "sam_tiny")
         predictor.set_image(self.IMAGE)
-        decode = session._decode
+        decode = discs.decode
 
-        def exchange(inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-            session.replace_spec("sam_tiny_decoder", checkpoint_sha256="cd" * 32)
-            return decode(inputs)
+        def exchange(*prompts: Any) -> dict[str, Any]:
+            discs.replace_spec("sam_tiny_decoder", checkpoint_sha256="cd" * 32)
+            return decode(*prompts)
 
-        monkeypatch.setattr(session, "_decode", exchange)
+        monkeypatch.setattr(discs, "decode", exchange)
         with pytest.raises(BadInputError, match="chain models that were published from one checkpoint"):
             predictor.predict([[1, 2]], [1])
 
 
-def test_a_pair_of_different_checkpoints_is_refused(sam: Sam) -> None:
-    session = TorchSamSession(sam)
-    session.replace_spec("sam_tiny_encoder", checkpoint_sha256="cd" * 32)
+def test_a_pair_of_different_checkpoints_is_refused(discs: DiscSamSession) -> None:
+    discs.replace_spec("sam_tiny_encoder", checkpoint_sha256="cd" * 32)
     with pytest.raises(BadInputError, match="'sam_tiny_encoder' of checkpoint cdcdcdcdcdcd"):
-        SamPredictor(session, "sam_tiny")
+        SamPredictor(discs, "sam_tiny")
 
 
 @pytest.mark.parametrize("missing", ["encoder", "decoder"])
-def test_half_a_sam_is_refused_and_the_missing_half_named(sam: Sam, missing: str) -> None:
-    session = TorchSamSession(sam)
-    del session.specs[f"sam_tiny_{missing}"]
+def test_half_a_sam_is_refused_and_the_missing_half_named(discs: DiscSamSession, missing: str) -> None:
+    del discs.specs[f"sam_tiny_{missing}"]
     with pytest.raises(ModelNotFoundError, match=f"the {missing} is missing .* seg-export sam"):
-        SamPredictor(session, "sam_tiny")
+        SamPredictor(discs, "sam_tiny")
 
 
-def test_a_model_that_is_no_sam_is_refused(sam: Sam) -> None:
-    session = TorchSamSession(sam)
-    session.replace_spec("sam_tiny_encoder", task="semantic")
+def test_a_model_that_is_no_sam_is_refused(discs: DiscSamSession) -> None:
+    discs.replace_spec("sam_tiny_encoder", task="semantic")
     with pytest.raises(BadInputError, match="is for the task 'semantic', not 'sam-encoder'"):
-        SamPredictor(session, "sam_tiny")
+        SamPredictor(discs, "sam_tiny")
     with pytest.raises(BadInputError, match="prompts_per_call is 0"):
-        SamPredictor(TorchSamSession(sam), "sam_tiny", prompts_per_call=0)
+        SamPredictor(discs, "sam_tiny", prompts_per_call=0)

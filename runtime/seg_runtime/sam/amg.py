@@ -23,7 +23,7 @@ def point_grid(points_per_side: int) -> NDArray[np.float64]:
     offset = 1 / (2 * points_per_side)
     one_side = np.linspace(offset, 1 - offset, points_per_side)
     x, y = np.meshgrid(one_side, one_side)
-    return np.stack([x, y], axis=-1).reshape(-1, 2)
+    return np.asarray(np.stack([x, y], axis=-1).reshape(-1, 2))
 
 
 def make_point_grids(

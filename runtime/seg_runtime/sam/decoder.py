@@ -60,7 +60,8 @@ def decode(
     side = 4 * embedding.shape[-1]
     for part in prompts.chunks(size):
         count = len(part)
-        masks = np.zeros((count, 1, side, side), np.float32) if part.masks is None else part.masks[:, None]
+        # Without masks one empty one stands for all prompts.
+        masks = np.zeros((1, 1, side, side), np.float32) if part.masks is None else part.masks[:, None]
         outputs = session.infer(
             decoder,
             {

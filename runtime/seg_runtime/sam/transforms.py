@@ -63,7 +63,7 @@ class ResizeLongestSide:
         old_height, old_width = original_size
         new_height, new_width = self.get_preprocess_shape(old_height, old_width, self.target_length)
         scale_xy = np.array([new_width / old_width, new_height / old_height])
-        return np.asarray(coords, dtype=np.float64) * scale_xy
+        return np.asarray(np.asarray(coords, dtype=np.float64) * scale_xy)
 
     def apply_boxes(self, boxes: ArrayLike, original_size: tuple[int, ...]) -> NDArray[np.float64]:
         """Scale boxes (B, 4), x0 y0 x1 y1 in pixels of an original image of (height, width); float64."""
