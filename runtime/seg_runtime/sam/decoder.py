@@ -12,10 +12,29 @@ from seg_runtime.sam.prompts import Prompts
 from seg_runtime.session import Handle, Session, check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["decode", "sam_pair"]
+__all__ = ["decode", "find_sam", "sam_pair"]
 
 _TOKENS_PER_CALL = 1024
 """Points of all prompts of one call: prompts of very many points go in smaller calls."""
+
+
+def find_sam(session: Session) -> str:
+    """The name of the one SAM that a session has.
+
+    Raises:
+        ModelNotFoundError: it has none.
+        BadInputError: it has several.
+    """
+    models = session.models()
+    names = [name.removesuffix("_decoder") for name in models if name.endswith("_decoder")]
+    names = [name for name in names if f"{name}_encoder" in models]
+    if not names:
+        raise ModelNotFoundError(
+            "there is no SAM encoder with its decoder: publish them with  seg-export sam"
+        )
+    if len(names) > 1:
+        raise BadInputError(f"there are several SAMs ({', '.join(names)}): choose one with --model")
+    return names[0]
 
 
 def sam_pair(session: Session, name: str) -> tuple[ModelSpec, ModelSpec]:

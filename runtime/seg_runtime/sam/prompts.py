@@ -12,7 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.sam.transforms import ResizeLongestSide
 
-__all__ = ["BACKGROUND", "FOREGROUND", "PADDING", "Prompts", "prompt_of_image", "prompts_of_model"]
+__all__ = [
+    "BACKGROUND",
+    "FOREGROUND",
+    "PADDING",
+    "Prompts",
+    "check_boxes",
+    "check_points",
+    "prompt_of_image",
+    "prompts_of_model",
+]
 
 FOREGROUND = 1
 BACKGROUND = 0
@@ -70,9 +79,9 @@ def prompts_of_model(
     prompts = _pack(points, labels, boxes, masks)
     if points is not None:
         marks = None if labels is None else np.asarray(labels)
-        _check_points(np.asarray(points, dtype=np.float64), marks, size_hw, _EDGE_TOLERANCE_PX)
+        check_points(np.asarray(points, dtype=np.float64), marks, size_hw, _EDGE_TOLERANCE_PX)
     if boxes is not None:
-        _check_boxes(np.asarray(boxes, dtype=np.float64), size_hw)
+        check_boxes(np.asarray(boxes, dtype=np.float64), size_hw)
     return prompts
 
 
@@ -133,7 +142,7 @@ def prompt_of_image(
         coords = _numbers(point_coords, "point_coords")
         if coords.ndim != 2 or coords.shape[1] != 2 or not len(coords):
             raise BadInputError(f"point_coords have the shape {coords.shape}; P points are (P, 2)")
-        _check_points(coords[None], labels, size_hw)
+        check_points(coords[None], labels, size_hw)
         points = transform.apply_coords(coords, size_hw)[None]
     if box is not None:
         corners = _numbers(box, "box")
@@ -141,13 +150,13 @@ def prompt_of_image(
             raise BadInputError(
                 f"box has the shape {corners.shape}; one box is (4,): use predict_batch for several"
             )
-        _check_boxes(corners.reshape(1, 4), size_hw)
+        check_boxes(corners.reshape(1, 4), size_hw)
         boxes = transform.apply_boxes(corners, size_hw)
     masks = None if mask_input is None else np.asarray(mask_input)[None]
     return _pack(points, labels, boxes, masks)
 
 
-def _check_points(
+def check_points(
     points: NDArray[np.float64],
     labels: NDArray[Any] | None,
     size_hw: tuple[int, int],
@@ -179,7 +188,7 @@ def _check_points(
         )
 
 
-def _check_boxes(boxes: NDArray[np.float64], size_hw: tuple[int, int]) -> None:
+def check_boxes(boxes: NDArray[np.float64], size_hw: tuple[int, int]) -> None:
     """Refuse boxes (N, 4) that are turned around, empty or not on an image of (height, width).
 
     Raises:
