@@ -2,9 +2,9 @@
 
 The weights are segment_anything's; the arithmetic is rearranged without changing the result:
 
-- the decomposed relative positions ride in the query and key vectors, so that no bias of the size
-  tokens x tokens exists;
-- global attention runs over slices of queries, so that no score matrix of that size exists either;
+- global attention runs over slices of queries, so that no matrix of scores or of relative positions
+  of the size tokens x tokens exists. The positions of a slice are added as a row and a column
+  part; folding them into queries and keys needs no addition, but a third more multiplications;
 - the tokens that only fill up the last windows skip the projections.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 __all__ = ["SamEncoderGraph"]
 
-QUERY_SLICE = 512
+QUERY_SLICE = 256
 """Queries that attend to all tokens at a time; their scores are the largest tensor of the graph."""
 
 
@@ -91,7 +91,6 @@ class _Attention(nn.Module):
 
     weight: torch.Tensor
     bias: torch.Tensor
-    one_hot: torch.Tensor
     relative_h: torch.Tensor
     relative_w: torch.Tensor
 
@@ -114,17 +113,18 @@ class _Attention(nn.Module):
         if self.relative:
             self.register_buffer("relative_h", _relative(attention.rel_pos_h, self.side))
             self.register_buffer("relative_w", _relative(attention.rel_pos_w, self.side))
-            self.register_buffer("one_hot", _one_hot(self.side))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         batch, channels = tokens.shape[0], tokens.shape[-1]
         query, key, value = self._project(tokens)
-        if self.relative:
-            query = torch.cat((query, *self._relative_scores(query)), dim=-1)
-            key = torch.cat((key, self.one_hot.expand(*key.shape[:2], -1, -1)), dim=-1)
         key = key.transpose(-2, -1)
         slices = torch.split(query, QUERY_SLICE, dim=-2)
-        attended = torch.cat([torch.softmax(part @ key, dim=-1) @ value for part in slices], dim=-2)
+        if self.relative:
+            positions = (torch.split(part, QUERY_SLICE, dim=-2) for part in self._relative_scores(query))
+            scores = (_add(part @ key, *by) for part, *by in zip(slices, *positions, strict=True))
+        else:
+            scores = (part @ key for part in slices)
+        attended = torch.cat([torch.softmax(part, dim=-1) @ value for part in scores], dim=-2)
         shape = (batch, self.windows, self.windows, self.heads, self.side, self.side, -1)
         joined = attended.reshape(shape).permute(0, 1, 4, 2, 5, 3, 6)
         padded = self.windows * self.side
@@ -171,7 +171,7 @@ def _relative(positions: torch.Tensor, side: int) -> torch.Tensor:
     return positions.detach()[offsets].transpose(1, 2).contiguous()
 
 
-def _one_hot(side: int) -> torch.Tensor:
-    """(side * side, 2 * side): the row and the column of each key."""
-    index = torch.arange(side * side)
-    return torch.cat((F.one_hot(index // side, side), F.one_hot(index % side, side)), dim=1).to(torch.float32)
+def _add(scores: torch.Tensor, by_row: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Add to (..., queries, side * side) what the rows and columns of keys add, (..., queries, side)."""
+    grid = scores.reshape(*by_row.shape, by_row.shape[-1])
+    return (grid + by_row[..., None] + by_column[..., None, :]).flatten(-2)
