@@ -24,6 +24,9 @@ from seg_runtime.session import Session
 
 __all__ = ["SamAutomaticMaskGenerator"]
 
+_PROMPTS_IN_PROCESS = 16
+"""More make ONNX Runtime on a CPU take twice as long per prompt: its buffers become too large to keep."""
+
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
@@ -38,7 +41,8 @@ class SamAutomaticMaskGenerator:
         session: from `seg_runtime.connect`.
         name: the published SAM; its models are `<name>_encoder` and `<name>_decoder`.
         points_per_side: points along one side of the grid; None when `point_grids` is given.
-        points_per_batch: prompts in one run of the decoder.
+        points_per_batch: largest number of points in one run of the decoder; in process at most 16,
+            which is faster there. The masks do not depend on it.
         pred_iou_thresh: masks whose predicted IoU is not above it are left out; 0 keeps all.
         stability_score_thresh: masks less stable than this are left out; 0 keeps all.
         stability_score_offset: how far the threshold is moved up and down to measure stability.
@@ -82,6 +86,8 @@ class SamAutomaticMaskGenerator:
         elif points_per_side is not None:
             raise BadInputError("point_grids and points_per_side exclude each other: make one of them None")
         self.point_grids = _checked_grids(point_grids, crop_n_layers)
+        if session.where == "in-process":
+            points_per_batch = min(points_per_batch, _PROMPTS_IN_PROCESS)
         self.predictor = SamPredictor(session, name, prompts_per_call=points_per_batch)
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
