@@ -133,8 +133,11 @@ def _fix_shapes(graph: onnx.ModelProto, model: TraceableModel) -> None:
     for tensor in (*model.spec.inputs, *model.spec.outputs):
         shape = values[tensor.name].type.tensor_type.shape
         del shape.dim[:]
-        for axis in model.graph_shape(tensor):
-            if isinstance(axis, str):
+        for index, axis in enumerate(model.graph_shape(tensor)):
+            if index == 0 and model.spec.max_batch_size:
+                # Triton wants this axis open, even where it may only ever be 1.
+                shape.dim.add(dim_param="batch")
+            elif isinstance(axis, str):
                 shape.dim.add(dim_param=axis)
             else:
                 shape.dim.add(dim_value=axis)
