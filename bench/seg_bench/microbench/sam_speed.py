@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from seg_bench.json_fields import to_json
+from seg_bench.machine import describe_machine
 
 __all__ = ["main", "measure", "measure_one", "prepare"]
 
@@ -74,7 +76,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "variant": (folder / "variant").read_text(encoding="utf-8"),
         "weights": "random",
         "threads": THREADS,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": to_json(describe_machine()),
         "command": "python -m seg_bench.microbench.sam_speed prepare FOLDER; ... measure FOLDER --json FILE",
         "rows": rows,
     }

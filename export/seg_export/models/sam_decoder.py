@@ -18,7 +18,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seg_export.models.sam_prompts import MaskPrompts, PointPrompts, merge_heads, split_axis, split_heads
+from seg_export.models.sam_attention import (
+    ImageToTokens,
+    SelfAttention,
+    TokensToImage,
+    head_weight,
+    outward_values,
+    project,
+    score_scale,
+    softmax_over_tokens,
+    times_image,
+)
+from seg_export.models.sam_prompts import MaskPrompts, PointPrompts, merge_heads, split_axis
 
 __all__ = ["SamDecoderGraph"]
 
@@ -38,7 +49,7 @@ class SamDecoderGraph(nn.Module):
         self.masks = MaskPrompts(sam.prompt_encoder)
         self.first = _FirstBlock(transformer.layers[0], encoding, self.masks.direction)
         self.later = nn.ModuleList(_LaterBlock(layer, encoding) for layer in transformer.layers[1:])
-        self.final = _ToImage(transformer.final_attn_token_to_image, encoding)
+        self.final = TokensToImage(transformer.final_attn_token_to_image, encoding)
         self.final_norm = transformer.norm_final_attn
         self.heads = _Heads(decoder)
 
@@ -75,21 +86,6 @@ class SamDecoderGraph(nn.Module):
         return masks, scores
 
 
-class _SelfAttention(nn.Module):
-    """Attention among the tokens of a prompt, then the block's first norm."""
-
-    def __init__(self, attention: Any) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, queries: torch.Tensor, values: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
-        query, key = _project(self.attention, queries, "q"), _project(self.attention, queries, "k")
-        scores = query @ key.transpose(-2, -1) * _scale(self.attention) + key_mask
-        attended = torch.softmax(scores, dim=-1) @ _project(self.attention, values, "v")
-        result: torch.Tensor = self.attention.out_proj(merge_heads(attended))
-        return result
-
-
 class _FirstBlock(nn.Module):
     """The first transformer block: what it takes from the image is the same for all prompts.
 
@@ -104,7 +100,7 @@ class _FirstBlock(nn.Module):
 
     def __init__(self, layer: Any, encoding: torch.Tensor, direction: torch.Tensor) -> None:
         super().__init__()
-        self.self_attention = _SelfAttention(layer.self_attn)
+        self.self_attention = SelfAttention(layer.self_attn)
         self.layer = layer
         self.register_buffer("encoding", encoding)
         self.register_buffer("direction", direction)
@@ -114,7 +110,7 @@ class _FirstBlock(nn.Module):
             ("value_direction", to_image.v_proj, to_image.num_heads),
             ("query_direction", to_tokens.q_proj, to_tokens.num_heads),
         ):
-            self.register_buffer(name, _head_weight(projection, heads) @ direction)
+            self.register_buffer(name, head_weight(projection, heads) @ direction)
 
     def forward(
         self, tokens: torch.Tensor, key_mask: torch.Tensor, image: torch.Tensor, mask: torch.Tensor
@@ -132,10 +128,10 @@ class _FirstBlock(nn.Module):
         self, queries: torch.Tensor, placed: torch.Tensor, image: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         attention = self.layer.cross_attn_token_to_image
-        query = _project(attention, queries, "q") * _scale(attention)
-        key, value = _project(attention, placed, "k"), _project(attention, image, "v")
+        query = project(attention, queries, "q") * score_scale(attention)
+        key, value = project(attention, placed, "k"), project(attention, image, "v")
         scores = query @ key.transpose(-2, -1)
-        scores = scores + _times_image(query @ self.get_buffer("key_direction"), mask)
+        scores = scores + times_image(query @ self.get_buffer("key_direction"), mask)
         weights = torch.softmax(scores, dim=-1)
         share = split_axis(weights.flatten(1, 2) @ mask.transpose(1, 2), 1, weights.shape[1:3])
         attended = weights @ value + share @ self.get_buffer("value_direction").transpose(-2, -1)
@@ -152,11 +148,11 @@ class _FirstBlock(nn.Module):
         mask: torch.Tensor,
     ) -> torch.Tensor:
         attention = self.layer.cross_attn_image_to_token
-        key = _project(attention, queries + tokens, "k") * _scale(attention)
-        scores = key @ _project(attention, placed, "q").transpose(-2, -1)
-        scores = scores + _times_image(key @ self.get_buffer("query_direction"), mask)
-        weights = _softmax_over_tokens(scores, key_mask).flatten(1, 2)
-        values = _outward_values(attention, queries)
+        key = project(attention, queries + tokens, "k") * score_scale(attention)
+        scores = key @ project(attention, placed, "q").transpose(-2, -1)
+        scores = scores + times_image(key @ self.get_buffer("query_direction"), mask)
+        weights = softmax_over_tokens(scores, key_mask).flatten(1, 2)
+        values = outward_values(attention, queries)
         directions = self.direction.T.expand(values.shape[0], -1, -1)
         update = torch.cat((weights, mask), dim=1).transpose(1, 2) @ torch.cat((values, directions), dim=1)
         result: torch.Tensor = update + (image + attention.out_proj.bias)
@@ -168,9 +164,9 @@ class _LaterBlock(nn.Module):
 
     def __init__(self, layer: Any, encoding: torch.Tensor) -> None:
         super().__init__()
-        self.self_attention = _SelfAttention(layer.self_attn)
-        self.to_image = _ToImage(layer.cross_attn_token_to_image, encoding)
-        self.to_tokens = _ToTokens(layer.cross_attn_image_to_token, encoding)
+        self.self_attention = SelfAttention(layer.self_attn)
+        self.to_image = TokensToImage(layer.cross_attn_token_to_image, encoding)
+        self.to_tokens = ImageToTokens(layer.cross_attn_image_to_token, encoding)
         self.layer = layer
 
     def forward(
@@ -183,59 +179,6 @@ class _LaterBlock(nn.Module):
         queries = layer.norm3(queries + layer.mlp(queries))
         keys = layer.norm4(keys + self.to_tokens(queries, tokens, keys, key_mask))
         return queries, keys
-
-
-class _ToImage(nn.Module):
-    """Tokens attend to the image; the key and value projections are applied on the tokens' side.
-
-    The bias of the keys adds the same to all scores of a token, which a softmax does not see.
-    """
-
-    place: torch.Tensor
-    key_weight: torch.Tensor
-    value_weight: torch.Tensor
-
-    def __init__(self, attention: Any, encoding: torch.Tensor) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("key_weight", _head_weight(attention.k_proj, attention.num_heads))
-        self.register_buffer("value_weight", _head_weight(attention.v_proj, attention.num_heads))
-        self.register_buffer("place", self.key_weight @ encoding.transpose(1, 2))
-
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Queries (N, T, C) with their positions and keys (N, L, C) without theirs to (N, T, C)."""
-        query = _project(self.attention, queries, "q") * _scale(self.attention)
-        scores = _times_image(query @ self.key_weight, keys.transpose(1, 2)) + query @ self.place
-        weights = torch.softmax(scores, dim=-1)
-        share = split_axis(weights.flatten(1, 2) @ keys, 1, weights.shape[1:3])
-        attended = merge_heads(share @ self.value_weight.transpose(-2, -1)) + self.attention.v_proj.bias
-        result: torch.Tensor = self.attention.out_proj(attended)
-        return result
-
-
-class _ToTokens(nn.Module):
-    """The image attends to the tokens; its query and output projections are applied on their side."""
-
-    place: torch.Tensor
-    query_weight: torch.Tensor
-
-    def __init__(self, attention: Any, encoding: torch.Tensor) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("query_weight", _head_weight(attention.q_proj, attention.num_heads))
-        bias = split_axis(attention.q_proj.bias.detach(), 0, (attention.num_heads, -1))[..., None]
-        self.register_buffer("place", self.query_weight @ encoding.transpose(1, 2) + bias)
-
-    def forward(
-        self, queries: torch.Tensor, tokens: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Queries and tokens (N, T, C), keys (N, L, C): what is added to the keys."""
-        key = _project(self.attention, queries + tokens, "k") * _scale(self.attention)
-        scores = _times_image(key @ self.query_weight, keys.transpose(1, 2)) + key @ self.place
-        weights = _softmax_over_tokens(scores, key_mask).flatten(1, 2)
-        values = _outward_values(self.attention, queries)
-        result: torch.Tensor = weights.transpose(1, 2) @ values + self.attention.out_proj.bias
-        return result
 
 
 class _Heads(nn.Module):
@@ -286,45 +229,6 @@ class _Heads(nn.Module):
             )
             values = F.relu(values) if index < self.depth - 1 else values
         return values.transpose(0, 1)
-
-
-def _project(attention: Any, values: torch.Tensor, which: str) -> torch.Tensor:
-    """(N, T, C) through the "q", "k" or "v" projection to (N, heads, T, C / heads)."""
-    projection = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}[which]
-    return split_heads(projection(values), attention.num_heads)
-
-
-def _scale(attention: Any) -> float:
-    return float((attention.internal_dim // attention.num_heads) ** -0.5)
-
-
-def _head_weight(projection: Any, heads: int) -> torch.Tensor:
-    """A projection's weight as (heads, C / heads, C in)."""
-    weight: torch.Tensor = split_axis(projection.weight.detach(), 0, (heads, -1))
-    return weight
-
-
-def _times_image(left: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """(N, heads, T, D) @ (N, D, L), as one product per prompt: (N, heads, T, L)."""
-    return split_axis(left.flatten(1, 2) @ image, 1, left.shape[1:3])
-
-
-def _softmax_over_tokens(scores: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
-    """Softmax over axis 2 of (N, heads, T, L).
-
-    Written out: runtimes transpose for a softmax over any axis but the last, and over so short an
-    axis that costs several times as much.
-    """
-    scores = scores + key_mask.transpose(2, 3)
-    weights = torch.exp(scores - scores.amax(dim=2, keepdim=True))
-    return weights / weights.sum(dim=2, keepdim=True)
-
-
-def _outward_values(attention: Any, queries: torch.Tensor) -> torch.Tensor:
-    """Values already through the output projection of their head: (N, heads * T, C)."""
-    value = _project(attention, queries, "v")
-    weight = split_axis(attention.out_proj.weight.detach().T, 0, (attention.num_heads, -1))
-    return (value @ weight).flatten(1, 2)
 
 
 def _upscaling_weight(convolution: Any) -> torch.Tensor:

@@ -96,7 +96,7 @@ class MaskPrompts(nn.Module):
         channels = torch.nn.functional.pad(channels, (0, 0, 0, 1), value=1.0)
         # One mask for all prompts, or one for each, decided when the graph runs.
         index = torch.arange(has_mask_input.shape[0]).clamp(max=mask_input.shape[0] - 1)
-        return channels[index] * has_mask_input[:, None, None]
+        return channels.index_select(0, index) * has_mask_input[:, None, None]
 
 
 def split_axis(values: torch.Tensor, axis: int, lengths: Sequence[int]) -> torch.Tensor:
