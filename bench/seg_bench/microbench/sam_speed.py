@@ -30,7 +30,7 @@ from seg_bench.machine import describe_machine
 __all__ = ["main", "measure", "measure_one", "prepare"]
 
 PROMPTS = (1, 8, 64)
-RUNS = {"encode": 4, "decode": 5}
+RUNS = {"encode": 3, "decode": 3}
 THREADS = 2
 TUNED_ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",

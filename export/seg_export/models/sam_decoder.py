@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seg_export.models.gelu import gelu
 from seg_export.models.sam_attention import (
     ImageToTokens,
     SelfAttention,
@@ -211,10 +212,8 @@ class _Heads(nn.Module):
         height, width = grid_hw
         fine = keys @ self.get_buffer("first_weight") + self.get_buffer("first_bias")
         fine = split_axis(fine, 2, (4, self.channels[0])).flatten(1, 2)
-        fine = F.gelu(
-            F.layer_norm(fine, (self.channels[0],), self.norm.weight, self.norm.bias, self.norm.eps)
-        )
-        finer = F.gelu(fine @ self.get_buffer("second_weight") + self.get_buffer("second_bias"))
+        fine = gelu(F.layer_norm(fine, (self.channels[0],), self.norm.weight, self.norm.bias, self.norm.eps))
+        finer = gelu(fine @ self.get_buffer("second_weight") + self.get_buffer("second_bias"))
         finer = split_axis(finer, 2, (4, self.channels[1])).flatten(1, 2)
         logits = finer @ self._hyper(queries[:, 1 : 1 + self.masks]).transpose(1, 2)
         logits = logits.reshape(-1, height, width, 2, 2, 2, 2, self.masks).permute(0, 7, 1, 3, 5, 2, 4, 6)

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seg_export.models.gelu import gelu
+
 __all__ = ["SamEncoderGraph"]
 
 QUERY_SLICE = 256
@@ -82,7 +84,7 @@ class _Block(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens = tokens + self.attention(self.norm1(tokens))
-        result: torch.Tensor = tokens + self.mlp(self.norm2(tokens))
+        result: torch.Tensor = tokens + self.mlp.lin2(gelu(self.mlp.lin1(self.norm2(tokens))))
         return result
 
 
