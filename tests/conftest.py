@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
 
 # One thread pool per process is enough on a small machine, and tests never reach a network.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -46,4 +47,14 @@ def tiny_repo(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 
     repo = tmp_path_factory.mktemp("repo")
     export_model(tiny_checkpoint, repo, name="unet_tiny")
+    return repo
+
+
+@pytest.fixture(scope="session")
+def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with `sam_tiny_encoder` and `sam_tiny_decoder`, trained; never write into it."""
+    from seg_export.export import export_models
+
+    repo = tmp_path_factory.mktemp("sam_repo")
+    export_models(ROOT / "export" / "seg_export" / "weights" / "sam_tiny.pth", repo, name="sam_tiny")
     return repo

@@ -14,7 +14,7 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.preprocess import to_batch
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["VerificationCase", "image_cases", "synthetic_cases"]
+__all__ = ["VerificationCase", "image_cases", "semantic_cases", "synthetic_cases"]
 
 Images = NDArray[np.uint8]
 
@@ -32,6 +32,11 @@ class VerificationCase:
     name: str
     inputs: dict[str, NDArray[Any]]
     batch: int
+
+
+def semantic_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCase, ...]:
+    """Batches of images: those of a folder, or synthetic ones. Raises what `image_cases` does."""
+    return image_cases(spec, images) if images else synthetic_cases(spec)
 
 
 def synthetic_cases(spec: ModelSpec) -> tuple[VerificationCase, ...]:

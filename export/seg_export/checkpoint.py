@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from seg_export.checkpoint_file import file_sha256, read_plain, write_atomically
+from seg_export.models.sam import build_sam, sam_arguments
 from seg_export.models.unet import UNet, unet_arguments
 from seg_runtime.errors import CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
@@ -24,7 +25,9 @@ __all__ = ["FORMAT", "Checkpoint", "Preprocessing", "build_model", "load_checkpo
 
 FORMAT = "edgeseg/1"
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"sam": build_sam, "unet": UNet}
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,21 @@ def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
 
 def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
     tensors = _float32(state_dict, path)
+    if (arguments := sam_arguments(tensors)) is not None:
+        size_hw = (arguments["image_size"], arguments["image_size"])
+        return Checkpoint(
+            "sam",
+            arguments,
+            tensors,
+            Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, size_hw),
+            sha256=file_sha256(path),
+        )
     arguments = unet_arguments(tensors)
     if arguments is None:
         raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but not a U-Net's: {_first_three(list(tensors))}; "
-            "expected inc.double_conv.0.weight, down1..., up1..., out.weight"
+            f"checkpoint {path} is a plain state dict but neither a SAM's nor a U-Net's: "
+            f"{_first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
+            "or image_encoder..., prompt_encoder..., mask_decoder..."
         )
     classes = arguments["num_classes"]
     names = ("foreground",) if classes == 1 else tuple(f"class_{index}" for index in range(classes))

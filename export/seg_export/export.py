@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from seg_export.cases import VerificationCase, image_cases, synthetic_cases
+from seg_export.cases import VerificationCase
 from seg_export.checkpoint import Checkpoint, load_checkpoint
-from seg_export.families import traceable_model
+from seg_export.families import traceable_model, traceable_models
 from seg_export.publish import GRAPH_FILE, PublishedModel, check_model_name, publish
 from seg_export.staging import staging_folder
 from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
+from seg_export.traceable import TraceableModel
 from seg_export.verify import VerificationReport, require_parity, verify
-from seg_runtime.errors import CheckpointError
+from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
-__all__ = ["STEPS", "ExportedModel", "export_model", "verify_published"]
+__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "verify_published"]
 
 STEPS = ("load", "trace", "optimise", "verify", "publish")
 
@@ -31,6 +33,22 @@ class ExportedModel:
 
 
 def export_model(
+    checkpoint: Checkpoint | Path, repo: Path, name: str | None = None, **options: Any
+) -> ExportedModel:
+    """`export_models` for the families that publish one model per checkpoint, such as the U-Net.
+
+    Raises:
+        BadInputError: a checkpoint that publishes several; also all that `export_models` raises.
+    """
+    if isinstance(checkpoint, Path):
+        checkpoint = load_checkpoint(checkpoint)
+    if checkpoint.family == "sam":
+        raise BadInputError("a SAM checkpoint becomes two models: call export_models")
+    (exported,) = export_models(checkpoint, repo, name, **options)
+    return exported
+
+
+def export_models(
     checkpoint: Checkpoint | Path,
     repo: Path,
     name: str | None = None,
@@ -41,24 +59,27 @@ def export_model(
     max_batch_size: int = 8,
     serving: ServingSpec | None = None,
     on_step: Callable[[str], None] | None = None,
-) -> ExportedModel:
-    """Publish a checkpoint as the next version of a model, if its graph proves right.
+) -> tuple[ExportedModel, ...]:
+    """Publish a checkpoint as the next version of its models, if all their graphs prove right.
 
     Args:
         checkpoint: a loaded checkpoint or its file.
         repo: the model repository; created when missing.
-        name: the model's name; None for its family's.
+        name: the model's name, or what the names of several begin with; None for its family's.
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
         images: a folder of real images to verify with, beside synthetic ones.
         opset: of the ONNX graph, 18 to 20.
-        max_batch_size: largest batch that is served.
+        max_batch_size: largest batch that is served, where the family leaves the choice.
         serving: how Triton runs it.
         on_step: called with the name of each of `STEPS` as it begins.
+
+    Returns:
+        One entry per model: a U-Net's, or a SAM's encoder and decoder.
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
         BadInputError: a name, size, opset or image that cannot be used.
-        ParityError: the graph strays from PyTorch; nothing was published.
+        ParityError: a graph strays from PyTorch; nothing was published.
         RepositoryError: the repository cannot be written to; what it served is served still.
         MissingExtraError: a package of the `export` extra is not installed.
     """
@@ -68,22 +89,44 @@ def export_model(
         checkpoint = load_checkpoint(checkpoint)
     name = check_model_name(name or checkpoint.family)
     size_hw = size_hw or checkpoint.preprocessing.input_size_hw
-    model = traceable_model(checkpoint, name, size_hw, max_batch_size)
-    cases = _cases(model.spec, images)
+    models = traceable_models(checkpoint, name, size_hw, max_batch_size)
     with staging_folder(repo) as staging:
-        version_folder = staging / "version"
-        version_folder.mkdir()
-        begin("trace")
-        graph = trace(model, opset)
-        begin("optimise")
-        save_graph(optimise(graph, model.spec), version_folder / GRAPH_FILE)
-        begin("verify")
-        report = verify(model, version_folder / GRAPH_FILE, cases)
-        require_parity(report)
+        reports = [
+            _build(model, model.cases(model.spec, images), staging / model.spec.name, opset, begin)
+            for model in models
+        ]
         begin("publish")
-        spec = replace(model.spec, parity=report.parity())
-        published = publish(repo, spec, serving or ServingSpec(), version_folder)
-    return ExportedModel(published, report)
+        return tuple(
+            ExportedModel(
+                publish(
+                    repo,
+                    replace(model.spec, parity=report.parity()),
+                    serving or ServingSpec(),
+                    staging / model.spec.name,
+                ),
+                report,
+            )
+            for model, report in zip(models, reports, strict=True)
+        )
+
+
+def _build(
+    model: TraceableModel,
+    cases: tuple[VerificationCase, ...],
+    folder: Path,
+    opset: int,
+    begin: Callable[[str], None],
+) -> VerificationReport:
+    """Write a model's graph into a new folder and verify it there. Raises ParityError."""
+    folder.mkdir()
+    begin("trace")
+    graph = trace(model, opset)
+    begin("optimise")
+    save_graph(optimise(graph, model), folder / GRAPH_FILE)
+    begin("verify")
+    report = verify(model, folder / GRAPH_FILE, cases)
+    require_parity(report)
+    return report
 
 
 def verify_published(
@@ -107,11 +150,7 @@ def verify_published(
         checkpoint = load_checkpoint(checkpoint)
     model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
     _check_same_tensors(spec, model.spec)
-    return verify(replace(model, spec=spec), graph_path, _cases(spec, images))
-
-
-def _cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCase, ...]:
-    return image_cases(spec, images) if images else synthetic_cases(spec)
+    return verify(replace(model, spec=spec), graph_path, model.cases(spec, images))
 
 
 def _check_same_tensors(published: ModelSpec, loaded: ModelSpec) -> None:

@@ -1,36 +1,43 @@
-"""The model families that can be exported: one builder each."""
+"""The model families that can be exported: one builder each, of the one model or the several they publish."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from seg_export.checkpoint import Checkpoint
+from seg_export.sam import sam_models
 from seg_export.semantic import semantic_model
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import CheckpointError
 
-__all__ = ["FAMILIES", "traceable_model"]
+__all__ = ["FAMILIES", "traceable_model", "traceable_models"]
 
-Builder = Callable[[Checkpoint, str, tuple[int, int], int], TraceableModel]
+Models = tuple[TraceableModel, ...]
+Builder = Callable[[Checkpoint, str, tuple[int, int], int], Models]
 
 
-def _unet(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> TraceableModel:
+def _unet(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
     levels = len(checkpoint.arguments.get("features", (64, 128, 256, 512, 1024))) - 1
     min_side = max(2**levels, 8)
-    return semantic_model(checkpoint, name, size_hw, min_side, max_batch_size)
+    return (semantic_model(checkpoint, name, size_hw, min_side, max_batch_size),)
 
 
-FAMILIES: dict[str, Builder] = {"unet": _unet}
+def _sam(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
+    return sam_models(checkpoint, name, size_hw)
 
 
-def traceable_model(
+FAMILIES: dict[str, Builder] = {"sam": _sam, "unet": _unet}
+
+
+def traceable_models(
     checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int
-) -> TraceableModel:
+) -> tuple[TraceableModel, ...]:
     """Build what the following steps trace, verify and publish.
 
     Args:
         checkpoint: loaded weights.
-        name: the model's name in the repository.
+        name: the model's name in the repository, or what the names of several begin with.
         size_hw: (height, width) in pixels of the graph's image input.
         max_batch_size: largest batch that is served.
 
@@ -44,3 +51,30 @@ def traceable_model(
             f"cannot export the model family '{checkpoint.family}': known are {', '.join(sorted(FAMILIES))}"
         )
     return builder(checkpoint, name, size_hw, max_batch_size)
+
+
+def traceable_model(
+    checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int
+) -> TraceableModel:
+    """The model of that name among those that a checkpoint publishes; else like `traceable_models`.
+
+    Args:
+        checkpoint: loaded weights.
+        name: the model's full name; "sam_encoder" is the encoder of the family that begins with "sam".
+        size_hw: (height, width) in pixels of the graph's image input.
+        max_batch_size: largest batch that is served.
+
+    Raises:
+        CheckpointError: also when the checkpoint publishes several models and none of that name.
+    """
+    models = traceable_models(checkpoint, name, size_hw, max_batch_size)
+    if len(models) == 1:
+        return models[0]
+    for model in models:
+        part = model.spec.name.removeprefix(name)
+        if name.endswith(part):
+            return replace(model, spec=replace(model.spec, name=name))
+    ends = " and ".join(model.spec.name.removeprefix(name) for model in models)
+    raise CheckpointError(
+        f"a checkpoint of the family '{checkpoint.family}' becomes models named ...{ends}, not '{name}'"
+    )

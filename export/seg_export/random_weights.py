@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from seg_export.checkpoint import Checkpoint, Preprocessing
+from seg_export.models.sam import build_sam
 from seg_export.models.unet import UNet
 
-__all__ = ["random_unet"]
+__all__ = ["random_sam", "random_unet"]
 
 
 def random_unet(
@@ -55,6 +56,39 @@ def random_unet(
         arguments=arguments,
         state_dict=state_dict,
         preprocessing=Preprocessing(default.mean * in_channels, default.std * in_channels),
+        metadata={"weights": "random", "seed": seed},
+        sha256=_sha256(state_dict),
+    )
+
+
+def random_sam(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
+    """A SAM with seeded random weights; the global random state is left alone.
+
+    Args:
+        arguments: keyword arguments of `seg_export.models.sam.build_sam`.
+        seed: of PyTorch's generator.
+
+    Returns:
+        A checkpoint whose `sha256` is that of its tensors, since there is no file.
+
+    Raises:
+        BadInputError: sizes that cannot be built.
+        MissingExtraError: segment_anything is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sam: Any = build_sam(**arguments)
+        # segment_anything begins with zeros here, and a graph that forgot the positions would look right.
+        for name, parameter in sam.image_encoder.named_parameters():
+            if name.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
+                nn.init.normal_(parameter, std=0.1)
+    state_dict = sam.state_dict()
+    side = sam.image_encoder.img_size
+    return Checkpoint(
+        family="sam",
+        arguments=dict(arguments),
+        state_dict=state_dict,
+        preprocessing=Preprocessing(input_size_hw=(side, side)),
         metadata={"weights": "random", "seed": seed},
         sha256=_sha256(state_dict),
     )

@@ -9,7 +9,11 @@ __all__ = ["TOLERANCES", "Tolerance"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A value passes when |graph - torch| <= atol + rtol * |torch|, a mask when its IoU >= mask_iou."""
+    """A value passes when |graph - torch| <= atol * scale + rtol * |torch|, a mask when its IoU >= mask_iou.
+
+    `scale` is the largest |torch| of the output, or 1 where that is smaller: rounding grows with the
+    values, and those of logits and embeddings have no common size.
+    """
 
     rtol: float
     atol: float

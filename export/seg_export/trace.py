@@ -12,7 +12,7 @@ import torch
 
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, MissingExtraError
-from seg_runtime.spec import ModelSpec, TensorSpec
+from seg_runtime.spec import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -46,14 +46,17 @@ def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("the ONNX exporter", "export") from error
-    example = tuple(_example(tensor, model.spec) for tensor in model.spec.inputs)
-    batch = {0: torch.export.Dim.DYNAMIC} if model.spec.max_batch_size else {}
+    shapes = [model.graph_shape(tensor) for tensor in model.spec.inputs]
+    example = tuple(_example(tensor, shape) for tensor, shape in zip(model.spec.inputs, shapes, strict=True))
     program: Any = torch.onnx.export(
         model.module,
         example,
         input_names=[tensor.name for tensor in model.spec.inputs],
         output_names=[tensor.name for tensor in model.spec.outputs],
-        dynamic_shapes=tuple(batch for _ in example),
+        dynamic_shapes=tuple(
+            {index: torch.export.Dim.DYNAMIC for index, axis in enumerate(shape) if isinstance(axis, str)}
+            for shape in shapes
+        ),
         opset_version=opset,
         dynamo=True,
         external_data=False,
@@ -63,8 +66,8 @@ def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
     return graph
 
 
-def optimise(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """Simplify a traced graph once, name its batch axis and drop everything about its builder.
+def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
+    """Simplify a traced graph once, name its dynamic axes and drop everything about its builder.
 
     Raises:
         MissingExtraError: onnxslim is not installed.
@@ -75,7 +78,7 @@ def optimise(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
         raise MissingExtraError("onnxslim", "export") from error
     slim: onnx.ModelProto = onnxslim.slim(graph)
     _strip(slim)
-    _fix_shapes(slim, spec)
+    _fix_shapes(slim, model)
     return slim
 
 
@@ -106,11 +109,10 @@ def save_graph(graph: onnx.ModelProto, path: Path, external_data_above: int = EX
         raise ValueError(f"the traced graph is not valid ONNX: {error}") from error
 
 
-def _example(tensor: TensorSpec, spec: ModelSpec) -> torch.Tensor:
-    """Zeros; two of a batch, because tracers take an axis of length one for a constant."""
-    batch = (2,) if spec.max_batch_size else ()
+def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:
+    """Zeros; dynamic axes are longer than one, because tracers take such an axis for a constant."""
     dtype: torch.dtype = getattr(torch, tensor.dtype)
-    return torch.zeros((*batch, *(max(axis, 1) for axis in tensor.shape)), dtype=dtype)
+    return torch.zeros([2 if isinstance(axis, str) else axis for axis in shape], dtype=dtype)
 
 
 def _strip(graph: onnx.ModelProto) -> None:
@@ -125,15 +127,17 @@ def _strip(graph: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _fix_shapes(graph: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Give inputs and outputs the shapes of the contract and call the batch axis "batch"."""
+def _fix_shapes(graph: onnx.ModelProto, model: TraceableModel) -> None:
+    """Give inputs and outputs the shapes of the contract and the names of their dynamic axes."""
     values = {value.name: value for value in (*graph.graph.input, *graph.graph.output)}
-    for tensor in (*spec.inputs, *spec.outputs):
+    for tensor in (*model.spec.inputs, *model.spec.outputs):
         shape = values[tensor.name].type.tensor_type.shape
-        axes = (-1, *tensor.shape) if spec.max_batch_size else tensor.shape
         del shape.dim[:]
-        for index, axis in enumerate(axes):
-            if axis >= 0:
-                shape.dim.add(dim_value=axis)
+        for index, axis in enumerate(model.graph_shape(tensor)):
+            if index == 0 and model.spec.max_batch_size:
+                # Triton wants this axis open, even where it may only ever be 1.
+                shape.dim.add(dim_param="batch")
+            elif isinstance(axis, str):
+                shape.dim.add(dim_param=axis)
             else:
-                shape.dim.add(dim_param="batch" if index == 0 else f"{tensor.name}_{index}")
+                shape.dim.add(dim_value=axis)

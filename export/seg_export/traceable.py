@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from seg_runtime.spec import ModelSpec
+from seg_export.cases import VerificationCase, semantic_cases
+from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Labels", "TraceableModel"]
+__all__ = ["Cases", "Labels", "TraceableModel"]
 
 Labels = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.uint8]]
 """From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
+
+Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
+"""Inputs to verify a graph with: synthetic ones, or of the images in a folder."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,24 @@ class TraceableModel:
         module: in eval mode on the CPU; takes the tensors of `spec.inputs` in their order, with a
             leading batch axis when the model batches, and returns those of `spec.outputs`.
         labels: the masks that the outputs lead to, for comparing what users see.
+        reference: what the graph is verified against, called like `module`; None for `module` itself.
+        cases: what it is verified with.
+        axes: names of the dynamic axes per tensor, batch axis counted; None for a dynamic batch
+            and nothing else. Axes of one name have one length.
     """
 
     spec: ModelSpec
     module: nn.Module
     labels: Labels
+    reference: nn.Module | None = None
+    cases: Cases = semantic_cases
+    axes: Mapping[str, Mapping[int, str]] | None = None
+
+    def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:
+        """The full shape of an input or output of the graph: lengths, and names of dynamic axes."""
+        shape = (1, *tensor.shape) if self.spec.max_batch_size else tensor.shape
+        if self.axes is None:
+            names = {0: "batch"} if self.spec.max_batch_size else {}
+        else:
+            names = dict(self.axes.get(tensor.name, {}))
+        return tuple(names.get(index, length) for index, length in enumerate(shape))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seg_runtime.connection import connect
     from seg_runtime.errors import EdgesegError
+    from seg_runtime.sam import SamAutomaticMaskGenerator, SamPredictor
     from seg_runtime.semantic import SemanticResult, SemanticSegmenter
     from seg_runtime.session import Handle, Session
     from seg_runtime.spec import ModelSpec, TensorSpec
@@ -16,6 +17,8 @@ __all__ = [
     "EdgesegError",
     "Handle",
     "ModelSpec",
+    "SamAutomaticMaskGenerator",
+    "SamPredictor",
     "SemanticResult",
     "SemanticSegmenter",
     "Session",
@@ -27,6 +30,8 @@ _MODULES = {
     "EdgesegError": "errors",
     "Handle": "session",
     "ModelSpec": "spec",
+    "SamAutomaticMaskGenerator": "sam",
+    "SamPredictor": "sam",
     "SemanticResult": "semantic",
     "SemanticSegmenter": "semantic",
     "Session": "session",

@@ -127,9 +127,9 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
 
 def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
     height, width = (int(side) for side in values["input_size"].split("x"))
-    weights = values.get("weights", "trained")
-    if weights not in ("trained", "random") or values["resize"] != "stretch":
-        raise ValueError(f"weights {weights!r}, resize {values['resize']!r}")
+    weights, resize = values.get("weights", "trained"), values["resize"]
+    if weights not in ("trained", "random") or resize not in ("stretch", "longest-side"):
+        raise ValueError(f"weights {weights!r}, resize {resize!r}")
     clahe = json.loads(values["clahe"]) if "clahe" in values else None
     versions = config.version_policy.specific.versions
     return ModelSpec(
@@ -142,7 +142,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         backend=config.backend,
         max_batch_size=config.max_batch_size,
         input_size_hw=(height, width),
-        resize="stretch",
+        resize="longest-side" if resize == "longest-side" else "stretch",
         channels=int(values["channels"]),
         class_names=tuple(json.loads(values.get("class_names", "[]"))),
         threshold=float(values["threshold"]),

@@ -20,7 +20,7 @@ from seg_runtime.overlay import draw_overlay
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["RESULTS_FILE", "FileResult", "segment_files"]
+__all__ = ["RESULTS_FILE", "FileResult", "check_out", "segment_files"]
 
 RESULTS_FILE = "results.jsonl"
 
@@ -96,7 +96,7 @@ def segment_files(
         InferenceError, ServerError: as from `Session.infer`.
     """
     out = Path(out)
-    _check_out(out, paths)
+    check_out(out, paths)
     reader = _Reader(paths, 3 if segmenter.spec.channels == 3 else 1, gray)
     results = segmenter.stream(reader, batch_size)
     return _segment_files(segmenter.spec, reader, results, out, overlay)
@@ -239,7 +239,8 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_out(out: Path, paths: Sequence[Path]) -> None:
+def check_out(out: Path, paths: Sequence[Path]) -> None:
+    """Refuse to write into a file, or beside the images. Raises BadInputError."""
     if out.exists() and not out.is_dir():
         raise BadInputError(f"'{out}' is a file: give a folder to write to")
     folder = out.resolve()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Handle", "Session"]
+__all__ = ["Handle", "Session", "check_same_checkpoint"]
 
 
 class Handle(ABC):
@@ -96,7 +96,8 @@ class Session(ABC):
 
         Raises:
             ModelNotFoundError: no such model.
-            BadInputError: a missing or unknown input or output name, wrong dtype or shape.
+            BadInputError: a missing or unknown input or output name, wrong dtype or shape, or a
+                handle that a model of another checkpoint made.
             InferenceError: the model failed.
             ServerError: the server is away, too slow or not ready.
         """
@@ -126,7 +127,28 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle]) -
         got = ", ".join(inputs) or "nothing"
         raise BadInputError(f"model '{spec.name}' wants the inputs {wanted}; it was given {got}")
     for tensor in spec.inputs:
-        _check_tensor(spec, tensor, inputs[tensor.name])
+        value = inputs[tensor.name]
+        _check_tensor(spec, tensor, value)
+        if isinstance(value, Handle):
+            check_same_checkpoint(spec, value.spec)
+
+
+def check_same_checkpoint(spec: ModelSpec, made_by: ModelSpec) -> None:
+    """Refuse to chain two models of different checkpoints: the answer would look right and be wrong.
+
+    Args:
+        spec: the model that is to take an output.
+        made_by: the model that makes it. One that names no checkpoint, published by hand, may pass.
+
+    Raises:
+        BadInputError: the checkpoints differ.
+    """
+    wanted, got = spec.checkpoint_sha256, made_by.checkpoint_sha256
+    if wanted and got and wanted != got:
+        raise BadInputError(
+            f"model '{spec.name}' is of checkpoint {wanted[:12]} and '{made_by.name}' of checkpoint "
+            f"{got[:12]}: chain models that were published from one checkpoint"
+        )
 
 
 def _check_tensor(spec: ModelSpec, tensor: TensorSpec, value: NDArray[Any] | Handle) -> None:

@@ -72,16 +72,17 @@ class ModelSpec:
     Attributes:
         name: the model's folder in the repository.
         version: the version that is served.
-        task: "semantic" for masks per class; other families add theirs.
+        task: "semantic" for masks per class, "sam-encoder" and "sam-decoder" for the two halves of SAM.
         family: the exporter that made it, for example "unet".
         backend: Triton's backend, "onnxruntime" or "tensorrt".
         max_batch_size: largest batch; 0 when the model has no batch axis.
         input_size_hw: (height, width) in pixels that the client resizes to.
-        resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made.
+        resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made,
+            "longest-side" keeps it and pads at the right and bottom, as SAM does.
         channels: 1 (gray) or 3 (RGB) of the uint8 NHWC image input.
         class_names: one per output channel.
         threshold: a probability at or above it is foreground (one class); with several classes
-            the largest probability wins and the threshold is not used.
+            the largest probability wins and the threshold is not used. For SAM, a logit above it.
         clahe: contrast equalisation the model was trained with, or None.
         precision: "fp32", "fp16" or "int8".
         checkpoint_sha256: hex SHA-256 of the checkpoint file.
@@ -100,7 +101,7 @@ class ModelSpec:
     backend: str = "onnxruntime"
     max_batch_size: int = 0
     input_size_hw: tuple[int, int] = (512, 512)
-    resize: Literal["stretch"] = "stretch"
+    resize: Literal["stretch", "longest-side"] = "stretch"
     channels: int = 1
     class_names: tuple[str, ...] = ()
     threshold: float = 0.5

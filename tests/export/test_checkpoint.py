@@ -186,7 +186,7 @@ def test_weights_of_another_width_are_named_with_both_shapes(weights: dict[str, 
 
 def test_plain_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(CheckpointError, match="not a U-Net's: weight, bias; expected inc"):
+    with pytest.raises(CheckpointError, match="nor a U-Net's: weight, bias; expected inc"):
         load_checkpoint(tmp_path / "linear.pth")
 
 
@@ -215,7 +215,7 @@ def test_arguments_that_build_no_unet_are_refused(arguments: dict[str, Any]) -> 
 
 
 def test_unknown_family_is_refused_when_building() -> None:
-    with pytest.raises(CheckpointError, match="unknown model family 'vnet': this version knows unet"):
+    with pytest.raises(CheckpointError, match="unknown model family 'vnet': this version knows sam, unet"):
         build_model(Checkpoint("vnet", {}, {}))
 
 

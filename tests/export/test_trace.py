@@ -33,7 +33,7 @@ def model(checkpoint: Checkpoint) -> TraceableModel:
 
 @pytest.fixture(scope="module")
 def graph(model: TraceableModel) -> onnx.ModelProto:
-    return optimise(trace(model), model.spec)
+    return optimise(trace(model), model)
 
 
 def run(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -63,7 +63,7 @@ def test_graph_has_the_names_types_and_shapes_of_the_contract(graph: onnx.ModelP
 @pytest.mark.parametrize("opset", [19, 20])
 def test_graph_declares_the_opset_that_was_asked_for(opset: int) -> None:
     tiny = traceable_model(random_unet(features=(4, 8)), "unet", (16, 16), 1)
-    graph = optimise(trace(tiny, opset), tiny.spec)
+    graph = optimise(trace(tiny, opset), tiny)
     assert [(item.domain, item.version) for item in graph.opset_import] == [("", opset)]
 
 
@@ -83,7 +83,7 @@ def test_graph_equals_the_network_fed_by_hand_at_any_batch(bilinear: bool, tmp_p
     """Normalisation is done here as in training, without the wrapper that was traced."""
     checkpoint = random_unet(features=(4, 8, 16), bilinear=bilinear, seed=2)
     model = traceable_model(checkpoint, "unet", SIZE_HW, 8)
-    save_graph(optimise(trace(model), model.spec), tmp_path / "model.onnx")
+    save_graph(optimise(trace(model), model), tmp_path / "model.onnx")
     network = build_model(checkpoint)
     for batch in (1, 2, 5):
         images = random_images(batch, channels=1)
@@ -110,7 +110,7 @@ def test_file_says_nothing_about_its_builder(graph: onnx.ModelProto, tmp_path: P
 
 
 def test_tracing_twice_gives_the_same_bytes(model: TraceableModel, graph: onnx.ModelProto) -> None:
-    again = optimise(trace(model), model.spec)
+    again = optimise(trace(model), model)
     assert again.SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
 
 

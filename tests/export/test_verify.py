@@ -41,7 +41,7 @@ def model(checkpoint: Checkpoint) -> TraceableModel:
 
 @pytest.fixture(scope="module")
 def graph(model: TraceableModel) -> onnx.ModelProto:
-    return optimise(trace(model), model.spec)
+    return optimise(trace(model), model)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_graph_of_another_size_is_refused(
     model: TraceableModel, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     other = traceable_model(checkpoint, "unet", (32, 32), 8)
-    save_graph(optimise(trace(other), other.spec), tmp_path / "model.onnx")
+    save_graph(optimise(trace(other), other), tmp_path / "model.onnx")
     with pytest.raises(ParityError, match="cannot run the graph"):
         verify(model, tmp_path / "model.onnx", synthetic_cases(model.spec))
 

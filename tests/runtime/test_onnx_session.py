@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_graph import images, publish, publish_all, semantic_graph, semantic_spec
+from tiny_graph import images, invert_graph, invert_spec, publish, publish_all, semantic_graph, semantic_spec
 
 from seg_runtime.errors import (
     BadInputError,
@@ -144,6 +145,16 @@ def test_handle_of_another_session_is_refused(session: OnnxSession, repository: 
     with OnnxSession(repository) as other:
         kept = other.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
         with pytest.raises(BadInputError, match=r"made by another session: pass handle\.numpy\(\)"):
+            session.infer("invert", {"probabilities": kept})
+
+
+def test_handle_of_a_model_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, semantic_spec(), semantic_graph())
+    publish(tmp_path, replace(invert_spec(), checkpoint_sha256="cd" * 32), invert_graph())
+    with OnnxSession(tmp_path) as session:
+        kept = session.infer("tiny", {"image": images(1)}, keep=("probabilities",))["probabilities"]
+        message = "'invert' is of checkpoint cdcdcdcdcdcd and 'tiny' of checkpoint abababababab"
+        with pytest.raises(BadInputError, match=message):
             session.infer("invert", {"probabilities": kept})
 
 

@@ -30,7 +30,7 @@ def xray(height: int = 48, width: int = 40) -> NDArray[np.uint8]:
 def session(monkeypatch: pytest.MonkeyPatch) -> BrightnessSession:
     """The commands find this session wherever they are told to connect to."""
     session = BrightnessSession()
-    monkeypatch.setattr(run, "_connect", lambda repo, url: session)
+    monkeypatch.setattr(run, "open_session", lambda repo, url: session)
     return session
 
 
@@ -267,7 +267,7 @@ def test_several_classes_are_written_as_ids_with_an_area_each(
     tmp_path: Path, session: BrightnessSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = BrightnessSession(brightness_spec(classes=3))
-    monkeypatch.setattr(run, "_connect", lambda repo, url: several)
+    monkeypatch.setattr(run, "open_session", lambda repo, url: several)
     image = np.repeat(np.array([0, 128, 255], np.uint8), [8, 16, 8])[None].repeat(32, axis=0)
     write_png(tmp_path / "a.png", image)
     assert segment(monkeypatch, tmp_path / "a.png", "-o", tmp_path / "out") == 0

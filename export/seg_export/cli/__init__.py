@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import repository, unet, verify
+from seg_export.cli import repository, sam, unet, verify
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("unet")(unet.unet)
+app.command("sam")(sam.sam)
 app.command("list")(repository.list_command)
 app.command("verify")(verify.verify)
 app.command("rollback")(repository.rollback)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from seg_export.cli.exporting import export, exported_as_dict, show
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
@@ -20,14 +19,9 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
-from seg_export.cli.output import echo_json, report_table
-from seg_runtime.console import progress_bar, stderr_console, stdout_console
+from seg_export.cli.output import echo_json
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
-
-if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
-    from seg_export.export import ExportedModel
 
 __all__ = ["unet"]
 
@@ -103,7 +97,7 @@ def unet(
         response_cache=response_cache,
     )
     name = name or (f"unet_{pretrained}" if pretrained else "unet")
-    exported = _export(
+    (exported,) = export(
         weights,
         repo,
         name,
@@ -113,49 +107,7 @@ def unet(
         max_batch_size=max_batch,
         serving=serving,
     )
-    _show(exported, as_json)
-
-
-def _export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> ExportedModel:
-    from seg_export.export import export_model
-    from seg_export.verify import VerificationError
-
-    try:
-        with _steps() as on_step:
-            return export_model(weights, repo, name, on_step=on_step, **options)
-    except VerificationError as error:
-        stderr_console().print(report_table(error.report))
-        raise
-
-
-@contextmanager
-def _steps() -> Iterator[Callable[[str], None]]:
-    """A progress bar over the steps of an export."""
-    from seg_export.export import STEPS
-
-    with progress_bar() as bar:
-        task = bar.add_task(STEPS[0], total=len(STEPS))
-        yield lambda step: bar.update(task, description=step, completed=STEPS.index(step))
-
-
-def _show(exported: ExportedModel, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    published = exported.published
     if as_json:
-        echo_json(
-            {
-                "spec": asdict(published.spec),
-                "folder": str(published.folder),
-                "size_bytes": published.size_bytes,
-                "verification": exported.report.as_dict(),
-            }
-        )
-        return
-    console = stdout_console()
-    console.print(report_table(exported.report))
-    console.print(
-        f"published {published.spec.name} version {published.spec.version} "
-        f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",
-        soft_wrap=True,
-    )
+        echo_json(exported_as_dict(exported))
+    else:
+        show(exported)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seg_runtime.cli import sam
+from seg_runtime.cli.options import JsonOption, RepoOption, UrlOption, open_session
 from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from seg_runtime.segment_files import FileResult
-    from seg_runtime.session import Session
     from seg_runtime.spec import ClaheSpec, ModelSpec
 
 __all__ = ["app", "main"]
@@ -26,16 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-RepoOption = Annotated[
-    Path | None,
-    typer.Option("--repo", help="Model repository to run here.", show_default="triton_repo"),
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="Triton server instead: grpc://HOST:8001 or http://HOST:8000."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 _TABLE_COLUMNS = ("model", "version", "task", "precision", "input", "classes", "weights")
 """What fits a terminal of 80 characters; `--json` shows everything."""
@@ -122,7 +113,7 @@ def segment(
     from seg_runtime.semantic import SemanticSegmenter
 
     files = list_images(images)
-    with _connect(repo, url) as session:
+    with open_session(repo, url) as session:
         segmenter = SemanticSegmenter(
             session,
             model,
@@ -148,7 +139,7 @@ def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption =
     from seg_runtime.errors import RepositoryError
 
     specs = []
-    with _connect(repo, url) as session:
+    with open_session(repo, url) as session:
         for name in session.models():
             try:
                 specs.append(session.spec(name))
@@ -164,21 +155,13 @@ def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption =
         _note("there are no models: publish one with seg-export")
 
 
+app.command()(sam.sam)
+app.command()(sam.everything)
+
+
 def main() -> None:
     """Entry point of `seg-run`."""
     run_app(app)
-
-
-def _connect(repo: Path | None, url: str | None) -> Session:
-    from seg_runtime.errors import BadInputError
-
-    if repo is not None and url is not None:
-        raise BadInputError("--repo runs in process and --url on a server: give one of them")
-    if url is not None and "://" not in url:
-        raise BadInputError(f"--url wants grpc://HOST:PORT or http://HOST:PORT, not '{url}'")
-    from seg_runtime.connection import connect
-
-    return connect(url or repo or Path("triton_repo"))
 
 
 def _clahe(spec: ModelSpec, wanted: bool | None) -> ClaheSpec | Literal["model"] | None:

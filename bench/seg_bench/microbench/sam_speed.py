@@ -1,0 +1,254 @@
+"""SAM's graphs against PyTorch and against the exports that others use: time and peak memory.
+
+Every figure comes from a process of its own, since several large models in one process disturb one
+another. PyTorch runs with glibc's allocator tuned, without which it is two to three times slower.
+
+    python -m seg_bench.microbench.sam_speed prepare /tmp/sam --variant vit_b
+    python -m seg_bench.microbench.sam_speed measure /tmp/sam --json bench/results/sam_speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seg_bench.json_fields import to_json
+from seg_bench.machine import describe_machine
+
+__all__ = ["main", "measure", "measure_one", "prepare"]
+
+PROMPTS = (1, 8, 64)
+RUNS = {"encode": 3, "decode": 3}
+THREADS = 2
+TUNED_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "9999999999",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+GRAPHS = {
+    "encode": {"ours": "ours_encoder.onnx", "plain export": "plain_encoder.onnx"},
+    "decode": {"ours": "ours_decoder.onnx", "official export": "official_decoder.onnx"},
+}
+EAGER = "PyTorch"
+
+
+def prepare(folder: Path, variant: str) -> None:
+    """Write the graphs that are compared, of one SAM with random weights, into a folder."""
+    from seg_export.checkpoint import build_model
+    from seg_export.random_weights import random_sam
+    from seg_export.sam import sam_models
+    from seg_export.sam_checkpoints import variant_arguments
+    from seg_export.trace import optimise, save_graph, trace
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = random_sam(variant_arguments(variant))
+    for part, model in zip(("encoder", "decoder"), sam_models(checkpoint, "sam", (1024, 1024)), strict=True):
+        save_graph(optimise(trace(model), model), folder / f"ours_{part}.onnx")
+    sam: Any = build_model(checkpoint)
+    with warnings.catch_warnings():
+        # The older exporter, which everybody used for these two graphs, warns about itself.
+        warnings.simplefilter("ignore")
+        _export_others(sam, folder)
+    (folder / "variant").write_text(variant, encoding="utf-8")
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """All figures, each from a process of its own."""
+    rows = [_in_process(folder, "encode", engine, 1) for engine in (EAGER, *GRAPHS["encode"])]
+    rows += [
+        _in_process(folder, "decode", engine, count)
+        for count in PROMPTS
+        for engine in (EAGER, *GRAPHS["decode"])
+    ]
+    return {
+        "variant": (folder / "variant").read_text(encoding="utf-8"),
+        "weights": "random",
+        "threads": THREADS,
+        "machine": to_json(describe_machine()),
+        "command": "python -m seg_bench.microbench.sam_speed prepare FOLDER; ... measure FOLDER --json FILE",
+        "rows": rows,
+    }
+
+
+def measure_one(folder: Path, what: str, engine: str, prompts: int) -> dict[str, Any]:
+    """Time one engine in this process.
+
+    Returns:
+        Raw seconds per call, their median per prompt or image in milliseconds, and the peak
+        resident memory of the process in GB.
+    """
+    run = _eager(folder, what, prompts) if engine == EAGER else _graph(folder, what, engine, prompts)
+    run()
+    seconds = []
+    for _ in range(RUNS[what]):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return {
+        "what": what,
+        "engine": engine,
+        "prompts": prompts,
+        "median_ms_per_item": statistics.median(seconds) * 1e3 / prompts,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "seconds": seconds,
+    }
+
+
+def _in_process(folder: Path, what: str, engine: str, prompts: int) -> dict[str, Any]:
+    call = [sys.executable, "-m", "seg_bench.microbench.sam_speed", "one", str(folder)]
+    tuned = TUNED_ALLOCATOR if engine == EAGER else {}
+    answer = subprocess.run(
+        [*call, "--what", what, "--engine", engine, "--prompts", str(prompts)],
+        env={**os.environ, **tuned},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    row: dict[str, Any] = json.loads(answer.stdout)
+    sys.stderr.write(
+        f"{what:6} {engine:15} N={prompts:<3} {row['median_ms_per_item']:9.1f} ms  {row['peak_gb']:.2f} GB\n"
+    )
+    return row
+
+
+def _eager(folder: Path, what: str, prompts: int) -> Callable[[], object]:
+    import torch
+
+    from seg_export.checkpoint import build_model
+    from seg_export.random_weights import random_sam
+    from seg_export.sam_checkpoints import variant_arguments
+
+    torch.set_num_threads(THREADS)
+    variant = (folder / "variant").read_text(encoding="utf-8")
+    sam: Any = build_model(random_sam(variant_arguments(variant)))
+    arrays = _inputs(what, prompts)
+
+    def encode() -> object:
+        with torch.inference_mode():
+            pixels = torch.from_numpy(arrays["image"]).permute(0, 3, 1, 2).float()
+            return sam.image_encoder(sam.preprocess(pixels))
+
+    def decode() -> object:
+        with torch.inference_mode():
+            # Without its last column, which segment_anything adds by itself.
+            points = tuple(torch.from_numpy(arrays[f"point_{name}"][:, :1]) for name in ("coords", "labels"))
+            sparse, dense = sam.prompt_encoder(points=points, boxes=None, masks=None)
+            embedding = torch.from_numpy(arrays["image_embeddings"])
+            return sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense)
+
+    return encode if what == "encode" else decode
+
+
+def _graph(folder: Path, what: str, engine: str, prompts: int) -> Callable[[], object]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3
+    path = folder / GRAPHS[what][engine]
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    arrays = _inputs(what, prompts)
+    if engine == "official export":
+        return _one_by_one(session, arrays)
+    if engine == "plain export":
+        arrays = {"pixels": arrays["image"].transpose(0, 3, 1, 2).astype(np.float32)}
+    return lambda: session.run(None, arrays)
+
+
+def _one_by_one(session: Any, arrays: dict[str, Any]) -> Callable[[], object]:
+    """The official decoder takes one prompt per call, and upscales to the image's size in the graph."""
+    common = {
+        "image_embeddings": arrays["image_embeddings"],
+        "mask_input": arrays["mask_input"],
+        "has_mask_input": np.zeros(1, np.float32),
+        "orig_im_size": np.array([1024, 1024], np.float32),
+    }
+    calls = [
+        {**common, "point_coords": coords[None], "point_labels": labels[None].astype(np.float32)}
+        for coords, labels in zip(arrays["point_coords"], arrays["point_labels"], strict=True)
+    ]
+    return lambda: [session.run(None, call)[2] for call in calls]
+
+
+def _inputs(what: str, prompts: int) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    if what == "encode":
+        image = generator.integers(0, 256, (1, 1024, 1024, 3), np.uint8)
+        return {"image": image, "valid_hw": np.array([[1024, 1024]], np.int32)}
+    coords = np.zeros((prompts, 2, 2), np.float32)
+    coords[:, 0] = generator.uniform(0, 1024, (prompts, 2))
+    return {
+        "image_embeddings": generator.standard_normal((1, 256, 64, 64), np.float32),
+        "point_coords": coords,
+        "point_labels": np.tile(np.array([1, -1], np.int32), (prompts, 1)),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "has_mask_input": np.zeros(prompts, np.float32),
+    }
+
+
+def _export_others(sam: Any, folder: Path) -> None:
+    import torch
+    from segment_anything.utils.onnx import SamOnnxModel
+
+    arrays = {name: torch.from_numpy(array) for name, array in _inputs("decode", 1).items()}
+    arrays["point_labels"] = arrays["point_labels"].float()
+    arrays["orig_im_size"] = torch.tensor([1024.0, 1024.0])
+    with torch.inference_mode():
+        torch.onnx.export(
+            sam.image_encoder,
+            (torch.zeros(1, 3, 1024, 1024),),
+            str(folder / GRAPHS["encode"]["plain export"]),
+            input_names=["pixels"],
+            opset_version=17,
+            dynamo=False,
+        )
+        torch.onnx.export(
+            SamOnnxModel(sam, return_single_mask=False),
+            tuple(arrays.values()),
+            str(folder / GRAPHS["decode"]["official export"]),
+            input_names=list(arrays),
+            output_names=["masks", "iou_predictions", "low_res_masks"],
+            dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+def main() -> None:
+    """Entry point of `python -m seg_bench.microbench.sam_speed`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("step", choices=["prepare", "measure", "one"])
+    parser.add_argument("folder", type=Path, help="Where the graphs lie.")
+    parser.add_argument("--variant", default="vit_b", help="vit_b, vit_l or vit_h.")
+    parser.add_argument("--json", type=Path, help="File for the figures.")
+    parser.add_argument("--what", choices=["encode", "decode"], default="encode")
+    parser.add_argument("--engine", default="ours")
+    parser.add_argument("--prompts", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.step == "prepare":
+        prepare(arguments.folder, arguments.variant)
+        return
+    if arguments.step == "measure":
+        result = measure(arguments.folder)
+    else:
+        result = measure_one(arguments.folder, arguments.what, arguments.engine, arguments.prompts)
+    text = json.dumps(result, indent=1)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    else:
+        sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

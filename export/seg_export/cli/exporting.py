@@ -1,0 +1,65 @@
+"""What the exporting subcommands share: progress over the steps, tables or JSON of what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg_export.cli.output import report_table
+from seg_runtime.console import progress_bar, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+    from seg_export.export import ExportedModel
+
+__all__ = ["export", "exported_as_dict", "show"]
+
+
+def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
+    """`export_models` with a progress bar; a graph that strays shows its figures on stderr."""
+    from seg_export.export import export_models
+    from seg_export.verify import VerificationError
+
+    try:
+        with _steps() as on_step:
+            return export_models(weights, repo, name, on_step=on_step, **options)
+    except VerificationError as error:
+        stderr_console().print(report_table(error.report))
+        raise
+
+
+def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
+    """For JSON: the contract, where it lies, and the figures of its verification."""
+    from dataclasses import asdict
+
+    published = exported.published
+    return {
+        "spec": asdict(published.spec),
+        "folder": str(published.folder),
+        "size_bytes": published.size_bytes,
+        "verification": exported.report.as_dict(),
+    }
+
+
+def show(exported: ExportedModel) -> None:
+    """Print the verification and what was published."""
+    published = exported.published
+    console = stdout_console()
+    console.print(report_table(exported.report))
+    console.print(
+        f"published {published.spec.name} version {published.spec.version} "
+        f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """A progress bar over the steps of an export."""
+    from seg_export.export import STEPS
+
+    with progress_bar() as bar:
+        task = bar.add_task(STEPS[0], total=len(STEPS))
+        yield lambda step: bar.update(task, description=step, completed=STEPS.index(step))

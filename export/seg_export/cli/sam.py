@@ -1,0 +1,142 @@
+"""`seg-export sam`: a SAM checkpoint into the model repository, as an encoder and a decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
+from seg_export.cli.output import echo_json
+from seg_runtime.console import progress_bar
+from seg_runtime.errors import BadInputError
+from seg_runtime.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+
+__all__ = ["sam"]
+
+
+def sam(
+    *,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="vit_b, vit_l or vit_h. Default: what the checkpoint is, or vit_b without a checkpoint."
+        ),
+    ] = None,
+    variant_config: Annotated[
+        Path | None,
+        typer.Option("--variant-config", help="JSON file with the constructor arguments of another size."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the official checkpoint; its SHA-256 is checked.")
+    ] = False,
+    pretrained: Annotated[
+        bool, typer.Option("--tiny", help="The small SAM for X-rays and nuclei that comes with edgeseg.")
+    ] = False,
+    random: Annotated[
+        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    repo: RepoOption = Path("triton_repo"),
+    name: Annotated[
+        str | None,
+        typer.Option(help="What the names of both models begin with. Default: sam_vit_b and so on."),
+    ] = None,
+    images: ImagesOption = None,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
+    response_cache: Annotated[
+        bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
+    ] = False,
+    no_warm_up: Annotated[
+        bool, typer.Option("--no-warm-up", help="Do not run a first request before a model is ready.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a SAM: publish NAME_encoder and NAME_decoder, verified against segment_anything.
+
+    Neither is published unless both graphs follow PyTorch; else the exit code is 3.
+
+    Examples:
+
+      seg-export sam --tiny --repo triton_repo
+
+      seg-export sam --variant vit_b --download
+
+      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/
+
+      seg-export sam --variant-config small.json --random --name sam_small --json
+    """
+    if [checkpoint is not None, download, pretrained, random].count(True) != 1:
+        raise BadInputError(
+            "name the weights with exactly one of --checkpoint FILE, --download, --tiny and --random"
+        )
+    if variant is not None and variant_config is not None:
+        raise BadInputError("--variant and --variant-config both say which SAM it is: pass one of them")
+    if download and variant_config is not None:
+        raise BadInputError("--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h")
+    require_torch()
+    arguments = _arguments(variant, variant_config)
+    if random:
+        weights = _random(arguments, seed)
+    else:
+        source = _download(variant or "vit_b") if download else checkpoint
+        weights = _load(source, arguments)
+    serving = ServingSpec(instances=instances, response_cache=response_cache, warm_up=not no_warm_up)
+    name = name or _default_name(weights, pretrained, variant_config)
+    exported = export(weights, repo, name, images=images, opset=opset, serving=serving)
+    if as_json:
+        echo_json([exported_as_dict(model) for model in exported])
+        return
+    for model in exported:
+        show(model)
+
+
+def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
+    from seg_export.sam_checkpoints import read_variant_config, variant_arguments
+
+    if variant_config is not None:
+        return read_variant_config(variant_config)
+    return variant_arguments(variant) if variant is not None else None
+
+
+def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
+    from seg_export.random_weights import random_sam
+    from seg_export.sam_checkpoints import variant_arguments
+
+    return random_sam(arguments or variant_arguments("vit_b"), seed)
+
+
+def _load(path: Path | None, arguments: dict[str, Any] | None) -> Checkpoint:
+    """The weights of a file, or of the package where there is none."""
+    from seg_export.pretrained import pretrained_path
+    from seg_export.sam_checkpoints import load_sam_checkpoint
+
+    return load_sam_checkpoint(path or pretrained_path("sam_tiny"), arguments)
+
+
+def _download(variant: str) -> Path:
+    from seg_export.sam_checkpoints import download_official
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"download {variant} (bytes)", total=None)
+        return download_official(
+            variant, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _default_name(weights: Checkpoint, tiny: bool, variant_config: Path | None) -> str:
+    from seg_export.models.sam import variant_name
+
+    if tiny:
+        return "sam_tiny"
+    official = variant_name(weights.arguments)
+    if official:
+        return f"sam_{official}"
+    return variant_config.stem if variant_config else "sam"
