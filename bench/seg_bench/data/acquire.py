@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_bench.data.archive import unpack_zip
-from seg_bench.data.download import download
 from seg_bench.data.montgomery import load_montgomery, prepare_merged
+from seg_export.download import download
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
