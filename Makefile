@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)
-	$(BIN)/seg-export unet --pretrained lung --repo triton_repo
+	$(BIN)/seg-export unet --pretrained lung --repo triton_repo --images tests/data/montgomery/images
 
 clean:
 	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* .triton_repo.staging
