@@ -76,9 +76,10 @@ def staging_folder(repo: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            os.close(in_use)
-            shutil.rmtree(folder, ignore_errors=True)
+            # Under the lock: nobody may look through the root while a folder in it is vanishing.
             with locked(repo), contextlib.suppress(OSError):
+                os.close(in_use)
+                shutil.rmtree(folder, ignore_errors=True)
                 root.rmdir()
                 if created:
                     # Fails, as it should, when something was published.

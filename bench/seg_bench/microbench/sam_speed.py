@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,19 +24,16 @@ from typing import Any
 
 import numpy as np
 
+from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.json_fields import to_json
 from seg_bench.machine import describe_machine
+from seg_bench.memory import peak_memory_mib
 
 __all__ = ["main", "measure", "measure_one", "prepare"]
 
 PROMPTS = (1, 8, 64)
 RUNS = {"encode": 3, "decode": 3}
 THREADS = 2
-TUNED_ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "9999999999",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 GRAPHS = {
     "encode": {"ours": "ours_encoder.onnx", "plain export": "plain_encoder.onnx"},
     "decode": {"ours": "ours_decoder.onnx", "official export": "official_decoder.onnx"},
@@ -101,7 +98,7 @@ def measure_one(folder: Path, what: str, engine: str, prompts: int) -> dict[str,
         "engine": engine,
         "prompts": prompts,
         "median_ms_per_item": statistics.median(seconds) * 1e3 / prompts,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "peak_gb": (peak_memory_mib(os.getpid()) or math.nan) * 1024 / 1e6,
         "seconds": seconds,
     }
 
