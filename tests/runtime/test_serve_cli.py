@@ -20,6 +20,7 @@ from seg_runtime.errors import BadInputError, ServerError, ServerTimeoutError
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.server.health import reachable_host, shorten_reason
 from seg_runtime.server.log import log_reason
+from seg_runtime.spec import ServingSpec
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
@@ -151,6 +152,31 @@ def test_client_shared_memory_is_allowed_only_where_the_server_knows_the_flag(
         server.start()
     assert ("--allow-client-shm=true" in server.log_tail()) == known
     assert "--http-address=127.0.0.1" in server.log_tail()
+
+
+@pytest.mark.parametrize(
+    ("asked", "library", "chosen", "flag"),
+    [
+        (True, True, None, "--cache-config=local,size=268435456"),
+        (True, True, 3, "--cache-config=local,size=3145728"),
+        (True, True, 0, None),
+        (True, False, None, None),
+        (False, True, None, None),
+    ],
+)
+def test_a_cache_is_there_for_models_that_ask_for_one(
+    repo, stand_in, tmp_path: Path, asked: bool, library: bool, chosen: int | None, flag: str | None
+) -> None:
+    stand_in('echo "error: $@"\nexit 1')
+    if library:
+        (tmp_path / "triton" / "caches" / "local").mkdir(parents=True)
+    serving = ServingSpec(response_cache=asked)
+    publish_scaling_model(repo, "other", graph=b"graph", serving=serving)
+    server = TritonServer(repo, ServerOptions(response_cache_mb=chosen, **ANY_PORTS))
+    with pytest.raises(ServerError):
+        server.start()
+    found = [word for word in server.log_tail().split() if word.startswith("--cache-config")]
+    assert found == ([flag] if flag else [])
 
 
 def test_flags_follow_the_options() -> None:
