@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import session_members
@@ -155,24 +156,26 @@ def test_client_shared_memory_is_allowed_only_where_the_server_knows_the_flag(
 
 
 @pytest.mark.parametrize(
-    ("asked", "library", "chosen", "flag"),
+    ("asked", "library", "options", "flag"),
     [
-        (True, True, None, "--cache-config=local,size=268435456"),
-        (True, True, 3, "--cache-config=local,size=3145728"),
-        (True, True, 0, None),
-        (True, False, None, None),
-        (False, True, None, None),
+        (True, True, {}, "--cache-config=local,size=268435456"),
+        (True, True, {"response_cache_mb": 3}, "--cache-config=local,size=3145728"),
+        (True, True, {"response_cache_mb": 0}, None),
+        (True, True, {"model_control": "poll"}, None),
+        (True, True, {"model_control": "poll", "response_cache_mb": 3}, "--cache-config=local,size=3145728"),
+        (True, False, {}, None),
+        (False, True, {}, None),
     ],
 )
 def test_a_cache_is_there_for_models_that_ask_for_one(
-    repo, stand_in, tmp_path: Path, asked: bool, library: bool, chosen: int | None, flag: str | None
+    repo, stand_in, tmp_path: Path, asked: bool, library: bool, options: dict[str, Any], flag: str | None
 ) -> None:
     stand_in('echo "error: $@"\nexit 1')
     if library:
         (tmp_path / "triton" / "caches" / "local").mkdir(parents=True)
     serving = ServingSpec(response_cache=asked)
     publish_scaling_model(repo, "other", graph=b"graph", serving=serving)
-    server = TritonServer(repo, ServerOptions(response_cache_mb=chosen, **ANY_PORTS))
+    server = TritonServer(repo, ServerOptions(**ANY_PORTS, **options))
     with pytest.raises(ServerError):
         server.start()
     found = [word for word in server.log_tail().split() if word.startswith("--cache-config")]

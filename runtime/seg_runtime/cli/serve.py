@@ -46,7 +46,7 @@ def serve(
         typer.Option(
             min=0,
             help="MiB of cache for the models that ask for one, such as a SAM's encoder: 4 for an image. "
-            "0 is none. Default: 256 when there is such a model.",
+            "0 is none. Default: 256 when there is such a model and --model-control is none.",
         ),
     ] = None,
     shared_memory: Annotated[

@@ -28,7 +28,7 @@ class ServerOptions:
         poll_interval_s: whole seconds between two looks at the repository, for "poll".
         models: names to serve; empty serves all that are built.
         response_cache_mb: size of the cache for models that ask for one, in MiB; 0 is none, None is
-            `DEFAULT_CACHE_MB` when one of them is there at the start.
+            `DEFAULT_CACHE_MB` when one of them is there and the models stay as they are (control "none").
         client_shared_memory: let clients on this machine hand tensors over in shared memory.
         threads: ONNX Runtime threads per model with our own backend; 0 uses all cores.
         ready_timeout_s: how long to wait for all models, in seconds.

@@ -155,11 +155,7 @@ class TritonServer:
             ]
         if self.options.client_shared_memory and self._knows_client_shm(environment):
             arguments.append("--allow-client-shm=true")
-        options = self.options
-        # A server without the library of the local cache would refuse to start when given a size.
-        if response_cache and options.response_cache_mb is None and _has_local_cache(self._program):
-            options = replace(options, response_cache_mb=DEFAULT_CACHE_MB)
-        arguments += options.arguments(self.repository, self._ports)
+        arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
         command = [str(self._program.executable), *arguments]
         # The kernel's notice follows the thread that started the process, not only the process.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
@@ -174,6 +170,17 @@ class TritonServer:
         )
         if self._process.stdout:
             self._log.follow(self._process.stdout)
+
+    def _with_cache(self, asked_for: bool) -> ServerOptions:
+        """The options, with a cache when models ask for one and its size was left open."""
+        options = self.options
+        # A server without the cache's library refuses to start when it is given a size. And the cache
+        # tells models by name and version: one that is removed and published anew under its old number
+        # while the server runs would get the answers of the old one.
+        possible = (self._program.root / "caches" / "local").is_dir() and options.model_control == "none"
+        if asked_for and possible and options.response_cache_mb is None:
+            return replace(options, response_cache_mb=DEFAULT_CACHE_MB)
+        return options
 
     def _knows_client_shm(self, environment: dict[str, str]) -> bool:
         """Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag."""
@@ -218,7 +225,3 @@ class TritonServer:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-
-def _has_local_cache(program: ServerProgram) -> bool:
-    return (program.root / "caches" / "local").is_dir()
