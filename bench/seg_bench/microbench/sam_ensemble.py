@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,8 +104,7 @@ def _measure_model(repo: Path, model: str, images: int) -> ModelClicks:
             first.append(_click(session, model, seed, points[0]))
             second += [_click(session, model, seed, point) for point in points[1:]]
             predictor.set_image(_image(session, model, seed))
-            for point in points[1:]:
-                predict.append(_milliseconds(lambda point=point: predictor.predict([point], [1])))
+            predict += [_milliseconds(partial(predictor.predict, [point], [1])) for point in points[1:]]
         after = _encoder_statistics(server.grpc_url, model)
         spec, where = session.spec(model), session.where
     return ModelClicks(
@@ -123,7 +123,7 @@ def _measure_model(repo: Path, model: str, images: int) -> ModelClicks:
 
 def _click(session: Session, model: str, seed: int, point_xy: Sequence[float]) -> float:
     request = _request(session, model, seed, point_xy)
-    return _milliseconds(lambda: session.infer(model, request))
+    return _milliseconds(partial(session.infer, model, request))
 
 
 def _request(session: Session, model: str, seed: int, point_xy: Sequence[float]) -> dict[str, NDArray[Any]]:
@@ -153,7 +153,8 @@ def _encoder_statistics(grpc_url: str, model: str) -> Any:
 
 
 def _mean_ms(before: Any, after: Any) -> float:
-    return (after.ns - before.ns) / max(1, after.count - before.count) / 1e6
+    milliseconds: float = (after.ns - before.ns) / 1e6
+    return milliseconds / max(1, after.count - before.count)
 
 
 def _milliseconds(call: Callable[[], object]) -> float:
