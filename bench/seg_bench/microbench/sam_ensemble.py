@@ -153,8 +153,7 @@ def _encoder_statistics(grpc_url: str, model: str) -> Any:
 
 
 def _mean_ms(before: Any, after: Any) -> float:
-    milliseconds: float = (after.ns - before.ns) / 1e6
-    return milliseconds / max(1, after.count - before.count)
+    return float((after.ns - before.ns) / max(1, after.count - before.count) / 1e6)
 
 
 def _milliseconds(call: Callable[[], object]) -> float:
