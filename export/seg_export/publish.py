@@ -39,7 +39,7 @@ class StagedModel:
     """What is to become a version.
 
     Attributes:
-        spec: the contract; publishing sets its version, to one more than the highest on disk.
+        spec: the contract; publishing sets its version.
         serving: how Triton runs it.
         folder: a folder inside one of `staging_folder(repo)` that holds `model.onnx` and whatever
             lies beside it, and nothing for an ensemble; it becomes the version folder.
@@ -82,11 +82,13 @@ def publish(repo: Path, spec: ModelSpec, serving: ServingSpec, staged: Path) -> 
 
 
 def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[PublishedModel, ...]:
-    """Make staged graphs the next versions of their models and serve them.
+    """Make staged graphs the next version of their models and serve them.
+
+    All get one number, one more than the highest that any of them has on disk.
 
     Args:
         repo: the model repository.
-        models: an ensemble comes after the models of its steps, and will run the versions that these get.
+        models: an ensemble comes last, after the models of its steps.
 
     Raises:
         BadInputError: a model's name cannot be a folder.
@@ -111,16 +113,12 @@ def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[Publish
 
 
 def _numbered(repo: Path, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """The contracts with their next versions, an ensemble's with those of its steps."""
-    versions: dict[str, int] = {}
-    numbered = []
-    for spec in specs:
-        steps = tuple(replace(step, version=versions[step.model]) for step in spec.steps)
-        # An ensemble that joins models published before it begins with their number.
-        lowest = max((step.version for step in steps), default=1)
-        versions[spec.name] = max(lowest, max(_versions(repo / spec.name), default=0) + 1)
-        numbered.append(replace(spec, version=versions[spec.name], steps=steps))
-    return numbered
+    """The contracts with their next version: one number for all, so that it tells what belongs together."""
+    version = 1 + max(number for spec in specs for number in (0, *_versions(repo / spec.name)))
+    return [
+        replace(spec, version=version, steps=tuple(replace(step, version=version) for step in spec.steps))
+        for spec in specs
+    ]
 
 
 def _add_model(model: Path, version: int, staged: Path) -> None:

@@ -31,7 +31,7 @@ def sam_ensemble(name: str, encoder: ModelSpec, decoder: ModelSpec) -> ModelSpec
     """The contract of the model that takes an image with its prompts and gives masks and scores.
 
     Its inputs and outputs are those of the two models, by the same names, without the embedding that
-    passes between them. Publishing sets the versions of the steps.
+    passes between them. Publishing gives the steps their versions.
     """
     made = {tensor.name for tensor in encoder.outputs}
     image = tuple(TensorSpec(tensor.name, tensor.dtype, (1, *tensor.shape)) for tensor in encoder.inputs)

@@ -134,8 +134,9 @@ def test_an_ensemble_is_published_with_the_versions_of_its_models(trio: Path) ->
     assert [listing.built for listing in list_models(trio)] == [True, True, True]
 
 
-def test_an_ensemble_that_joins_published_models_begins_with_their_number(trio: Path) -> None:
+def test_models_that_are_published_together_share_a_number_whatever_is_on_disk(trio: Path) -> None:
     remove(trio, "sam")
+    remove(trio, "sam_decoder")
     publish_trio(trio)
     assert served(trio) == {"sam": 3, "sam_decoder": 3, "sam_encoder": 3}
     assert Repository(trio).versions("sam") == (3,)
