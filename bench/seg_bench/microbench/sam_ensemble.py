@@ -43,7 +43,8 @@ class ModelClicks:
     Attributes:
         first_ms: ensemble, one point on an image that is new to the server.
         second_ms: ensemble, another point on the same image: `SECOND_CLICKS` for each image.
-        predict_ms: the same clicks through a `SamPredictor`, whose embedding stays on the server.
+        predict_ms: `SamPredictor.predict` of the same clicks: the embedding stays on the server, and masks
+            are scaled up to the image, which the others leave to the caller.
         speedup: median of the first clicks over the median of the second.
         cache_miss_ms: mean time of the encoder's response cache to look up and store a new image.
         cache_hit_ms: mean time to look up and answer a known one.
