@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from seg_bench.json_fields import to_json
 from seg_bench.microbench.overhead import SIDES, measure_overhead
-from seg_bench.microbench.sam_ensemble import SECOND_CLICKS, measure_clicks
 from seg_bench.microbench.startup import COMMANDS, measure_startup
 from seg_bench.microbench.unet_speed import measure_unet
 from seg_runtime.errors import BadInputError
@@ -48,14 +46,3 @@ def test_startup_records_every_command_and_the_memory_of_imports() -> None:
     assert whats[: len(COMMANDS)] == [f"{name} --help" for name in COMMANDS]
     assert all(entry.seconds[0] == entry.median_s > 0 for entry in result.startups)
     json.dumps(to_json(result), allow_nan=False)
-
-
-@pytest.mark.slow
-@pytest.mark.server
-def test_sam_clicks_encode_each_image_once(tiny_sam_repo: Path) -> None:
-    pytest.importorskip("pytriton")
-    (clicks,) = measure_clicks(tiny_sam_repo, ["sam_tiny"], images=2).models
-    assert clicks.encoder_runs == len(clicks.first_ms) == 2
-    assert len(clicks.second_ms) == len(clicks.predict_ms) == 2 * SECOND_CLICKS
-    assert clicks.where == "shared-memory" and clicks.weights == "trained"
-    assert clicks.cache_hit_ms > 0 and clicks.cache_miss_ms > 0
