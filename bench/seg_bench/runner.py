@@ -79,8 +79,14 @@ def _start_server(options: RunOptions, plan: Plan, stack: ExitStack, step: Progr
     if not options.server_places or options.url:
         return None
     step("starting the server", 0, 1)
+    # Every call is to be computed: the cache would answer an image that comes again.
     server_options = ServerOptions(
-        http_port=0, grpc_port=0, metrics_port=0, models=tuple(plan.specs), threads=options.threads or 0
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        models=tuple(plan.specs),
+        threads=options.threads or 0,
+        response_cache_mb=0,
     )
     return stack.enter_context(TritonServer(options.repo, server_options))
 

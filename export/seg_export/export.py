@@ -10,7 +10,14 @@ from typing import Any
 from seg_export.cases import VerificationCase
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.families import traceable_model, traceable_models
-from seg_export.publish import GRAPH_FILE, PublishedModel, check_model_name, publish
+from seg_export.publish import (
+    GRAPH_FILE,
+    PublishedModel,
+    StagedModel,
+    check_model_name,
+    publish_together,
+)
+from seg_export.sam_ensemble import with_sam_ensemble
 from seg_export.staging import staging_folder
 from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
 from seg_export.traceable import TraceableModel
@@ -26,10 +33,13 @@ STEPS = ("load", "trace", "optimise", "verify", "publish")
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A published version and the proof that it computes what its checkpoint computes."""
+    """A published version and the proof that it computes what its checkpoint computes.
+
+    `report` is None for an ensemble, which only runs models that have theirs.
+    """
 
     published: PublishedModel
-    report: VerificationReport
+    report: VerificationReport | None
 
 
 def export_model(
@@ -43,7 +53,7 @@ def export_model(
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
     if checkpoint.family == "sam":
-        raise BadInputError("a SAM checkpoint becomes two models: call export_models")
+        raise BadInputError("a SAM checkpoint becomes several models: call export_models")
     (exported,) = export_models(checkpoint, repo, name, **options)
     return exported
 
@@ -74,7 +84,7 @@ def export_models(
         on_step: called with the name of each of `STEPS` as it begins.
 
     Returns:
-        One entry per model: a U-Net's, or a SAM's encoder and decoder.
+        One entry per model: a U-Net's, or a SAM's encoder, decoder and the ensemble of both.
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
@@ -91,22 +101,18 @@ def export_models(
     size_hw = size_hw or checkpoint.preprocessing.input_size_hw
     models = traceable_models(checkpoint, name, size_hw, max_batch_size)
     with staging_folder(repo) as staging:
-        reports = [
-            _build(model, model.cases(model.spec, images), staging / model.spec.name, opset, begin)
-            for model in models
-        ]
+        reports, staged = {}, []
+        for model in models:
+            folder = staging / model.spec.name
+            report = _build(model, model.cases(model.spec, images), folder, opset, begin)
+            reports[model.spec.name] = report
+            spec = replace(model.spec, parity=report.parity())
+            staged.append(StagedModel(spec, serving or ServingSpec(), folder))
         begin("publish")
+        together = with_sam_ensemble(name, *staged) if checkpoint.family == "sam" else tuple(staged)
         return tuple(
-            ExportedModel(
-                publish(
-                    repo,
-                    replace(model.spec, parity=report.parity()),
-                    serving or ServingSpec(),
-                    staging / model.spec.name,
-                ),
-                report,
-            )
-            for model, report in zip(models, reports, strict=True)
+            ExportedModel(published, reports.get(published.spec.name))
+            for published in publish_together(repo, together)
         )
 
 

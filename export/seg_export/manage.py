@@ -7,7 +7,8 @@ from pathlib import Path
 
 from seg_export.publish import GRAPH_FILE, replace_config, served_version, size_bytes
 from seg_export.staging import locked, staging_folder, sync
-from seg_runtime.errors import RepositoryError
+from seg_runtime.ensemble import check_steps
+from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, Repository
 from seg_runtime.spec import ModelSpec
 
@@ -36,7 +37,7 @@ class ModelListing:
 
 
 def rollback(repo: Path, model: str, to: int | None = None) -> ModelSpec:
-    """Serve another version that is still on disk.
+    """Serve another version that is still on disk; an ensemble takes the models of its steps along.
 
     Args:
         repo: the model repository.
@@ -48,17 +49,19 @@ def rollback(repo: Path, model: str, to: int | None = None) -> ModelSpec:
 
     Raises:
         ModelNotFoundError: no such model; names the nearest.
-        RepositoryError: no such version, or it was not published by seg-export.
+        RepositoryError: no such version, it was not published by seg-export, or the model is a step
+            of an ensemble.
     """
     repository = Repository(repo)
     repository.versions(model)
     with staging_folder(repo) as staging, locked(repo):
-        to = _rollback_target(repository, model, to)
-        folder = repo / model / str(to)
-        spec = _version_spec(folder, model, to)
-        config = staging / CONFIG_FILE
-        config.write_bytes((folder / CONFIG_FILE).read_bytes())
-        replace_config(repo / model, config)
+        _require_no_step(repository, model, "roll that back, which takes its models along")
+        spec = _version_spec(repository, model, _rollback_target(repository, model, to))
+        parts = [_version_spec(repository, step.model, step.version) for step in spec.steps]
+        for each in (*parts, spec):
+            config = staging / CONFIG_FILE
+            config.write_bytes((repo / each.name / str(each.version) / CONFIG_FILE).read_bytes())
+            replace_config(repo / each.name, config)
     return spec
 
 
@@ -67,7 +70,7 @@ def remove(repo: Path, model: str, version: int | None = None) -> None:
 
     Raises:
         ModelNotFoundError: no such model; names the nearest.
-        RepositoryError: no such version, or it is the served one.
+        RepositoryError: no such version, it is the served one, or the model is a step of an ensemble.
     """
     repository = Repository(repo)
     repository.versions(model)
@@ -88,22 +91,20 @@ def list_models(repo: Path) -> tuple[ModelListing, ...]:
 
 
 def _rollback_target(repository: Repository, model: str, to: int | None) -> int:
-    versions = repository.versions(model)
-    if to is None:
-        served = repository.spec(model).version
-        earlier = [version for version in versions if version < served]
-        if not earlier:
-            raise RepositoryError(f"model '{model}' has no version before {served}, which is served")
-        return max(earlier)
-    if to not in versions:
-        raise _no_version(model, to, versions)
-    return to
+    if to is not None:
+        return to
+    served = repository.spec(model).version
+    earlier = [version for version in repository.versions(model) if version < served]
+    if not earlier:
+        raise RepositoryError(f"model '{model}' has no version before {served}, which is served")
+    return max(earlier)
 
 
 def _removable(repository: Repository, model: str, version: int | None) -> Path:
     """The folder of a model, or of one of its versions when that is not served."""
     folder = repository.path / model
     if version is None:
+        _require_no_step(repository, model, "remove that first")
         return folder
     versions = repository.versions(model)
     if version not in versions:
@@ -114,6 +115,13 @@ def _removable(repository: Repository, model: str, version: int | None) -> Path:
             "or remove the whole model"
         )
     return folder / str(version)
+
+
+def _require_no_step(repository: Repository, model: str, instead: str) -> None:
+    """Refuse to take a model away from the ensemble that runs it."""
+    for listing in list_models(repository.path):
+        if listing.spec and any(step.model == model for step in listing.spec.steps):
+            raise RepositoryError(f"model '{model}' is a step of ensemble '{listing.name}': {instead}")
 
 
 def _no_version(model: str, version: int, versions: tuple[int, ...]) -> RepositoryError:
@@ -128,15 +136,23 @@ def _listing(repository: Repository, name: str) -> ModelListing:
     except RepositoryError as error:
         return ModelListing(name, versions, None, False, 0, str(error))
     folder = repository.path / name / str(spec.version)
-    built = (folder / GRAPH_FILE).is_file()
+    built = folder.is_dir() if spec.steps else (folder / GRAPH_FILE).is_file()
     problem = "" if built else f"version {spec.version} is not built: publish it with seg-export"
+    try:
+        check_steps(spec, repository.spec)
+    except EdgesegError as error:
+        problem = problem or str(error)
     return ModelListing(name, versions, spec, built, size_bytes(folder) if built else 0, problem)
 
 
-def _version_spec(folder: Path, model: str, version: int) -> ModelSpec:
-    """The contract that a version folder was published with. Raises RepositoryError."""
+def _version_spec(repository: Repository, model: str, version: int) -> ModelSpec:
+    """The contract that a version was published with. Raises RepositoryError."""
     from seg_runtime.model_config import from_text
 
+    versions = repository.versions(model)
+    if version not in versions:
+        raise _no_version(model, version, versions)
+    folder = repository.path / model / str(version)
     try:
         spec = from_text((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except OSError as error:
@@ -144,6 +160,7 @@ def _version_spec(folder: Path, model: str, version: int) -> ModelSpec:
             f"version {version} of model '{model}' keeps no {CONFIG_FILE}: it was not published by "
             "seg-export and cannot be returned to"
         ) from error
-    if (spec.name, spec.version) != (model, version) or not (folder / GRAPH_FILE).is_file():
+    built = bool(spec.steps) or (folder / GRAPH_FILE).is_file()
+    if (spec.name, spec.version) != (model, version) or not built:
         raise RepositoryError(f"'{folder}' is not a whole version {version} of model '{model}'")
     return spec

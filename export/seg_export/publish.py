@@ -2,13 +2,15 @@
 
 A version folder is written and flushed in a staging folder and renamed into place; then the model's
 `config.pbtxt`, which names the version that is served, is replaced by a rename. A process killed at
-any moment leaves either the old state or the new one. Each version keeps the `config.pbtxt` it was
+any moment leaves either the old state or the new one. Models that are published together are all written
+and flushed before the first of them is renamed. Each version keeps the `config.pbtxt` it was
 published with, which is what a rollback returns to.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +22,32 @@ from seg_runtime.spec import ModelSpec, ServingSpec
 __all__ = [
     "GRAPH_FILE",
     "PublishedModel",
+    "StagedModel",
     "check_model_name",
     "publish",
+    "publish_together",
     "replace_config",
     "served_version",
     "size_bytes",
 ]
 
 GRAPH_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """What is to become a version.
+
+    Attributes:
+        spec: the contract; publishing sets its version.
+        serving: how Triton runs it.
+        folder: a folder inside one of `staging_folder(repo)` that holds `model.onnx` and whatever
+            lies beside it, and nothing for an ensemble; it becomes the version folder.
+    """
+
+    spec: ModelSpec
+    serving: ServingSpec
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -56,33 +76,49 @@ def check_model_name(name: str) -> str:
 
 
 def publish(repo: Path, spec: ModelSpec, serving: ServingSpec, staged: Path) -> PublishedModel:
-    """Make a staged graph the next version of its model and serve it.
+    """`publish_together` for one model; `staged` is its folder."""
+    (published,) = publish_together(repo, (StagedModel(spec, serving, staged),))
+    return published
+
+
+def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[PublishedModel, ...]:
+    """Make staged graphs the next version of their models and serve them.
+
+    All get one number, one more than the highest that any of them has on disk.
 
     Args:
         repo: the model repository.
-        spec: the contract; its version is set here, to one more than the highest on disk.
-        serving: how Triton runs it.
-        staged: a folder inside one of `staging_folder(repo)` that holds `model.onnx` and whatever
-            lies beside it; it becomes the version folder.
+        models: an ensemble comes last, after the models of its steps.
 
     Raises:
-        BadInputError: the model's name cannot be a folder.
+        BadInputError: a model's name cannot be a folder.
         RepositoryError: the repository cannot be written to; what it served is served still.
     """
     from seg_runtime.model_config import to_text
 
-    model = repo / check_model_name(spec.name)
+    for model in models:
+        check_model_name(model.spec.name)
     with repository_errors(repo), locked(repo):
-        version = max(_versions(model), default=0) + 1
-        spec = replace(spec, version=version)
-        (staged / CONFIG_FILE).write_text(to_text(spec, serving), encoding="utf-8")
-        sync_tree(staged)
-        if model.exists():
-            _add_version(model, version, staged)
-        else:
-            _add_model(model, version, staged)
-    folder = model / str(version)
-    return PublishedModel(spec, folder, size_bytes(folder))
+        specs = _numbered(repo, [model.spec for model in models])
+        for spec, model in zip(specs, models, strict=True):
+            (model.folder / CONFIG_FILE).write_text(to_text(spec, model.serving), encoding="utf-8")
+            sync_tree(model.folder)
+        for spec, model in zip(specs, models, strict=True):
+            add = _add_version if (repo / spec.name).exists() else _add_model
+            add(repo / spec.name, spec.version, model.folder)
+    folders = [repo / spec.name / str(spec.version) for spec in specs]
+    return tuple(
+        PublishedModel(spec, folder, size_bytes(folder)) for spec, folder in zip(specs, folders, strict=True)
+    )
+
+
+def _numbered(repo: Path, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """The contracts with their next version: one number for all, so that it tells what belongs together."""
+    version = 1 + max(number for spec in specs for number in (0, *_versions(repo / spec.name)))
+    return [
+        replace(spec, version=version, steps=tuple(replace(step, version=version) for step in spec.steps))
+        for spec in specs
+    ]
 
 
 def _add_model(model: Path, version: int, staged: Path) -> None:

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from seg_runtime.errors import RepositoryError
-from seg_runtime.spec import ClaheSpec, ModelSpec, Parity, ServingSpec, TensorSpec
+from seg_runtime.spec import ClaheSpec, EnsembleStep, ModelSpec, Parity, ServingSpec, TensorSpec
 
 __all__ = ["from_config", "from_text", "to_config", "to_text"]
 
@@ -36,22 +36,16 @@ _KINDS = {
 
 def to_config(spec: ModelSpec, serving: ServingSpec | None = None) -> Any:
     """The `ModelConfig` message of a model; it serves exactly `spec.version`."""
-    serving = serving or ServingSpec()
-    config = pb.ModelConfig(name=spec.name, backend=spec.backend, max_batch_size=spec.max_batch_size)
+    config = pb.ModelConfig(name=spec.name, max_batch_size=spec.max_batch_size)
     for tensors, messages in ((spec.inputs, config.input), (spec.outputs, config.output)):
         for tensor in tensors:
             messages.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.shape)
     config.version_policy.specific.versions.append(spec.version)
-    config.instance_group.add(kind=_KINDS[serving.instance_kind], count=serving.instances)
-    if spec.max_batch_size > 1 and serving.preferred_batch_sizes:
-        config.dynamic_batching.preferred_batch_size.extend(
-            size for size in serving.preferred_batch_sizes if size <= spec.max_batch_size
-        )
-        config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
-    if serving.warm_up:
-        _add_warm_up(config, spec)
-    if serving.response_cache:
-        config.response_cache.enable = True
+    if spec.steps:
+        _add_steps(config, spec)
+    else:
+        config.backend = spec.backend
+        _add_serving(config, spec, serving or ServingSpec())
     for key, value in _parameters(spec).items():
         config.parameters[key].string_value = value
     return config
@@ -85,6 +79,31 @@ def from_text(text: str) -> ModelSpec:
     except text_format.ParseError as error:
         raise RepositoryError(f"config.pbtxt cannot be parsed: {error}") from error
     return from_config(config)
+
+
+def _add_steps(config: Any, spec: ModelSpec) -> None:
+    """An ensemble has no instances, queue or cache of its own: those of its models count."""
+    config.platform = spec.backend
+    for step in spec.steps:
+        config.ensemble_scheduling.step.add(
+            model_name=step.model,
+            model_version=step.version,
+            input_map=step.inputs,
+            output_map=step.outputs,
+        )
+
+
+def _add_serving(config: Any, spec: ModelSpec, serving: ServingSpec) -> None:
+    config.instance_group.add(kind=_KINDS[serving.instance_kind], count=serving.instances)
+    if spec.max_batch_size > 1 and serving.preferred_batch_sizes:
+        config.dynamic_batching.preferred_batch_size.extend(
+            size for size in serving.preferred_batch_sizes if size <= spec.max_batch_size
+        )
+        config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    if serving.warm_up:
+        _add_warm_up(config, spec)
+    if serving.response_cache:
+        config.response_cache.enable = True
 
 
 def _add_warm_up(config: Any, spec: ModelSpec) -> None:
@@ -139,7 +158,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         family=values["family"],
         inputs=_tensors(config.input),
         outputs=_tensors(config.output),
-        backend=config.backend,
+        backend=config.backend or config.platform,
         max_batch_size=config.max_batch_size,
         input_size_hw=(height, width),
         resize="longest-side" if resize == "longest-side" else "stretch",
@@ -155,6 +174,10 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         parameter_count=int(values.get("parameter_count", "0")),
         parity=Parity(**json.loads(values["parity"])) if "parity" in values else None,
         toolkit_version=values.get("toolkit_version", ""),
+        steps=tuple(
+            EnsembleStep(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))
+            for step in config.ensemble_scheduling.step
+        ),
     )
 
 

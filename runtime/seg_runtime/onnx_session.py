@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.ensemble import run_steps
 from seg_runtime.errors import InferenceError, MissingExtraError, RepositoryError
 from seg_runtime.handles import OwnedHandle, usable_handle
 from seg_runtime.repository import Repository
@@ -54,7 +55,10 @@ class OrtHandle(OwnedHandle):
 
 @dataclass(frozen=True)
 class _Model:
-    """A loaded graph: its contract, its ONNX Runtime session and the device that it computes on."""
+    """A loaded graph: its contract, its ONNX Runtime session and the device that it computes on.
+
+    An ensemble has only its contract.
+    """
 
     spec: ModelSpec
     runner: Any
@@ -120,6 +124,9 @@ class OnnxSession(Session):
             return self._models[name]
 
     def _load(self, name: str) -> _Model:
+        spec = self._repository.spec(name)
+        if spec.steps:
+            return _Model(spec, None, [], "cpu")
         spec, path = _served_version(self._repository, name)
         options = self._ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
@@ -138,6 +145,8 @@ class OnnxSession(Session):
     def _infer(
         self, spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle], keep: frozenset[str]
     ) -> dict[str, Any]:
+        if spec.steps:
+            return run_steps(self, spec, inputs, keep)
         model = self._model(spec.name)
         try:
             if not keep and not any(isinstance(value, Handle) for value in inputs.values()):

@@ -69,8 +69,12 @@ class Repository:
         return spec
 
     def graph_path(self, model: str) -> Path:
-        """`model.onnx` of the served version. Raises RepositoryError when it was never built."""
-        version = self.spec(model).version
+        """`model.onnx` of the served version. Raises RepositoryError when there is none."""
+        spec = self.spec(model)
+        if spec.steps:
+            parts = " and ".join(f"'{step.model}'" for step in spec.steps)
+            raise RepositoryError(f"model '{model}' is an ensemble of {parts}: it has no graph of its own")
+        version = spec.version
         path = self.path / model / str(version) / "model.onnx"
         if not path.is_file():
             raise RepositoryError(

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["ClaheSpec", "ModelSpec", "Parity", "ServingSpec", "TensorSpec"]
+__all__ = ["ClaheSpec", "EnsembleStep", "ModelSpec", "Parity", "ServingSpec", "TensorSpec"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,33 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class EnsembleStep:
+    """One model that an ensemble runs.
+
+    Attributes:
+        model: its name.
+        version: the version that the ensemble was published with; it runs no other.
+        inputs: which tensor of the ensemble each input of the model gets.
+        outputs: which tensor of the ensemble each output of the model becomes.
+    """
+
+    model: str
+    version: int
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One published version of a model: its tensors and the contract with the client.
 
     Attributes:
         name: the model's folder in the repository.
         version: the version that is served.
-        task: "semantic" for masks per class, "sam-encoder" and "sam-decoder" for the two halves of SAM.
+        task: "semantic" for masks per class, "sam-encoder" and "sam-decoder" for the two halves of SAM,
+            "sam" for both in one request.
         family: the exporter that made it, for example "unet".
-        backend: Triton's backend, "onnxruntime" or "tensorrt".
+        backend: Triton's backend, "onnxruntime" or "tensorrt"; "ensemble" for a model made of `steps`.
         max_batch_size: largest batch; 0 when the model has no batch axis.
         input_size_hw: (height, width) in pixels that the client resizes to.
         resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made,
@@ -90,6 +109,7 @@ class ModelSpec:
         parameter_count: learned parameters of the PyTorch model.
         parity: figures of the verification, or None when the model was not made by seg-export.
         toolkit_version: edgeseg's version that published it.
+        steps: the models that an ensemble runs, in order; empty for a model with a graph of its own.
     """
 
     name: str
@@ -112,6 +132,7 @@ class ModelSpec:
     parameter_count: int = 0
     parity: Parity | None = None
     toolkit_version: str = ""
+    steps: tuple[EnsembleStep, ...] = ()
 
     def input(self, name: str) -> TensorSpec | None:
         return next((tensor for tensor in self.inputs if tensor.name == name), None)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.images import read_image
-from seg_runtime.sam import SamAutomaticMaskGenerator, SamPredictor
+from seg_runtime.sam import ResizeLongestSide, SamAutomaticMaskGenerator, SamPredictor
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
 
@@ -150,3 +150,107 @@ def test_everything_found_on_the_server_is_what_is_found_in_process(
     assert len(found[0]) == len(found[1]) > 0
     for one, other in zip(*found, strict=True):
         assert np.mean(one["segmentation"] != other["segmentation"]) < 1e-4
+
+
+def one_shot(image: NDArray[np.uint8], point_xy: tuple[float, float]) -> dict[str, NDArray[Any]]:
+    """What a client without edgeseg sends to the ensemble for one point."""
+    transform = ResizeLongestSide(1024)
+    resized = transform.apply_image(image)
+    height, width = resized.shape[:2]
+    square = np.zeros((1, 1024, 1024, 3), np.uint8)
+    square[0, :height, :width] = resized
+    coords = np.zeros((1, 2, 2), np.float32)
+    coords[0, 0] = transform.apply_coords([point_xy], image.shape[:2])[0]
+    return {
+        "image": square,
+        "valid_hw": np.array([[height, width]], np.int32),
+        "point_coords": coords,
+        "point_labels": np.array([[1, -1]], np.int32),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+    }
+
+
+def counts(server: TritonServer, part: str) -> dict[str, int]:
+    """How often one of the models ran, and how often the cache had or lacked its answer."""
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
+        (stats,) = client.get_inference_statistics(f"sam_tiny_{part}").model_stats
+    hits = stats.inference_stats
+    return {"ran": stats.execution_count, "hits": hits.cache_hit.count, "misses": hits.cache_miss.count}
+
+
+def change(server: TritonServer, part: str, before: dict[str, int]) -> tuple[int, ...]:
+    """(ran, hits, misses) since then."""
+    return tuple(count - before[what] for what, count in counts(server, part).items())
+
+
+@pytest.mark.parametrize(
+    ("on_server", "shared_memory"),
+    [(True, True), (True, False), (False, None)],
+    ids=["shared memory", "messages", "in process"],
+)
+def test_one_request_gives_what_the_predictor_gives(
+    server: TritonServer,
+    tiny_sam_repo: Path,
+    images: list[NDArray[np.uint8]],
+    on_server: bool,
+    shared_memory: bool | None,
+) -> None:
+    image, point = images[1], (150.0, 200.0)
+    target = server.grpc_url if on_server else tiny_sam_repo
+    with connect(target, shared_memory=shared_memory) as session:
+        answer = session.infer("sam_tiny", one_shot(image, point))
+        with SamPredictor(session, "sam_tiny") as predictor:
+            predictor.set_image(image)
+            _, scores, low_res = predictor.predict([point], [1])
+    np.testing.assert_array_equal(answer["low_res_masks"][0, 1:], low_res)
+    np.testing.assert_array_equal(answer["iou_predictions"][0, 1:], scores)
+
+
+def test_the_second_click_on_an_image_runs_the_decoder_only(
+    server: TritonServer, images: list[NDArray[np.uint8]]
+) -> None:
+    image = images[2][:, ::-1]
+    with connect(server.grpc_url) as session:
+        encoder, decoder = counts(server, "encoder"), counts(server, "decoder")
+        first = session.infer("sam_tiny", one_shot(image, (100, 200)))
+        assert change(server, "encoder", encoder) == (1, 0, 1)
+        session.infer("sam_tiny", one_shot(image, (300, 250)))
+        again = session.infer("sam_tiny", one_shot(image, (100, 200)))
+        assert change(server, "encoder", encoder) == (1, 2, 1)
+        session.infer("sam_tiny", one_shot(image[5:], (100, 200)))
+        assert change(server, "encoder", encoder) == (2, 2, 2), "another image is encoded"
+        assert change(server, "decoder", decoder) == (4, 0, 0), "the decoder is not cached"
+    np.testing.assert_array_equal(first["low_res_masks"], again["low_res_masks"])
+
+
+def test_a_predictor_finds_the_embedding_that_another_client_had_made(
+    server: TritonServer, images: list[NDArray[np.uint8]]
+) -> None:
+    image = images[3][:, ::-1]
+    answers, embeddings = [], []
+    before = counts(server, "encoder")
+    for shared_memory in (True, True, False):
+        with (
+            connect(server.grpc_url, shared_memory=shared_memory) as session,
+            SamPredictor(session, "sam_tiny") as predictor,
+        ):
+            predictor.set_image(image)
+            embeddings.append(predictor.get_image_embedding())
+            answers.append(predictor.predict([[100, 200]], [1])[2])
+    assert change(server, "encoder", before) == (1, 2, 1)
+    for other in (1, 2):
+        np.testing.assert_array_equal(embeddings[0], embeddings[other])
+        np.testing.assert_array_equal(answers[0], answers[other])
+
+
+def test_a_server_asked_for_the_ensemble_alone_loads_its_models(
+    tiny_sam_repo: Path, images: list[NDArray[np.uint8]]
+) -> None:
+    options = ServerOptions(models=("sam_tiny",), http_port=0, grpc_port=0, metrics_port=0)
+    with TritonServer(tiny_sam_repo, options) as server, connect(server.http_url) as session:
+        assert session.models() == ("sam_tiny", "sam_tiny_decoder", "sam_tiny_encoder")
+        answer = session.infer("sam_tiny", one_shot(images[0], (100, 200)))
+        assert answer["low_res_masks"].shape == (1, 4, 256, 256)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seg_export.manage import list_models, remove, rollback
-from seg_export.publish import GRAPH_FILE, publish
+from seg_export.publish import GRAPH_FILE, StagedModel, publish, publish_together
 from seg_export.staging import staging_folder
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.repository import Repository
-from seg_runtime.spec import ModelSpec, ServingSpec, TensorSpec
+from seg_runtime.spec import EnsembleStep, ModelSpec, ServingSpec, TensorSpec
 
 
 @pytest.fixture
@@ -91,3 +92,104 @@ def test_remove_takes_a_version_or_the_whole_model(repo: Path) -> None:
     remove(repo, "unet_lung")
     assert Repository(repo).models() == ("unet_cell",)
     assert sorted(entry.name for entry in repo.parent.iterdir()) == ["repo"]
+
+
+def publish_trio(folder: Path, sha256: str = "", fail: bool = False) -> None:
+    """`sam`, an ensemble of `sam_encoder` and `sam_decoder`; the last one cannot be written with `fail`."""
+    tensor = TensorSpec("x", "float32", (1,))
+    with staging_folder(folder) as staging:
+        models = []
+        for name in ("sam_encoder", "sam_decoder", "sam"):
+            steps = tuple(EnsembleStep(model.spec.name, 1, {"x": "x"}, {"x": "x"}) for model in models)
+            spec = ModelSpec(name, 1, "sam", "test", (tensor,), (tensor,), checkpoint_sha256=sha256)
+            version = staging / name
+            if not (fail and name == "sam"):
+                version.mkdir()
+            if name == "sam":
+                spec = replace(spec, backend="ensemble", steps=steps)
+            else:
+                (version / GRAPH_FILE).write_bytes(b"graph")
+            models.append(StagedModel(spec, ServingSpec(), version))
+        publish_together(folder, models)
+
+
+def served(repo: Path) -> dict[str, int]:
+    return {name: Repository(repo).spec(name).version for name in Repository(repo).models()}
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Path:
+    """Two versions of three models, of two checkpoints."""
+    folder = tmp_path / "repo"
+    publish_trio(folder, "ab" * 32)
+    publish_trio(folder, "cd" * 32)
+    return folder
+
+
+def test_an_ensemble_is_published_with_the_versions_of_its_models(trio: Path) -> None:
+    assert served(trio) == {"sam": 2, "sam_decoder": 2, "sam_encoder": 2}
+    steps = Repository(trio).spec("sam").steps
+    assert [(step.model, step.version) for step in steps] == [("sam_encoder", 2), ("sam_decoder", 2)]
+    assert [listing.problem for listing in list_models(trio)] == ["", "", ""]
+    assert [listing.built for listing in list_models(trio)] == [True, True, True]
+
+
+def test_models_that_are_published_together_share_a_number_whatever_is_on_disk(trio: Path) -> None:
+    remove(trio, "sam")
+    remove(trio, "sam_decoder")
+    publish_trio(trio)
+    assert served(trio) == {"sam": 3, "sam_decoder": 3, "sam_encoder": 3}
+    assert Repository(trio).versions("sam") == (3,)
+
+
+def test_nothing_is_served_anew_when_the_last_of_three_cannot_be_written(trio: Path) -> None:
+    before = sorted(trio.rglob("*"))
+    with pytest.raises(RepositoryError, match="cannot write to model repository"):
+        publish_trio(trio, fail=True)
+    assert sorted(trio.rglob("*")) == before
+    assert served(trio) == {"sam": 2, "sam_decoder": 2, "sam_encoder": 2}
+    assert sorted(entry.name for entry in trio.parent.iterdir()) == ["repo"]
+
+
+def test_nothing_is_left_when_the_first_publication_of_three_fails(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError):
+        publish_trio(tmp_path / "repo", fail=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rolling_back_an_ensemble_takes_its_models_along(trio: Path) -> None:
+    assert rollback(trio, "sam").version == 1
+    assert served(trio) == {"sam": 1, "sam_decoder": 1, "sam_encoder": 1}
+    assert {Repository(trio).spec(name).checkpoint_sha256 for name in served(trio)} == {"ab" * 32}
+    assert [listing.problem for listing in list_models(trio)] == ["", "", ""]
+    publish_trio(trio)
+    assert served(trio) == {"sam": 3, "sam_decoder": 3, "sam_encoder": 3}
+
+
+def test_an_ensemble_is_not_rolled_back_when_a_model_of_it_cannot_be(trio: Path) -> None:
+    remove(trio, "sam_decoder", 1)
+    with pytest.raises(RepositoryError, match="model 'sam_decoder' has no version 1; on disk: 2"):
+        rollback(trio, "sam")
+    assert served(trio) == {"sam": 2, "sam_decoder": 2, "sam_encoder": 2}
+
+
+def test_a_step_of_an_ensemble_is_neither_rolled_back_nor_removed_alone(trio: Path) -> None:
+    with pytest.raises(RepositoryError, match="'sam_encoder' is a step of ensemble 'sam': roll that back"):
+        rollback(trio, "sam_encoder")
+    with pytest.raises(RepositoryError, match="'sam_decoder' is a step of ensemble 'sam': remove that first"):
+        remove(trio, "sam_decoder")
+    assert served(trio) == {"sam": 2, "sam_decoder": 2, "sam_encoder": 2}
+    for name in ("sam", "sam_decoder", "sam_encoder"):
+        remove(trio, name)
+    assert Repository(trio).models() == ()
+
+
+def test_list_tells_that_a_model_of_an_ensemble_moved_on(trio: Path) -> None:
+    (trio / "sam_decoder" / "config.pbtxt").write_bytes(
+        (trio / "sam_decoder" / "1" / "config.pbtxt").read_bytes()
+    )
+    ensemble, decoder, encoder = list_models(trio)
+    assert "made of version 2 of 'sam_decoder', and version 1 is served" in ensemble.problem
+    assert decoder.problem == encoder.problem == ""
+    rollback(trio, "sam", 2)
+    assert [listing.problem for listing in list_models(trio)] == ["", "", ""]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,19 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from seg_export.publish import GRAPH_FILE, PublishedModel, check_model_name, publish
+from seg_export.publish import (
+    GRAPH_FILE,
+    PublishedModel,
+    StagedModel,
+    check_model_name,
+    publish,
+    publish_together,
+)
 from seg_export.staging import staging_folder
+from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.repository import Repository
-from seg_runtime.spec import ModelSpec, ServingSpec, TensorSpec
+from seg_runtime.spec import EnsembleStep, ModelSpec, ServingSpec, TensorSpec
 
 SPEC = ModelSpec(
     name="m",
@@ -49,8 +58,6 @@ def constant_graph(value: float) -> bytes:
 
 def publish_constant(repo: Path, value: float, name: str = "m") -> PublishedModel:
     """Publish the graph; its value stands in the contract too, as the class name."""
-    from dataclasses import replace
-
     with staging_folder(repo) as staging:
         folder = staging / "version"
         folder.mkdir()
@@ -211,7 +218,7 @@ while True:
     child = os.fork()
     if child == 0:
         kill_at(step)
-        module.publish_constant(repo, 2.5)
+        getattr(module, sys.argv[4])(repo, 2.5)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status):
@@ -234,12 +241,65 @@ def test_publisher_killed_before_any_file_operation_leaves_a_loadable_repository
         publish_constant(base, 1.5)
     if before == "a configuration without its version":
         shutil.rmtree(base / "m" / "1")
-    call = [sys.executable, "-W", "ignore", "-c", KILLED_PUBLISHER, __file__, str(base), str(work)]
-    steps = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
-    assert steps > 20
+    steps = kill_at_every_step("publish_constant", base, work)
     outcomes = {served_after_kill(work / str(step) / "repo") for step in range(1, steps)}
     after = {(2, 2.5)} if before == "a version" else {(1, 2.5)}
     assert outcomes == after | ({(1, 1.5)} if before == "a version" else {None})
+
+
+def kill_at_every_step(publisher: str, base: Path, work: Path) -> int:
+    """Kill a function of this file before each of its file operations, in copies `<work>/<n>/repo`."""
+    call = [sys.executable, "-W", "ignore", "-c", KILLED_PUBLISHER, __file__, str(base), str(work), publisher]
+    steps = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+    assert isinstance(steps, int) and steps > 20
+    return steps
+
+
+def publish_three(repo: Path, value: float) -> None:
+    """`m`, `n` and `both`, an ensemble of them."""
+    with staging_folder(repo) as staging:
+        models = []
+        for name in ("m", "n"):
+            (staging / name).mkdir()
+            (staging / name / GRAPH_FILE).write_bytes(constant_graph(value))
+            models.append(StagedModel(replace(SPEC, name=name), ServingSpec(), staging / name))
+        steps = tuple(EnsembleStep(model.spec.name, 1, {"x": "x"}, {"y": "x"}) for model in models)
+        ensemble = replace(SPEC, name="both", backend="ensemble", steps=steps)
+        (staging / "both").mkdir()
+        publish_together(repo, [*models, StagedModel(ensemble, ServingSpec(), staging / "both")])
+
+
+def test_publisher_of_an_ensemble_killed_before_any_file_operation_never_leaves_a_mixed_one(
+    tmp_path: Path,
+) -> None:
+    base, work = tmp_path / "base", tmp_path / "work"
+    publish_three(base, 1.5)
+    work.mkdir()
+    outcomes = set()
+    for step in range(1, kill_at_every_step("publish_three", base, work)):
+        repo = work / str(step) / "repo"
+        outcomes.add((versions_served(repo), runs_together(repo)))
+        if not runs_together(repo):
+            publish_three(repo, 3.5)
+            assert (versions_served(repo), runs_together(repo)) == ((3, 3, 3), True)
+            assert [entry.name for entry in repo.parent.iterdir()] == ["repo"], (
+                "stale staging was not removed"
+            )
+    assert outcomes == {((1, 1, 1), True), ((1, 2, 1), False), ((1, 2, 2), False), ((2, 2, 2), True)}
+
+
+def versions_served(repo: Path) -> tuple[int, ...]:
+    """Of `both`, `m` and `n`."""
+    return tuple(Repository(repo).spec(name).version for name in Repository(repo).models())
+
+
+def runs_together(repo: Path) -> bool:
+    """Whether the ensemble's models are those that it was published with."""
+    try:
+        check_steps(Repository(repo).spec("both"), Repository(repo).spec)
+    except RepositoryError:
+        return False
+    return True
 
 
 def served_after_kill(repo: Path) -> tuple[int, float] | None:

@@ -62,7 +62,10 @@ def repo(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory, xray_
     first = list_images([xray_folder / "images"])[0]
     (images / first.name).write_bytes(first.read_bytes())
     exported = export_models(checkpoint, folder, "sam_tiny", images=images)
-    assert [model.report.passed for model in exported] == [True, True]
+    encoder, decoder, ensemble = exported
+    assert encoder.report is not None and encoder.report.passed
+    assert decoder.report is not None and decoder.report.passed
+    assert ensemble.report is None
     return folder
 
 
@@ -269,6 +272,31 @@ def test_both_contracts_survive_their_configuration(repo: Path, checkpoint: Chec
     ]
 
 
+def test_ensemble_takes_an_image_with_prompts_and_gives_what_the_decoder_gives(repo: Path) -> None:
+    specs = {part: Repository(repo).spec(f"sam_tiny{part}") for part in ("", "_encoder", "_decoder")}
+    ensemble, encoder, decoder = specs.values()
+    assert from_text(to_text(ensemble)) == ensemble
+    assert (ensemble.task, ensemble.max_batch_size) == ("sam", 0)
+    assert [(tensor.name, tensor.shape) for tensor in ensemble.inputs] == [
+        ("image", (1, 1024, 1024, 3)),
+        ("valid_hw", (1, 2)),
+        ("point_coords", (-1, -1, 2)),
+        ("point_labels", (-1, -1)),
+        ("mask_input", (-1, 1, 256, 256)),
+        ("has_mask_input", (-1,)),
+    ]
+    assert ensemble.outputs == decoder.outputs
+    assert ensemble.parameter_count == encoder.parameter_count + decoder.parameter_count
+    for field in ("checkpoint_sha256", "threshold", "resize", "channels", "input_size_hw", "weights"):
+        assert getattr(ensemble, field) == getattr(encoder, field) == getattr(decoder, field)
+    assert [(step.model, step.version) for step in ensemble.steps] == [(encoder.name, 1), (decoder.name, 1)]
+
+
+def test_only_the_encoder_asks_for_the_response_cache(repo: Path) -> None:
+    configs = [path for path in repo.glob("*/config.pbtxt") if "response_cache" in path.read_text()]
+    assert [path.parent.name for path in configs] == ["sam_tiny_encoder"]
+
+
 def test_axes_of_one_length_have_one_name(repo: Path) -> None:
     graph = onnx.load(Repository(repo).graph_path("sam_tiny_decoder")).graph
     shapes = {
@@ -326,7 +354,7 @@ def test_sizes_and_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     small = random_sam(SMALL)
     with pytest.raises(BadInputError, match="takes 64x64 and no other size"):
         export_models(small, tmp_path / "repo", size_hw=(64, 96))
-    with pytest.raises(BadInputError, match="becomes two models"):
+    with pytest.raises(BadInputError, match="becomes several models"):
         export_model(small, tmp_path / "repo")
     with pytest.raises(BadInputError, match="image_size 60 must be a multiple of patch_size"):
         build_sam(**{**SMALL, "image_size": 60})

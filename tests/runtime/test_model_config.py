@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from seg_runtime.errors import RepositoryError
 from seg_runtime.model_config import from_config, from_text, to_config, to_text
-from seg_runtime.spec import ClaheSpec, ModelSpec, Parity, ServingSpec, TensorSpec
+from seg_runtime.spec import ClaheSpec, EnsembleStep, ModelSpec, Parity, ServingSpec, TensorSpec
 
 SPEC = ModelSpec(
     name="unet_lung",
@@ -34,6 +34,15 @@ SPEC = ModelSpec(
     toolkit_version="0.1.0",
 )
 PLAIN = ModelSpec("m", 1, "semantic", "unet", SPEC.inputs, SPEC.outputs)
+ENSEMBLE = replace(
+    SPEC,
+    max_batch_size=0,
+    backend="ensemble",
+    steps=(
+        EnsembleStep("encoder", 4, {"image": "photo", "valid_hw": "size"}, {"embedding": "between"}),
+        EnsembleStep("decoder", 7, {"embedding": "between"}, {"masks": "masks", "scores": "scores"}),
+    ),
+)
 
 
 def parse(text: str) -> Any:
@@ -51,6 +60,7 @@ def parse(text: str) -> Any:
             PLAIN, inputs=(TensorSpec("points", "float32", (-1, 2)), TensorSpec("labels", "int32", (-1,)))
         ),
         replace(PLAIN, parity=Parity(0.0, 0.0, 1.0)),
+        ENSEMBLE,
     ],
 )
 def test_contract_survives_the_text_and_the_message(spec: ModelSpec) -> None:
@@ -92,6 +102,22 @@ def test_model_without_a_batch_axis_keeps_max_batch_size_0() -> None:
     assert config.max_batch_size == 0 and not config.HasField("dynamic_batching")
     assert config.model_warmup[0].batch_size == 0
     assert from_text(text).max_batch_size == 0
+
+
+def test_ensemble_names_its_steps_and_has_nothing_that_triton_refuses_in_one() -> None:
+    text = to_text(ENSEMBLE, ServingSpec(response_cache=True))
+    config = parse(text)
+    assert (config.platform, config.backend, config.max_batch_size) == ("ensemble", "", 0)
+    assert "max_batch_size" not in text
+    assert list(config.version_policy.specific.versions) == [3]
+    encoder, decoder = config.ensemble_scheduling.step
+    assert (encoder.model_name, encoder.model_version) == ("encoder", 4)
+    assert dict(encoder.input_map) == {"image": "photo", "valid_hw": "size"}
+    assert dict(encoder.output_map) == {"embedding": "between"}
+    assert (decoder.model_name, decoder.model_version) == ("decoder", 7)
+    assert not config.instance_group and not config.model_warmup
+    assert not config.HasField("dynamic_batching") and not config.HasField("response_cache")
+    assert config.parameters["checkpoint_sha256"].string_value == SPEC.checkpoint_sha256
 
 
 def test_dynamic_axes_get_a_length_in_the_warm_up() -> None:

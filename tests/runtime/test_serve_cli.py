@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import session_members
@@ -20,6 +21,7 @@ from seg_runtime.errors import BadInputError, ServerError, ServerTimeoutError
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.server.health import reachable_host, shorten_reason
 from seg_runtime.server.log import log_reason
+from seg_runtime.spec import ServingSpec
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
@@ -151,6 +153,33 @@ def test_client_shared_memory_is_allowed_only_where_the_server_knows_the_flag(
         server.start()
     assert ("--allow-client-shm=true" in server.log_tail()) == known
     assert "--http-address=127.0.0.1" in server.log_tail()
+
+
+@pytest.mark.parametrize(
+    ("asked", "library", "options", "flag"),
+    [
+        (True, True, {}, "--cache-config=local,size=268435456"),
+        (True, True, {"response_cache_mb": 3}, "--cache-config=local,size=3145728"),
+        (True, True, {"response_cache_mb": 0}, None),
+        (True, True, {"model_control": "poll"}, None),
+        (True, True, {"model_control": "poll", "response_cache_mb": 3}, "--cache-config=local,size=3145728"),
+        (True, False, {}, None),
+        (False, True, {}, None),
+    ],
+)
+def test_a_cache_is_there_for_models_that_ask_for_one(
+    repo, stand_in, tmp_path: Path, asked: bool, library: bool, options: dict[str, Any], flag: str | None
+) -> None:
+    stand_in('echo "error: $@"\nexit 1')
+    if library:
+        (tmp_path / "triton" / "caches" / "local").mkdir(parents=True)
+    serving = ServingSpec(response_cache=asked)
+    publish_scaling_model(repo, "other", graph=b"graph", serving=serving)
+    server = TritonServer(repo, ServerOptions(**ANY_PORTS, **options))
+    with pytest.raises(ServerError):
+        server.start()
+    found = [word for word in server.log_tail().split() if word.startswith("--cache-config")]
+    assert found == ([flag] if flag else [])
 
 
 def test_flags_follow_the_options() -> None:

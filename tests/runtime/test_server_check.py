@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from scaling_model import publish_scaling_model, scaling_spec
 
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.model_config import to_text
+from seg_runtime.repository import Repository
 from seg_runtime.server.check import check_repository, require_servable
+from seg_runtime.spec import EnsembleStep, ServingSpec
 
 
 @pytest.fixture
@@ -82,3 +86,69 @@ def test_a_tensorrt_model_needs_its_engine(repo: Path) -> None:
     config.write_text(config.read_text().replace("onnxruntime", "tensorrt"))
     with pytest.raises(RepositoryError, match=r"version 1 has no model\.plan"):
         require_servable(repo)
+
+
+def add_ensemble(repo: Path, version: int = 1, **changes: object) -> None:
+    """`both`, which runs a version of `good`."""
+    step = EnsembleStep("good", version, {"image": "image"}, {"probabilities": "probabilities"})
+    spec = replace(scaling_spec("both"), backend="ensemble", steps=(step,), **changes)
+    (repo / "both" / "1").mkdir(parents=True)
+    (repo / "both" / "config.pbtxt").write_text(to_text(spec))
+
+
+def test_an_ensemble_is_servable_with_the_models_it_is_made_of(repo: Path) -> None:
+    add_ensemble(repo)
+    assert require_servable(repo).servable == ("both", "good")
+    assert require_servable(repo, ["both"]).servable == ("both",)
+
+
+def test_an_ensemble_that_would_run_another_version_is_refused_in_one_line(repo: Path) -> None:
+    add_ensemble(repo, version=2)
+    message = "model 'both': ensemble 'both' is made of version 2 of 'good', and version 1 is served"
+    with pytest.raises(RepositoryError, match=message) as error:
+        require_servable(repo)
+    assert "\n" not in str(error.value)
+    assert require_servable(repo, ["good"]).servable == ("good",)
+
+
+def test_an_ensemble_that_would_mix_checkpoints_is_refused_in_one_line(repo: Path) -> None:
+    spec = replace(Repository(repo).spec("good"), checkpoint_sha256="cd" * 32)
+    (repo / "good" / "config.pbtxt").write_text(to_text(spec))
+    add_ensemble(repo, checkpoint_sha256="ab" * 32)
+    with pytest.raises(RepositoryError, match=r"of checkpoint abab.* and 'good' of checkpoint cdcd") as error:
+        require_servable(repo)
+    assert "\n" not in str(error.value)
+
+
+def test_an_ensemble_is_refused_for_a_model_that_is_broken_unbuilt_or_gone(repo: Path) -> None:
+    add_ensemble(repo)
+    graph = repo / "good" / "1" / "model.onnx"
+    graph.write_bytes(b"")
+    with pytest.raises(RepositoryError, match=r"'both': step 'good': version 1 has an empty model\.onnx"):
+        require_servable(repo, ["both"])
+    shutil.rmtree(graph.parent)
+    with pytest.raises(RepositoryError, match="'both': step 'good': it is not built"):
+        require_servable(repo, ["both"])
+    (repo / "good" / "config.pbtxt").unlink()
+    with pytest.raises(RepositoryError, match="'both': no model 'good'"):
+        require_servable(repo, ["both"])
+
+
+def test_an_ensemble_made_by_hand_needs_no_contract(repo: Path) -> None:
+    add_ensemble(repo)
+    config = repo / "both" / "config.pbtxt"
+    step = 'step { model_name: "good" model_version: -1 }'
+    config.write_text(f'name: "both" platform: "ensemble" ensemble_scheduling {{ {step} }}')
+    assert require_servable(repo).servable == ("both", "good")
+
+
+def test_models_that_ask_for_a_cache_are_noticed_also_behind_an_ensemble(repo: Path) -> None:
+    publish_scaling_model(repo, "cached", graph=b"graph", serving=ServingSpec(response_cache=True))
+    add_ensemble(repo)
+    assert check_repository(repo).response_cache
+    assert not check_repository(repo, ["good"]).response_cache
+    assert not check_repository(repo, ["both"]).response_cache
+    (repo / "good" / "config.pbtxt").write_text(
+        to_text(scaling_spec("good"), ServingSpec(response_cache=True))
+    )
+    assert check_repository(repo, ["both"]).response_cache

@@ -31,7 +31,7 @@ def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[
 
 
 def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
-    """For JSON: the contract, where it lies, and the figures of its verification."""
+    """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
     published = exported.published
@@ -39,7 +39,7 @@ def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
         "spec": asdict(published.spec),
         "folder": str(published.folder),
         "size_bytes": published.size_bytes,
-        "verification": exported.report.as_dict(),
+        "verification": exported.report.as_dict() if exported.report else None,
     }
 
 
@@ -47,7 +47,8 @@ def show(exported: ExportedModel) -> None:
     """Print the verification and what was published."""
     published = exported.published
     console = stdout_console()
-    console.print(report_table(exported.report))
+    if exported.report:
+        console.print(report_table(exported.report))
     console.print(
         f"published {published.spec.name} version {published.spec.version} "
         f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",

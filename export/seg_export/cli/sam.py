@@ -1,4 +1,4 @@
-"""`seg-export sam`: a SAM checkpoint into the model repository, as an encoder and a decoder."""
+"""`seg-export sam`: a SAM checkpoint into the repository: encoder, decoder and the ensemble of both."""
 
 from __future__ import annotations
 
@@ -46,14 +46,11 @@ def sam(
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
         str | None,
-        typer.Option(help="What the names of both models begin with. Default: sam_vit_b and so on."),
+        typer.Option(help="What the names of the models begin with. Default: sam_vit_b and so on."),
     ] = None,
     images: ImagesOption = None,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
     instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
-    response_cache: Annotated[
-        bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
-    ] = False,
     no_warm_up: Annotated[
         bool, typer.Option("--no-warm-up", help="Do not run a first request before a model is ready.")
     ] = False,
@@ -61,7 +58,8 @@ def sam(
 ) -> None:
     """Export a SAM: publish NAME_encoder and NAME_decoder, verified against segment_anything.
 
-    Neither is published unless both graphs follow PyTorch; else the exit code is 3.
+    NAME, an ensemble for Triton, runs both in one request. Nothing is published
+    unless both graphs follow PyTorch; else the exit code is 3.
 
     Examples:
 
@@ -88,7 +86,7 @@ def sam(
     else:
         source = _download(variant or "vit_b") if download else checkpoint
         weights = _load(source, arguments)
-    serving = ServingSpec(instances=instances, response_cache=response_cache, warm_up=not no_warm_up)
+    serving = ServingSpec(instances=instances, warm_up=not no_warm_up)
     name = name or _default_name(weights, pretrained, variant_config)
     exported = export(weights, repo, name, images=images, opset=opset, serving=serving)
     if as_json:

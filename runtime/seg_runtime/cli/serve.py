@@ -42,8 +42,13 @@ def serve(
         int, typer.Option(min=1, help="Seconds between two looks at the repository, with poll.")
     ] = 2,
     response_cache_mb: Annotated[
-        int, typer.Option(min=0, help="MiB of cache for models published with a response cache; 0 is none.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="MiB of cache for the models that ask for one, such as a SAM's encoder: 4 for an image. "
+            "0 is none. Default: 256 when there is such a model and --model-control is none.",
+        ),
+    ] = None,
     shared_memory: Annotated[
         bool, typer.Option(help="Let clients on this machine pass tensors in shared memory.")
     ] = True,

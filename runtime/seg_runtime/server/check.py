@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_runtime.errors import RepositoryError
+from seg_runtime.ensemble import check_steps
+from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, Repository, model_not_found
 
 __all__ = ["RepositoryCheck", "check_repository", "require_servable"]
@@ -23,11 +24,13 @@ class RepositoryCheck:
         servable: models whose served versions are complete.
         not_built: models with a configuration and no version folder, as in a fresh checkout.
         problems: one line for each fault of the other models, naming the model.
+        response_cache: whether a servable model asks for the server's response cache.
     """
 
     servable: tuple[str, ...]
     not_built: tuple[str, ...]
     problems: tuple[str, ...]
+    response_cache: bool
 
 
 def check_repository(path: str | Path, models: Sequence[str] = ()) -> RepositoryCheck:
@@ -51,7 +54,8 @@ def check_repository(path: str | Path, models: Sequence[str] = ()) -> Repository
             servable.append(model)
         else:
             not_built.append(model)
-    return RepositoryCheck(tuple(servable), tuple(not_built), tuple(problems))
+    cache = any(_asks_for_cache(repository, model) for model in servable)
+    return RepositoryCheck(tuple(servable), tuple(not_built), tuple(problems), cache)
 
 
 def require_servable(path: str | Path, models: Sequence[str] = ()) -> RepositoryCheck:
@@ -92,7 +96,34 @@ def _faults(repository: Repository, model: str) -> list[str]:
         fault = _version_fault(repository.path / model / str(version), filename)
         if fault:
             faults.append(f"version {version} {fault}: publish it again with seg-export, or roll back")
+    return faults + _step_faults(repository, config)
+
+
+def _step_faults(repository: Repository, config: Any) -> list[str]:
+    """What is wrong with the models of an ensemble, which a server loads with it."""
+    from seg_runtime.model_config import from_config
+
+    if not config.HasField("ensemble_scheduling"):
+        return []
+    faults = []
+    try:
+        # An ensemble made by hand has no contract to keep.
+        if "task" in config.parameters:
+            check_steps(from_config(config), repository.spec)
+        for step in config.ensemble_scheduling.step:
+            found = _faults(repository, step.model_name)
+            if not repository.versions(step.model_name):
+                found = ["it is not built: publish it with seg-export"]
+            faults += [f"step '{step.model_name}': {fault}" for fault in found]
+    except EdgesegError as error:
+        return [str(error)]
     return faults
+
+
+def _asks_for_cache(repository: Repository, model: str) -> bool:
+    config = _parse(repository.path / model / CONFIG_FILE)
+    steps = (step.model_name for step in config.ensemble_scheduling.step)
+    return config.response_cache.enable or any(_asks_for_cache(repository, step) for step in steps)
 
 
 def _parse(path: Path) -> Any:

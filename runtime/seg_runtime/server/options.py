@@ -8,7 +8,10 @@ from typing import Literal
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["ModelControl", "ServerOptions"]
+__all__ = ["DEFAULT_CACHE_MB", "ModelControl", "ServerOptions"]
+
+DEFAULT_CACHE_MB = 256
+"""The answers of a SAM's encoder for 60 images: 4 MiB each. Memory is taken as it fills."""
 
 ModelControl = Literal["none", "poll", "explicit"]
 
@@ -24,7 +27,8 @@ class ServerOptions:
             repository, "explicit" lets clients load and unload models.
         poll_interval_s: whole seconds between two looks at the repository, for "poll".
         models: names to serve; empty serves all that are built.
-        response_cache_mb: size of the cache for models that ask for one, in MiB; 0 is none.
+        response_cache_mb: size of the cache for models that ask for one, in MiB; 0 is none, None is
+            `DEFAULT_CACHE_MB` when one of them is there and the models stay as they are (control "none").
         client_shared_memory: let clients on this machine hand tensors over in shared memory.
         threads: ONNX Runtime threads per model with our own backend; 0 uses all cores.
         ready_timeout_s: how long to wait for all models, in seconds.
@@ -41,7 +45,7 @@ class ServerOptions:
     model_control: ModelControl = "none"
     poll_interval_s: int = 2
     models: tuple[str, ...] = ()
-    response_cache_mb: int = 0
+    response_cache_mb: int | None = None
     client_shared_memory: bool = True
     threads: int = 0
     ready_timeout_s: float = 300.0
@@ -60,7 +64,7 @@ class ServerOptions:
             )
         if self.poll_interval_s < 1:
             raise BadInputError(f"poll interval is {self.poll_interval_s} s; it must be 1 s or more")
-        if self.response_cache_mb < 0 or self.threads < 0:
+        if (self.response_cache_mb or 0) < 0 or self.threads < 0:
             raise BadInputError("the response cache and the number of threads must be 0 or more")
 
     def arguments(self, repository: Path, ports: tuple[int, int, int]) -> list[str]:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ from seg_runtime.server.check import RepositoryCheck, require_servable
 from seg_runtime.server.health import model_states, reachable_host
 from seg_runtime.server.locate import ServerProgram, find_server, prepare_backends, server_environment
 from seg_runtime.server.log import LogReader
-from seg_runtime.server.options import ServerOptions
+from seg_runtime.server.options import DEFAULT_CACHE_MB, ServerOptions
 from seg_runtime.server.ports import choose_ports, require_free
 
 __all__ = ["TritonServer"]
@@ -101,7 +102,7 @@ class TritonServer:
         found = require_servable(self.repository, self.options.models)
         require_free(self.options.host, self._ports)
         try:
-            self._launch()
+            self._launch(found.response_cache)
             self._wait_ready(found.servable)
         except BaseException:
             self.stop()
@@ -136,7 +137,7 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def _launch(self) -> None:
+    def _launch(self, response_cache: bool) -> None:
         self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
         self._folder = Path(tempfile.mkdtemp(prefix="edgeseg-server-"))
         arguments = prepare_backends(self._program, self._folder)
@@ -154,7 +155,7 @@ class TritonServer:
             ]
         if self.options.client_shared_memory and self._knows_client_shm(environment):
             arguments.append("--allow-client-shm=true")
-        arguments += self.options.arguments(self.repository, self._ports)
+        arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
         command = [str(self._program.executable), *arguments]
         # The kernel's notice follows the thread that started the process, not only the process.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
@@ -169,6 +170,17 @@ class TritonServer:
         )
         if self._process.stdout:
             self._log.follow(self._process.stdout)
+
+    def _with_cache(self, asked_for: bool) -> ServerOptions:
+        """The options, with a cache when models ask for one and its size was left open."""
+        options = self.options
+        # A server without the cache's library refuses to start when it is given a size. And the cache
+        # tells models by name and version: one that is removed and published anew under its old number
+        # while the server runs would get the answers of the old one.
+        possible = (self._program.root / "caches" / "local").is_dir() and options.model_control == "none"
+        if asked_for and possible and options.response_cache_mb is None:
+            return replace(options, response_cache_mb=DEFAULT_CACHE_MB)
+        return options
 
     def _knows_client_shm(self, environment: dict[str, str]) -> bool:
         """Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag."""
