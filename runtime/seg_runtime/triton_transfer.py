@@ -180,7 +180,7 @@ class SharedTransfer:
             if isinstance(value, RegionHandle):
                 self._inputs[name] = _Slot(value.region, 0, value.byte_size)
             else:
-                arrays[name] = value.numpy() if isinstance(value, Handle) else value
+                arrays[name] = _array(value)
         lengths = axis_lengths(self._spec, self._values)
         sizes = {tensor.name: tensor.byte_size(batch, lengths) for tensor in self._spec.outputs}
         for name in self._keep:
@@ -209,8 +209,7 @@ class SharedTransfer:
 
 
 def _message_input(tensors: Any, tensor: TensorSpec, values: Values) -> Any:
-    value = values[tensor.name]
-    array = value.numpy() if isinstance(value, Handle) else value
+    array = _array(values[tensor.name])
     message = tensors.InferInput(tensor.name, list(array.shape), _TRITON_TYPES[tensor.dtype])
     return message.set_data_from_numpy(array)
 
@@ -231,6 +230,13 @@ def _answered(answer: Any, name: str, byte_size: int, spec: ModelSpec) -> tuple[
             f"is not what its config.pbtxt says: publish it again with seg-export"
         )
     return shape, dtype
+
+
+def _array(value: NDArray[Any] | Handle) -> NDArray[Any]:
+    """The values of an input, to be copied into a message or a region at once."""
+    if isinstance(value, ArrayHandle):
+        return value.values
+    return value.numpy() if isinstance(value, Handle) else value
 
 
 def _message_output(answer: Any, name: str, spec: ModelSpec, kept: bool, owner: object) -> Any:

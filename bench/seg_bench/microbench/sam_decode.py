@@ -47,7 +47,9 @@ _PAUSE_S = 0.06
 
 @dataclass(frozen=True)
 class DecoderCalls:
-    """Calls with `prompts` prompts: raw milliseconds, their median, and how far it is above in process."""
+    """Calls with `prompts` prompts: raw milliseconds, their median, and how far they are above those in
+    process with the same embeddings: the median of the differences, turn by turn.
+    """
 
     where: str
     embeddings: str
@@ -175,12 +177,11 @@ def _measure_count(
             took = _milliseconds(partial(_decode, predictors[way], points, labels))
             if turn >= 0:
                 samples[way].append(took)
-    base = float(np.median(samples["in process", "fp32"]))
-    return [
-        DecoderCalls(where, embeddings, count, tuple(taken), median, median - base)
-        for (where, embeddings), taken in samples.items()
-        for median in (float(np.median(taken)),)
-    ]
+    calls = []
+    for (where, embeddings), taken in samples.items():
+        above_ms = float(np.median(np.subtract(taken, samples["in process", embeddings])))
+        calls.append(DecoderCalls(where, embeddings, count, tuple(taken), float(np.median(taken)), above_ms))
+    return calls
 
 
 def _decode(predictor: SamPredictor, points: NDArray[np.float64], labels: NDArray[np.float64]) -> object:
