@@ -63,6 +63,23 @@ def invert_graph() -> ModelProto:
     )
 
 
+def rows_spec(name: str = "rows", axes: tuple[str, ...] = ("rows",)) -> ModelSpec:
+    """The contract of `rows_graph`: two inputs of as many rows and one output, whose axes may have names."""
+    inputs = tuple(TensorSpec(each, "float32", (-1, SIDE), axes) for each in ("left", "right"))
+    outputs = (TensorSpec("joined", "float32", (-1, 2 * SIDE), axes),)
+    return semantic_spec(name, inputs=inputs, outputs=outputs, max_batch_size=0)
+
+
+def rows_graph(axis: int = 1) -> ModelProto:
+    """left and right side by side; with axis 0 one below the other, which is not what `rows_spec` says."""
+    shape = ["rows", SIDE]
+    inputs = [helper.make_tensor_value_info(each, TensorProto.FLOAT, shape) for each in ("left", "right")]
+    output = helper.make_tensor_value_info("joined", TensorProto.FLOAT, ["n", "m"])
+    node = helper.make_node("Concat", ["left", "right"], ["joined"], axis=axis)
+    graph = helper.make_graph([node], "rows", inputs, [output])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def publish(repository: Path, spec: ModelSpec, graph: ModelProto) -> Path:
     """Write a version folder and `config.pbtxt`; returns the path of the graph."""
     folder = repository / spec.name / str(spec.version)

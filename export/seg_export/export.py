@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seg_export.cases import VerificationCase
 from seg_export.checkpoint import Checkpoint, load_checkpoint
@@ -19,6 +19,7 @@ from seg_export.publish import (
 )
 from seg_export.sam_ensemble import with_sam_ensemble
 from seg_export.staging import staging_folder
+from seg_export.tensor_types import with_half_embeddings
 from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
 from seg_export.traceable import TraceableModel
 from seg_export.verify import VerificationReport, require_parity, verify
@@ -67,6 +68,7 @@ def export_models(
     images: Path | None = None,
     opset: int = DEFAULT_OPSET,
     max_batch_size: int = 8,
+    embeddings: Literal["fp32", "fp16"] = "fp32",
     serving: ServingSpec | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[ExportedModel, ...]:
@@ -80,6 +82,8 @@ def export_models(
         images: a folder of real images to verify with, beside synthetic ones.
         opset: of the ONNX graph, 18 to 20.
         max_batch_size: largest batch that is served, where the family leaves the choice.
+        embeddings: type in which an image embedding travels from encoder to decoder; both compute in
+            fp32 either way.
         serving: how Triton runs it.
         on_step: called with the name of each of `STEPS` as it begins.
 
@@ -100,6 +104,8 @@ def export_models(
     name = check_model_name(name or checkpoint.family)
     size_hw = size_hw or checkpoint.preprocessing.input_size_hw
     models = traceable_models(checkpoint, name, size_hw, max_batch_size)
+    if embeddings == "fp16":
+        models = with_half_embeddings(models)
     with staging_folder(repo) as staging:
         reports, staged = {}, []
         for model in models:
@@ -163,7 +169,9 @@ def _check_same_tensors(published: ModelSpec, loaded: ModelSpec) -> None:
     for have, want in zip(
         (*published.inputs, *published.outputs), (*loaded.inputs, *loaded.outputs), strict=False
     ):
-        if have != want:
+        # A tensor may have been published to travel in half precision.
+        same_type = have.dtype == want.dtype or (have.dtype, want.dtype) == ("float16", "float32")
+        if (have.name, have.shape) != (want.name, want.shape) or not same_type:
             raise CheckpointError(
                 f"the checkpoint does not fit model '{published.name}': its {want.name} is {want.dtype} "
                 f"{list(want.shape)}, the model's {have.name} is {have.dtype} {list(have.shape)}"

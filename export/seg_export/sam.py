@@ -21,15 +21,6 @@ from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["sam_models"]
 
-_DECODER_AXES = {
-    "point_coords": {0: "prompts", 1: "points"},
-    "point_labels": {0: "prompts", 1: "points"},
-    "mask_input": {0: "masks"},
-    "has_mask_input": {0: "prompts"},
-    "low_res_masks": {0: "prompts"},
-    "iou_predictions": {0: "prompts"},
-}
-
 
 def sam_models(
     checkpoint: Checkpoint, name: str, size_hw: tuple[int, int]
@@ -63,7 +54,7 @@ def sam_models(
         lambda outputs: _labels_of_embedding(sam, outputs),
         EncoderReference(sam).eval(),
         encoder_cases,
-        axes={},
+        dynamic_batch=False,
     )
     decoder = TraceableModel(
         decoder_spec,
@@ -71,7 +62,6 @@ def sam_models(
         _labels_of_logits,
         DecoderReference(sam).eval(),
         lambda spec, images: decoder_cases(sam, spec, images),
-        _DECODER_AXES,
     )
     return encoder, decoder
 
@@ -101,7 +91,7 @@ def _spec(checkpoint: Checkpoint, sam: Any, name: str, part: str) -> ModelSpec:
 
 
 def _tensors(sam: Any, part: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of the encoder or the decoder; -1 are the numbers of prompts and points."""
+    """Inputs and outputs of the encoder or the decoder."""
     side, grid = sam.image_encoder.img_size, sam.prompt_encoder.image_embedding_size[0]
     embedding = (sam.prompt_encoder.embed_dim, grid, grid)
     if part == "encoder":
@@ -109,14 +99,15 @@ def _tensors(sam: Any, part: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
         return image, (TensorSpec("image_embeddings", "float32", embedding),)
     prompts = (
         TensorSpec("image_embeddings", "float32", (1, *embedding)),
-        TensorSpec("point_coords", "float32", (-1, -1, 2)),
-        TensorSpec("point_labels", "int32", (-1, -1)),
-        TensorSpec("mask_input", "float32", (-1, 1, 4 * grid, 4 * grid)),
-        TensorSpec("has_mask_input", "float32", (-1,)),
+        TensorSpec("point_coords", "float32", (-1, -1, 2), ("prompts", "points")),
+        TensorSpec("point_labels", "int32", (-1, -1), ("prompts", "points")),
+        # One mask for all prompts, or one for each.
+        TensorSpec("mask_input", "float32", (-1, 1, 4 * grid, 4 * grid), ("masks",)),
+        TensorSpec("has_mask_input", "float32", (-1,), ("prompts",)),
     )
     masks = (
-        TensorSpec("low_res_masks", "float32", (-1, 4, 4 * grid, 4 * grid)),
-        TensorSpec("iou_predictions", "float32", (-1, 4)),
+        TensorSpec("low_res_masks", "float32", (-1, 4, 4 * grid, 4 * grid), ("prompts",)),
+        TensorSpec("iou_predictions", "float32", (-1, 4), ("prompts",)),
     )
     return prompts, masks
 
@@ -133,7 +124,7 @@ def _labels_of_embedding(sam: Any, outputs: Mapping[str, NDArray[Any]]) -> NDArr
     logits = []
     with torch.inference_mode():
         sparse, dense = sam.prompt_encoder(points=(points, labels), boxes=None, masks=None)
-        for embedding in torch.from_numpy(outputs["image_embeddings"]):
+        for embedding in torch.from_numpy(outputs["image_embeddings"]).float():
             masks, _ = sam.mask_decoder.predict_masks(
                 embedding[None], sam.prompt_encoder.get_dense_pe(), sparse, dense
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["TOLERANCES", "Tolerance"]
+from seg_runtime.spec import ModelSpec
+
+__all__ = ["TOLERANCES", "Tolerance", "tolerance_row"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Tolerance:
 # X-rays, and so are ONNX Runtime's; without the relative part, right graphs would fail by chance.
 TOLERANCES = {
     "fp32": Tolerance(rtol=1e-5, atol=1e-5, mask_iou=0.9999),
+    "fp32, fp16 tensors": Tolerance(rtol=1e-3, atol=1e-3, mask_iou=0.995),
     "fp16": Tolerance(rtol=1e-2, atol=2e-2, mask_iou=0.995),
     "int8": Tolerance(rtol=5e-2, atol=2e-1, mask_iou=0.97),
 }
+
+
+def tolerance_row(spec: ModelSpec) -> str:
+    """The row of `TOLERANCES` for a model: that of its precision, or of what its tensors travel in."""
+    travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
+    return (
+        f"{spec.precision}, fp16 tensors" if spec.precision == "fp32" and travels_in_half else spec.precision
+    )

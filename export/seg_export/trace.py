@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seg_export.tensor_types import cast_half_tensors
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, MissingExtraError
 from seg_runtime.spec import TensorSpec
@@ -67,7 +68,7 @@ def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
 
 
 def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
-    """Simplify a traced graph once, name its dynamic axes and drop everything about its builder.
+    """Simplify a traced graph once, give it its contract's types and axes, drop all about its builder.
 
     Raises:
         MissingExtraError: onnxslim is not installed.
@@ -79,6 +80,7 @@ def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
     slim: onnx.ModelProto = onnxslim.slim(graph)
     _strip(slim)
     _fix_shapes(slim, model)
+    cast_half_tensors(slim, model.spec)
     return slim
 
 
@@ -111,7 +113,8 @@ def save_graph(graph: onnx.ModelProto, path: Path, external_data_above: int = EX
 
 def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:
     """Zeros; dynamic axes are longer than one, because tracers take such an axis for a constant."""
-    dtype: torch.dtype = getattr(torch, tensor.dtype)
+    # The modules are in fp32, whatever a tensor travels as.
+    dtype: torch.dtype = getattr(torch, tensor.dtype.replace("float16", "float32"))
     return torch.zeros([2 if isinstance(axis, str) else axis for axis in shape], dtype=dtype)
 
 

@@ -34,8 +34,7 @@ class TraceableModel:
         labels: the masks that the outputs lead to, for comparing what users see.
         reference: what the graph is verified against, called like `module`; None for `module` itself.
         cases: what it is verified with.
-        axes: names of the dynamic axes per tensor, batch axis counted; None for a dynamic batch
-            and nothing else. Axes of one name have one length.
+        dynamic_batch: whether the graph takes batches of any size, where the model batches.
     """
 
     spec: ModelSpec
@@ -43,13 +42,12 @@ class TraceableModel:
     labels: Labels
     reference: nn.Module | None = None
     cases: Cases = semantic_cases
-    axes: Mapping[str, Mapping[int, str]] | None = None
+    dynamic_batch: bool = True
 
     def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:
         """The full shape of an input or output of the graph: lengths, and names of dynamic axes."""
-        shape = (1, *tensor.shape) if self.spec.max_batch_size else tensor.shape
-        if self.axes is None:
-            names = {0: "batch"} if self.spec.max_batch_size else {}
-        else:
-            names = dict(self.axes.get(tensor.name, {}))
-        return tuple(names.get(index, length) for index, length in enumerate(shape))
+        names = iter(tensor.axes)
+        shape = [next(names) if length < 0 else length for length in tensor.shape]
+        if not self.spec.max_batch_size:
+            return tuple(shape)
+        return ("batch" if self.dynamic_batch else 1, *shape)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from seg_export.cases import VerificationCase
-from seg_export.tolerances import TOLERANCES, Tolerance
+from seg_export.tolerances import TOLERANCES, Tolerance, tolerance_row
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import MissingExtraError, ParityError
 from seg_runtime.spec import ModelSpec, Parity
@@ -132,7 +132,8 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
         ParityError: ONNX Runtime cannot load or run the graph.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    tolerance = TOLERANCES[model.spec.precision]
+    row = tolerance_row(model.spec)
+    tolerance = TOLERANCES[row]
     run_graph = _graph_runner(graph_path, model.spec)
     comparisons: list[OutputComparison] = []
     for case in cases:
@@ -143,7 +144,7 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
             _compare(case, name, reference[name], outputs[name], mask_iou=mask_iou, tolerance=tolerance)
             for name in reference
         ]
-    return VerificationReport(model.spec.name, model.spec.precision, tolerance, tuple(comparisons))
+    return VerificationReport(model.spec.name, row, tolerance, tuple(comparisons))
 
 
 def require_parity(report: VerificationReport) -> None:
@@ -177,6 +178,7 @@ def _graph_runner(path: Path, spec: ModelSpec) -> Callable[[Tensors], dict[str, 
         state.RuntimeException,
     )
     names = [tensor.name for tensor in spec.outputs]
+    dtypes = {tensor.name: tensor.numpy_dtype for tensor in spec.inputs}
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -186,7 +188,9 @@ def _graph_runner(path: Path, spec: ModelSpec) -> Callable[[Tensors], dict[str, 
 
     def run(inputs: Tensors) -> dict[str, NDArray[Any]]:
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            # PyTorch gets an embedding as it was made, the graph as it travels.
+            feed = {name: array.astype(dtypes[name], copy=False) for name, array in inputs.items()}
+            return dict(zip(names, session.run(names, feed), strict=True))
         except (*failures, ValueError) as error:
             raise ParityError(f"ONNX Runtime cannot run the graph of model '{spec.name}': {error}") from error
 

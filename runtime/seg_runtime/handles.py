@@ -52,11 +52,16 @@ class ArrayHandle(OwnedHandle):
     def released(self) -> bool:
         return self._values is None
 
-    def numpy(self) -> NDArray[Any]:
+    @property
+    def values(self) -> NDArray[Any]:
+        """The array itself, not to be written to. Raises InferenceError after `release()`."""
         values = self._values
         if values is None:
             raise self.released_error()
-        return np.array(values)
+        return values
+
+    def numpy(self) -> NDArray[Any]:
+        return np.array(self.values)
 
     def release(self) -> None:
         self._values = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -134,6 +133,9 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
     if spec.clahe:
         clahe = {"clip_limit": spec.clahe.clip_limit, "tile_grid_hw": spec.clahe.tile_grid_hw}
         values["clahe"] = json.dumps(clahe)
+    axes = {tensor.name: tensor.axes for tensor in (*spec.inputs, *spec.outputs) if tensor.axes}
+    if axes:
+        values["dynamic_axes"] = json.dumps(axes)
     if spec.parity:
         parity = {
             "max_abs": spec.parity.max_abs,
@@ -150,14 +152,15 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
     if weights not in ("trained", "random") or resize not in ("stretch", "longest-side"):
         raise ValueError(f"weights {weights!r}, resize {resize!r}")
     clahe = json.loads(values["clahe"]) if "clahe" in values else None
+    axes = json.loads(values.get("dynamic_axes", "{}"))
     versions = config.version_policy.specific.versions
     return ModelSpec(
         name=config.name,
         version=int(versions[0]) if versions else 1,
         task=values["task"],
         family=values["family"],
-        inputs=_tensors(config.input),
-        outputs=_tensors(config.output),
+        inputs=_tensors(config.input, axes),
+        outputs=_tensors(config.output, axes),
         backend=config.backend or config.platform,
         max_batch_size=config.max_batch_size,
         input_size_hw=(height, width),
@@ -181,11 +184,11 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
     )
 
 
-def _tensors(messages: Any) -> tuple[TensorSpec, ...]:
+def _tensors(messages: Any, axes: dict[str, list[str]]) -> tuple[TensorSpec, ...]:
     tensors = []
     for message in messages:
         if message.data_type not in _DTYPES:
             raise ValueError(f"tensor '{message.name}' has an unsupported data type")
-        dtype = np.dtype(_DTYPES[message.data_type])
-        tensors.append(TensorSpec.of(message.name, dtype, tuple(message.dims)))
+        names = tuple(axes.get(message.name, ()))
+        tensors.append(TensorSpec(message.name, _DTYPES[message.data_type], tuple(message.dims), names))
     return tuple(tensors)

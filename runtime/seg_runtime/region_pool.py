@@ -31,12 +31,10 @@ _ROOMY = 8
 class RegionHandle(OwnedHandle):
     """A kept output in a region of its own, which the server reads when it is an input again."""
 
-    def __init__(
-        self, spec: ModelSpec, tensor: TensorSpec, shape: tuple[int, ...], region: Region, pool: RegionPool
-    ) -> None:
-        super().__init__(spec, tensor.name, shape, tensor.dtype, pool.owner)
+    def __init__(self, spec: ModelSpec, tensor: TensorSpec, region: Region, pool: RegionPool) -> None:
+        super().__init__(spec, tensor.name, tensor.shape, tensor.dtype, pool.owner)
         self.region = region
-        self.byte_size = int(np.prod(shape, dtype=np.int64)) * tensor.numpy_dtype.itemsize
+        self.byte_size = int(np.prod(tensor.shape, dtype=np.int64)) * tensor.numpy_dtype.itemsize
         self._pool = pool
         # Also runs when the handle is forgotten; it touches neither locks nor the network.
         self._free = weakref.finalize(self, pool.give_back, region)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Handle", "Session", "check_same_checkpoint"]
+__all__ = ["Handle", "Session", "axis_lengths", "check_same_checkpoint"]
 
 
 class Handle(ABC):
@@ -131,6 +131,29 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle]) -
         _check_tensor(spec, tensor, value)
         if isinstance(value, Handle):
             check_same_checkpoint(spec, value.spec)
+    axis_lengths(spec, inputs)
+
+
+def axis_lengths(spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle]) -> dict[str, int]:
+    """The length of every named axis in inputs of the right shapes.
+
+    Raises:
+        BadInputError: axes of one name differ.
+    """
+    lengths: dict[str, int] = {}
+    for tensor in spec.inputs:
+        shape = inputs[tensor.name].shape
+        if spec.max_batch_size:
+            shape = shape[1:]
+        dynamic = [length for length, axis in zip(shape, tensor.shape, strict=True) if axis < 0]
+        # A tensor whose axes have no names says nothing about any length.
+        for name, length in zip(tensor.axes, dynamic, strict=False):
+            if lengths.setdefault(name, length) != length:
+                raise BadInputError(
+                    f"model '{spec.name}' wants as many {name} in every input; it was given "
+                    f"{lengths[name]} and, in {tensor.name}, {length}"
+                )
+    return lengths
 
 
 def check_same_checkpoint(spec: ModelSpec, made_by: ModelSpec) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 __all__ = ["ClaheSpec", "EnsembleStep", "ModelSpec", "Parity", "ServingSpec", "TensorSpec"]
 
@@ -21,25 +20,33 @@ class TensorSpec:
 
     `shape` leaves out the batch axis of a model that batches (`ModelSpec.max_batch_size` > 0);
     -1 is an axis of any length. `dtype` is NumPy's name of the type, for example "uint8".
+    `axes` names those of any length, in their order, or is empty: axes of one name have one length in
+    a request and its answer, so that the size of an output is known before the call.
+
+    Raises:
+        ValueError: some axes of any length have a name and others have none.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    axes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.axes and len(self.axes) != sum(axis < 0 for axis in self.shape):
+            raise ValueError(f"tensor '{self.name}' of shape {list(self.shape)} has the axes {self.axes}")
 
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
         return np.dtype(self.dtype)
 
-    def byte_size(self, batch: int = 1) -> int:
-        """Bytes of a batch of this tensor; 0 when an axis is dynamic."""
-        if any(axis < 0 for axis in self.shape):
+    def byte_size(self, batch: int, lengths: Mapping[str, int]) -> int:
+        """Bytes of a batch of this tensor with these lengths of named axes; 0 when one is not known."""
+        names = iter(self.axes)
+        shape = [lengths.get(next(names, ""), -1) if axis < 0 else axis for axis in self.shape]
+        if any(axis < 0 for axis in shape):
             return 0
-        return batch * int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
-
-    @classmethod
-    def of(cls, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> TensorSpec:
-        return cls(name, np.dtype(dtype).name, shape)
+        return batch * int(np.prod(shape, dtype=np.int64)) * self.numpy_dtype.itemsize
 
 
 @dataclass(frozen=True)

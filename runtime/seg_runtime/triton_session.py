@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.address import Address, ClientOptions
 from seg_runtime.errors import (
+    BadInputError,
     EdgesegError,
     InferenceError,
     ModelNotFoundError,
@@ -83,6 +84,16 @@ class TritonSession(Session):
             self._specs[model] = spec
         return spec
 
+    def infer(
+        self, model: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
+    ) -> dict[str, Any]:
+        try:
+            return super().infer(model, inputs, keep)
+        except BadInputError:
+            # The model may have been replaced by one that wants just this.
+            self._specs.pop(model, None)
+            raise
+
     def close(self) -> None:
         with self._lock:
             for handle in self._handles:
@@ -143,7 +154,8 @@ class TritonSession(Session):
         version = int(field(answer.get_response(), "model_version") or spec.version)
         if version == spec.version:
             return spec
-        self._specs.pop(spec.name, None)
+        # What was published with it, as the other half of a SAM, may be newer as well.
+        self._specs.clear()
         # A configuration written by hand need not name the version that it serves.
         self._specs[spec.name] = newer = replace(self.spec(spec.name), version=version)
         return newer

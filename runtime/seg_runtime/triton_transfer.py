@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.errors import InferenceError
 from seg_runtime.handles import ArrayHandle
 from seg_runtime.region_pool import RegionHandle, RegionPool
-from seg_runtime.session import Handle
+from seg_runtime.session import Handle, axis_lengths
 from seg_runtime.shared_memory import Region
 from seg_runtime.spec import ModelSpec, TensorSpec
 from seg_runtime.triton_client import field
@@ -27,6 +28,7 @@ _TRITON_TYPES = {
     "float16": "FP16",
     "float32": "FP32",
 }
+_DTYPES = {name: dtype for dtype, name in _TRITON_TYPES.items()}
 
 Values = Mapping[str, NDArray[Any] | Handle]
 """Inputs by name: arrays, and handles that this session made."""
@@ -165,11 +167,11 @@ class SharedTransfer:
         slot, kept = self._outputs.get(tensor.name), tensor.name in self._keep
         if slot is None:
             return _message_output(answer, tensor.name, spec, kept, self._pool.owner)
-        shape = tuple(field(answer.get_output(tensor.name), "shape"))
+        shape, dtype = _answered(answer, tensor.name, slot.byte_size, spec)
         if not kept:
-            return slot.region.read(shape, tensor.dtype, slot.offset)
+            return slot.region.read(shape, dtype, slot.offset)
         self._borrowed.remove(slot.region)
-        return RegionHandle(spec, tensor, shape, slot.region, self._pool)
+        return RegionHandle(spec, TensorSpec(tensor.name, dtype, shape), slot.region, self._pool)
 
     def _place(self) -> None:
         batch = next(iter(self._values.values())).shape[0] if self._spec.max_batch_size else 1
@@ -178,8 +180,9 @@ class SharedTransfer:
             if isinstance(value, RegionHandle):
                 self._inputs[name] = _Slot(value.region, 0, value.byte_size)
             else:
-                arrays[name] = value.numpy() if isinstance(value, Handle) else value
-        sizes = {tensor.name: tensor.byte_size(batch) for tensor in self._spec.outputs}
+                arrays[name] = _array(value)
+        lengths = axis_lengths(self._spec, self._values)
+        sizes = {tensor.name: tensor.byte_size(batch, lengths) for tensor in self._spec.outputs}
         for name in self._keep:
             if sizes[name]:
                 self._outputs[name] = _Slot(self._borrow(sizes[name]), 0, sizes[name])
@@ -206,10 +209,34 @@ class SharedTransfer:
 
 
 def _message_input(tensors: Any, tensor: TensorSpec, values: Values) -> Any:
-    value = values[tensor.name]
-    array = value.numpy() if isinstance(value, Handle) else value
+    array = _array(values[tensor.name])
     message = tensors.InferInput(tensor.name, list(array.shape), _TRITON_TYPES[tensor.dtype])
     return message.set_data_from_numpy(array)
+
+
+def _answered(answer: Any, name: str, byte_size: int, spec: ModelSpec) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of what the server wrote into a place of that size.
+
+    They are the answer's own: a version that was published after the contract was read may have others.
+
+    Raises:
+        InferenceError: it cannot be in there.
+    """
+    output = answer.get_output(name)
+    shape, dtype = tuple(field(output, "shape")), _DTYPES.get(field(output, "datatype"), "")
+    if not dtype or int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize > byte_size:
+        raise InferenceError(
+            f"model '{spec.name}' answered with {name} as {field(output, 'datatype')} {list(shape)}, which "
+            f"is not what its config.pbtxt says: publish it again with seg-export"
+        )
+    return shape, dtype
+
+
+def _array(value: NDArray[Any] | Handle) -> NDArray[Any]:
+    """The values of an input, to be copied into a message or a region at once."""
+    if isinstance(value, ArrayHandle):
+        return value.values
+    return value.numpy() if isinstance(value, Handle) else value
 
 
 def _message_output(answer: Any, name: str, spec: ModelSpec, kept: bool, owner: object) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from seg_bench.json_fields import to_json
 from seg_bench.microbench.overhead import SIDES, measure_overhead
+from seg_bench.microbench.sam_decode import EMBEDDINGS, PROMPTS, measure_calls, measure_second_prompt
 from seg_bench.microbench.sam_speed import answer_difference
 from seg_bench.microbench.startup import COMMANDS, measure_startup
 from seg_bench.microbench.unet_speed import measure_unet
@@ -58,3 +60,19 @@ def test_sam_speed_reports_the_worst_mask_and_the_largest_difference() -> None:
     difference = answer_difference("decode", expected, got)
     assert difference == {"max_relative_difference": 1.5, "lowest_mask_iou": 0.5}
     assert answer_difference("encode", expected, expected) == {"max_relative_difference": 0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_sam_decode_records_every_way_and_a_second_prompt(tmp_path: Path) -> None:
+    pytest.importorskip("pytriton")
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    calls = measure_calls(tmp_path, image, repeats=3)
+    assert len(calls) == 3 * len(EMBEDDINGS) * len(PROMPTS)
+    assert {entry.prompts for entry in calls} == set(PROMPTS)
+    for entry in calls:
+        assert sorted(entry.milliseconds)[1] == entry.median_ms
+        assert (entry.above_in_process_ms == 0) == (entry.where == "in process")
+    second = measure_second_prompt(tmp_path, "tiny", image, repeats=3)
+    assert (second.weights, second.size_hw, len(second.milliseconds)) == ("trained", (60, 90), 3)
+    json.dumps([to_json(entry) for entry in (*calls, second)], allow_nan=False)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from tiny_graph import publish
 
+from seg_export.tensor_types import cast_half_tensors, half_embeddings
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.images import read_image
+from seg_runtime.repository import Repository
 from seg_runtime.sam import ResizeLongestSide, SamAutomaticMaskGenerator, SamPredictor
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
+from seg_runtime.triton_client import TritonClient
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server
@@ -28,13 +35,27 @@ ROUNDS = 2
 
 
 @pytest.fixture(scope="module")
-def server(tiny_sam_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def repo(tiny_sam_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`sam_tiny`, and `sam_half`: the same with embeddings in half precision."""
+    repo = tmp_path_factory.mktemp("two") / "repo"
+    shutil.copytree(tiny_sam_repo, repo)
+    for part in ("encoder", "decoder"):
+        published = Repository(tiny_sam_repo)
+        spec = half_embeddings(published.spec(f"sam_tiny_{part}"))
+        graph = onnx.load(published.graph_path(spec.name))
+        cast_half_tensors(graph, spec)
+        publish(repo, replace(spec, name=f"sam_half_{part}"), graph)
+    return repo
+
+
+@pytest.fixture(scope="module")
+def server(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = str(tmp_path_factory.mktemp("temporary"))
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
-        with TritonServer(tiny_sam_repo, options) as running:
+        with TritonServer(repo, options) as running:
             yield running
 
 
@@ -46,10 +67,10 @@ def images(xray_folder: Path) -> list[NDArray[np.uint8]]:
     return (crops * CLIENTS)[:CLIENTS]
 
 
-def predict(session: Session, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+def predict(session: Session, image: NDArray[np.uint8], name: str = "sam_tiny") -> list[NDArray[Any]]:
     """Masks, scores and logits for a point, then for a box refined with the point's logits."""
     height, width = image.shape[:2]
-    with SamPredictor(session, "sam_tiny") as predictor:
+    with SamPredictor(session, name) as predictor:
         predictor.set_image(image)
         first = predictor.predict([[width / 3, height / 2]], [1])
         box = [width / 8, height / 8, width / 2, height * 0.9]
@@ -136,6 +157,69 @@ def test_shared_memory_is_given_back_on_close_and_after_an_exception(
         predictor.set_image(images[0])
         assert len(regions(server)) <= held, "images of a predictor reuse the memory of earlier ones"
     assert regions(server) == before
+
+
+@pytest.fixture
+def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Bytes of tensors inside the requests and the answers of `ModelInfer`, model by model."""
+    sizes: dict[str, list[int]] = {}
+    infer = TritonClient.infer
+
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
+        answer = infer(self, model, inputs, outputs)
+        sent = [len(tensor._get_content() or b"") for tensor in inputs]
+        received = map(len, answer.get_response().raw_output_contents)
+        sizes.setdefault(model, []).append(sum(sent) + sum(received))
+        return answer
+
+    monkeypatch.setattr(TritonClient, "infer", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("name", ["sam_tiny", "sam_half"])
+def test_neither_embeddings_nor_masks_travel_in_messages_of_a_local_server(
+    server: TritonServer,
+    repo: Path,
+    images: list[NDArray[np.uint8]],
+    in_messages: dict[str, list[int]],
+    name: str,
+) -> None:
+    before = regions(server)
+    with connect(repo) as session:
+        expected = predict(session, images[0], name)
+    with connect(server.grpc_url, shared_memory=True) as session:
+        assert_same(predict(session, images[0], name), expected)
+    assert in_messages == {f"{name}_encoder": [0], f"{name}_decoder": [0, 0]}
+    assert regions(server) == before
+
+
+@pytest.mark.parametrize("name", ["sam_tiny", "sam_half"])
+def test_embeddings_travel_in_messages_as_wide_as_the_contract_says(
+    server: TritonServer,
+    repo: Path,
+    images: list[NDArray[np.uint8]],
+    in_messages: dict[str, list[int]],
+    name: str,
+) -> None:
+    with connect(repo) as session:
+        expected = predict(session, images[0], name)
+    with connect(server.grpc_url, shared_memory=False) as session:
+        assert_same(predict(session, images[0], name), expected)
+    embedding = 256 * 64 * 64 * (2 if name == "sam_half" else 4)
+    assert embedding <= in_messages[f"{name}_encoder"][0] - 1024 * 1024 * 3 <= embedding + 100
+    mask = 256 * 256 * 4
+    assert embedding + 5 * mask <= in_messages[f"{name}_decoder"][0] <= embedding + 5 * mask + 200
+
+
+def test_embeddings_are_refused_by_a_decoder_that_wants_them_in_another_type(
+    server: TritonServer, images: list[NDArray[np.uint8]]
+) -> None:
+    with connect(server.grpc_url) as session, SamPredictor(session, "sam_half") as predictor:
+        predictor.set_image(images[0])
+        assert predictor.get_image_embedding().dtype == np.float32
+        predictor._decoder = session.spec("sam_tiny_decoder")
+        with pytest.raises(BadInputError, match="wants image_embeddings as float32, not float16"):
+            predictor.predict([[9, 9]], [1])
 
 
 def test_everything_found_on_the_server_is_what_is_found_in_process(

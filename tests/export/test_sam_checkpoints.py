@@ -162,7 +162,8 @@ def test_variant_configuration_is_read_alone_or_with_other_facts(tmp_path: Path)
 
 def test_export_of_a_described_variant_publishes_both_halves(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
-    code, out, err = run("--variant-config", "small.json", "--checkpoint", str(small_file), "--json")
+    arguments = ("--variant-config", "small.json", "--checkpoint", str(small_file))
+    code, out, err = run(*arguments, "--embeddings", "fp16", "--json")
     assert code == 0, err
     specs = [model["spec"] for model in json.loads(out)]
     assert [spec["name"] for spec in specs] == ["small_encoder", "small_decoder"]
@@ -170,6 +171,7 @@ def test_export_of_a_described_variant_publishes_both_halves(run: Run, small_fil
         hashlib.sha256(small_file.read_bytes()).hexdigest()
     }
     assert Repository("triton_repo").models() == ("small_decoder", "small_encoder")
+    assert specs[0]["outputs"][0]["dtype"] == specs[1]["inputs"][0]["dtype"] == "float16"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
 from seg_export.export import export_model, export_models, verify_published
 from seg_export.models.sam import build_sam
 from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam
+from seg_export.random_weights import random_sam, random_unet
 from seg_export.trace import optimise
 from seg_export.verify import VerificationError
+from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.images import list_images, read_image
 from seg_runtime.model_config import from_text, to_text
 from seg_runtime.repository import Repository
+from seg_runtime.sam import SamPredictor
 
 Run = Callable[..., list[NDArray[np.float32]]]
 PADDING, NOT_A_POINT, FOREGROUND, CORNERS = -10, -1, 1, (2, 3)
@@ -66,6 +69,15 @@ def repo(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory, xray_
     assert encoder.report is not None and encoder.report.passed
     assert decoder.report is not None and decoder.report.passed
     assert ensemble.report is None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SAM of `SMALL` as `small`, and as `half` with embeddings in half precision."""
+    folder = tmp_path_factory.mktemp("small")
+    export_models(random_sam(SMALL), folder, "small")
+    export_models(random_sam(SMALL), folder, "half", embeddings="fp16")
     return folder
 
 
@@ -263,6 +275,7 @@ def test_both_contracts_survive_their_configuration(repo: Path, checkpoint: Chec
         assert spec.checkpoint_sha256 == checkpoint.sha256 != ""
         assert spec.parity is not None and spec.parity.mask_iou >= 0.9999
     assert encoder.parameter_count + decoder.parameter_count == 4947760
+    assert [tensor.axes for tensor in decoder.outputs] == [("prompts",), ("prompts",)]
     assert [tensor.shape for tensor in decoder.inputs] == [
         (1, 256, 64, 64),
         (-1, -1, 2),
@@ -321,16 +334,58 @@ def test_graphs_hold_standard_operators_only_and_no_score_matrix(repo: Path) -> 
         assert max(sizes) < 4 * 4096 * 4096 / 8
 
 
-def test_published_halves_are_verified_against_any_checkpoint(repo: Path, tmp_path: Path) -> None:
+def test_published_halves_are_verified_against_any_checkpoint(repo: Path, small_repo: Path) -> None:
     small = random_sam(SMALL)
-    export_models(small, tmp_path / "repo", "small")
-    assert verify_published(tmp_path / "repo", "small_encoder", small).passed
-    assert verify_published(tmp_path / "repo", "small_decoder", small).passed
+    assert verify_published(small_repo, "small_encoder", small).passed
+    assert verify_published(small_repo, "small_decoder", small).passed
     other = random_sam(SMALL, seed=1)
-    assert not verify_published(tmp_path / "repo", "small_encoder", other).passed
-    assert not verify_published(tmp_path / "repo", "small_decoder", other).passed
+    assert not verify_published(small_repo, "small_encoder", other).passed
+    assert not verify_published(small_repo, "small_decoder", other).passed
     with pytest.raises(BadInputError, match="takes 64x64 and no other"):
         verify_published(repo, "sam_tiny_encoder", small)
+
+
+def test_half_precision_embeddings_join_graphs_in_fp32(small_repo: Path) -> None:
+    repository = Repository(small_repo)
+    encoder, decoder = (repository.spec(f"half_{part}") for part in ("encoder", "decoder"))
+    assert encoder.outputs[0].dtype == decoder.inputs[0].dtype == "float16"
+    for spec in (encoder, decoder):
+        assert spec.precision == "fp32"
+        graph = onnx.load(repository.graph_path(spec.name)).graph
+        assert "Cast" in {node.op_type for node in graph.node}
+        assert onnx.TensorProto.FLOAT16 not in {weight.data_type for weight in graph.initializer}
+        report = verify_published(small_repo, spec.name, random_sam(SMALL))
+        assert report.passed and report.precision == "fp32, fp16 tensors"
+
+
+def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks(small_repo: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 64, 3), np.uint8)
+    with connect(small_repo) as session:
+        whole, half = (SamPredictor(session, name) for name in ("small", "half"))
+        whole.set_image(image)
+        half.set_image(image)
+        expected = whole.get_image_embedding()
+        assert half.get_image_embedding().dtype == np.float32
+        np.testing.assert_array_equal(half.get_image_embedding(), expected.astype(np.float16))
+        masks, scores, logits = whole.predict([[20, 30]], [1], return_logits=True)
+        half_masks, half_scores, half_logits = half.predict([[20, 30]], [1], return_logits=True)
+    np.testing.assert_allclose(half_scores, scores, atol=1e-3)
+    assert 0 < np.abs(half_logits - logits).max() <= 1e-3 * np.abs(logits).max()
+    assert np.mean((half_masks > 0) != (masks > 0)) < 0.005
+
+
+def test_embeddings_that_overflow_half_precision_are_refused(tmp_path: Path) -> None:
+    small = random_sam(SMALL)
+    name = "image_encoder.neck.3.weight"
+    state = {**small.state_dict, name: 1e6 * small.state_dict[name]}
+    with pytest.raises(VerificationError, match=r"image_embeddings.*not finite"):
+        export_models(replace(small, state_dict=state), tmp_path / "repo", "half", embeddings="fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_without_an_embedding_cannot_have_it_in_half_precision(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="'unet' has no image embedding"):
+        export_models(random_unet(features=(4, 8)), tmp_path / "repo", embeddings="fp16")
 
 
 def test_nothing_is_published_when_the_second_graph_strays(

@@ -59,6 +59,11 @@ def parse(text: str) -> Any:
         replace(
             PLAIN, inputs=(TensorSpec("points", "float32", (-1, 2)), TensorSpec("labels", "int32", (-1,)))
         ),
+        replace(
+            PLAIN,
+            inputs=(TensorSpec("points", "float32", (-1, -1, 2), ("prompts", "points")),),
+            outputs=(TensorSpec("masks", "float16", (4, -1), ("prompts",)),),
+        ),
         replace(PLAIN, parity=Parity(0.0, 0.0, 1.0)),
         ENSEMBLE,
     ],
@@ -139,7 +144,15 @@ def test_configuration_without_a_needed_parameter_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("weights", "stolen"), ("resize", "crop"), ("input_size", "512"), ("parity", "{}"), ("channels", "one")],
+    [
+        ("weights", "stolen"),
+        ("resize", "crop"),
+        ("input_size", "512"),
+        ("parity", "{}"),
+        ("channels", "one"),
+        ("dynamic_axes", '{"image": ["height"]}'),
+        ("dynamic_axes", "{"),
+    ],
 )
 def test_configuration_with_a_wrong_parameter_is_refused(key: str, value: str) -> None:
     config = to_config(SPEC)

@@ -13,7 +13,17 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_graph import images, invert_graph, invert_spec, publish, publish_all, semantic_graph, semantic_spec
+from tiny_graph import (
+    images,
+    invert_graph,
+    invert_spec,
+    publish,
+    publish_all,
+    rows_graph,
+    rows_spec,
+    semantic_graph,
+    semantic_spec,
+)
 
 from seg_runtime.errors import (
     BadInputError,
@@ -156,6 +166,16 @@ def test_handle_of_a_model_of_another_checkpoint_is_refused(tmp_path: Path) -> N
         message = "'invert' is of checkpoint cdcdcdcdcdcd and 'tiny' of checkpoint abababababab"
         with pytest.raises(BadInputError, match=message):
             session.infer("invert", {"probabilities": kept})
+
+
+def test_inputs_that_must_be_of_one_length_are_refused_when_they_are_not(tmp_path: Path) -> None:
+    publish(tmp_path, rows_spec(), rows_graph())
+    left, right = np.zeros((3, 32), np.float32), np.zeros((2, 32), np.float32)
+    with (
+        OnnxSession(tmp_path) as session,
+        pytest.raises(BadInputError, match="as many rows in every input; it was given 3 and, in right, 2"),
+    ):
+        session.infer("rows", {"left": left, "right": right})
 
 
 def test_closing_releases_handles_and_refuses_more_work(repository: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from seg_runtime.errors import BadImageError, BadInputError, InferenceError, Mod
 from seg_runtime.images import read_image
 from seg_runtime.sam import SamPredictor, best_first, memory
 from seg_runtime.session import Session
+from seg_runtime.spec import ModelSpec
 
 TESTS = Path(__file__).parents[1]
 SHARED = TESTS.parents[1] / "shared" / "data"
@@ -394,6 +395,33 @@ def test_half_a_sam_is_refused_and_the_missing_half_named(discs: DiscSamSession,
     del discs.specs[f"sam_tiny_{missing}"]
     with pytest.raises(ModelNotFoundError, match=f"the {missing} is missing .* seg-export sam"):
         SamPredictor(discs, "sam_tiny")
+
+
+def test_a_pair_whose_embeddings_are_of_different_types_is_refused(discs: DiscSamSession) -> None:
+    encoder = discs.spec("sam_tiny_encoder")
+    discs.replace_spec("sam_tiny_encoder", outputs=(replace(encoder.outputs[0], dtype="float16"),))
+    with pytest.raises(
+        BadInputError, match="makes image_embeddings as float16 and 'sam_tiny_decoder' takes float32"
+    ):
+        SamPredictor(discs, "sam_tiny")
+
+
+def test_one_empty_mask_stands_for_all_prompts_without_one(
+    discs: DiscSamSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+    infer = DiscSamSession._infer
+
+    def noted(self: DiscSamSession, spec: ModelSpec, inputs: Any, keep: frozenset[str]) -> dict[str, Any]:
+        shapes.append({name: value.shape for name, value in inputs.items()})
+        return infer(self, spec, inputs, keep)
+
+    monkeypatch.setattr(DiscSamSession, "_infer", noted)
+    with SamPredictor(discs, "sam_tiny") as predictor:
+        predictor.set_image(np.zeros((30, 40, 3), np.uint8))
+        predictor.predict_batch(np.full((5, 1, 2), 9.0), np.ones((5, 1)))
+    assert shapes[-1]["mask_input"] == (1, 1, 256, 256)
+    assert shapes[-1]["has_mask_input"] == (5,)
 
 
 def test_a_model_that_is_no_sam_is_refused(discs: DiscSamSession) -> None:

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_graph import images, publish_all, semantic_spec
+import tritonclient.grpc
+from tiny_graph import SIDE, images, publish, publish_all, rows_graph, rows_spec, semantic_spec
 
 from seg_runtime import shared_memory
 from seg_runtime.connection import connect
@@ -24,12 +27,21 @@ from seg_runtime.handles import ArrayHandle
 from seg_runtime.region_pool import RegionHandle, RegionPool
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
+from seg_runtime.spec import TensorSpec
+from seg_runtime.triton_client import TritonClient
 from seg_runtime.triton_errors import RegionInUseError
+from seg_runtime.triton_transfer import SharedTransfer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     repository = publish_all(tmp_path_factory.mktemp("repo"))
+    publish(repository, rows_spec("rows"), rows_graph())
+    publish(repository, rows_spec("rows_without_names", axes=()), rows_graph())
+    stacked = replace(
+        rows_spec("rows_stacked"), outputs=(TensorSpec("joined", "float32", (-1, SIDE), ("rows",)),)
+    )
+    publish(repository, stacked, rows_graph(axis=0))
     with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
         yield server
 
@@ -52,8 +64,6 @@ def files_left() -> list[str]:
 
 def registered(server: TritonServer) -> list[str]:
     """Names of the regions that the server has mapped."""
-    import tritonclient.grpc
-
     with tritonclient.grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
         return sorted(client.get_system_shared_memory_status().regions)
 
@@ -90,6 +100,53 @@ def test_kept_output_of_unknown_size_comes_as_an_array(session: Session) -> None
     assert isinstance(kept, ArrayHandle)
     inverted = session.infer("invert", {"probabilities": kept})["inverted"]
     np.testing.assert_array_equal(inverted, 1 - kept.numpy())
+
+
+@pytest.fixture
+def in_messages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of tensors inside each answer of `ModelInfer`."""
+    sizes: list[int] = []
+    infer = TritonClient.infer
+
+    def noted(self: TritonClient, *arguments: Any) -> Any:
+        answer = infer(self, *arguments)
+        sizes.append(sum(map(len, answer.get_response().raw_output_contents)))
+        return answer
+
+    monkeypatch.setattr(TritonClient, "infer", noted)
+    return sizes
+
+
+def two_rows(count: int) -> dict[str, np.ndarray]:
+    values = np.random.default_rng(count).standard_normal((2, count, SIDE), np.float32)
+    return {"left": values[0], "right": values[1]}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("model", "shared"), [("rows", True), ("rows_without_names", False)])
+def test_output_as_long_as_an_input_stays_in_shared_memory_where_the_contract_says_so(
+    session: Session, in_messages: list[int], model: str, shared: bool
+) -> None:
+    for count in (1, 500, 3):
+        rows = two_rows(count)
+        expected = np.concatenate([rows["left"], rows["right"]], axis=1)
+        np.testing.assert_array_equal(session.infer(model, rows)["joined"], expected)
+        assert in_messages.pop() == (0 if shared else expected.nbytes)
+    kept = session.infer(model, rows, keep=["joined"])["joined"]
+    assert isinstance(kept, RegionHandle if shared else ArrayHandle)
+    np.testing.assert_array_equal(kept.numpy(), expected)
+
+
+@pytest.mark.server
+def test_output_larger_than_its_contract_is_refused_and_its_memory_given_back(
+    session: Session, server: TritonServer
+) -> None:
+    session.infer("rows", two_rows(40))
+    before = registered(server)
+    for keep in ((), ("joined",)) * 5:
+        with pytest.raises(InferenceError, match=r"shared memory size specified .* 'joined'"):
+            session.infer("rows_stacked", two_rows(40), keep)
+    assert len(registered(server)) <= len(before) + 2
 
 
 @pytest.mark.server
@@ -234,6 +291,17 @@ def test_full_shared_memory_falls_back_to_the_message(
     assert files_left() == []
 
 
+class Answer:
+    """A server's answer whose only output was written into shared memory."""
+
+    def __init__(self, datatype: str, shape: tuple[int, ...]) -> None:
+        self._output = {"name": "probabilities", "datatype": datatype, "shape": list(shape)}
+
+    def get_output(self, name: str) -> dict[str, Any]:
+        assert name == self._output["name"]
+        return self._output
+
+
 class Registry:
     """A connection that notes which regions are registered, and can claim that they are in use."""
 
@@ -331,3 +399,34 @@ def test_file_left_by_a_killed_client_is_removed_and_one_in_use_is_not(
         fcntl.flock(file, fcntl.LOCK_EX)
         shared_memory.check_memory_is_shared(registry)  # type: ignore[arg-type]
     assert sorted(tmp_path.iterdir()) == [in_use, foreign]
+
+
+@pytest.mark.parametrize("keep", [(), ("probabilities",)], ids=["read back", "kept"])
+def test_newer_version_that_writes_another_type_is_read_as_that_type(
+    pool: RegionPool, keep: tuple[str, ...]
+) -> None:
+    spec = semantic_spec()
+    transfer = SharedTransfer(tritonclient.grpc, spec, {"image": images(1)}, frozenset(keep), pool)
+    with closing(transfer):
+        transfer.open()
+        wanted = transfer.outputs()[0]._get_tensor().parameters
+        region = next(r for r in pool._all if r.name == wanted["shared_memory_region"].string_param)
+        offset = wanted["shared_memory_offset"].int64_param
+        values = np.random.default_rng(0).random((1, 1, SIDE, SIDE)).astype(np.float16)
+        region.write(values, offset)
+        got = transfer.results(Answer("FP16", values.shape), spec)["probabilities"]
+        np.testing.assert_array_equal(got.numpy() if keep else got, values)
+        assert np.dtype(got.dtype) == np.float16
+
+
+@pytest.mark.parametrize(("datatype", "shape"), [("FP32", (2, 1, SIDE, SIDE)), ("BF16", (1, 1, SIDE, SIDE))])
+def test_answer_that_does_not_fit_its_place_is_refused(
+    pool: RegionPool, datatype: str, shape: tuple[int, ...]
+) -> None:
+    spec = semantic_spec()
+    with closing(
+        SharedTransfer(tritonclient.grpc, spec, {"image": images(1)}, frozenset(), pool)
+    ) as transfer:
+        transfer.open()
+        with pytest.raises(InferenceError, match=rf"probabilities as {datatype} .* publish it again"):
+            transfer.results(Answer(datatype, shape), spec)

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from fake_triton import FakeTriton, metadata_json, serve_grpc, serve_http
-from tiny_graph import images, publish, publish_all, semantic_graph, semantic_spec
+from tiny_graph import SIDE, images, publish, publish_all, semantic_graph, semantic_spec
 
 from seg_runtime.connection import connect
 from seg_runtime.errors import (
@@ -29,6 +29,7 @@ from seg_runtime.errors import (
 )
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
+from seg_runtime.spec import TensorSpec
 from seg_runtime.triton_session import TritonSession
 
 TRANSPORTS = ["grpc", "http", "shared-memory", "shared-memory over http"]
@@ -233,6 +234,17 @@ def test_newer_version_of_a_model_is_noticed_with_its_first_answer(
     fake.spec = replace(fake.spec, version=2, checkpoint_sha256="cd" * 32)
     kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
     assert kept.spec == session.spec("tiny") == fake.spec
+
+
+def test_model_replaced_by_one_of_another_type_is_asked_for_its_contract_again(
+    session: TritonSession, fake: FakeTriton
+) -> None:
+    assert session.spec("tiny").inputs[0].dtype == "uint8"
+    fake.spec = replace(fake.spec, version=2, inputs=(TensorSpec("image", "float16", (SIDE, SIDE, 1)),))
+    image = np.zeros((1, SIDE, SIDE, 1), np.float16)
+    with pytest.raises(BadInputError, match="wants image as uint8, not float16"):
+        session.infer("tiny", {"image": image})
+    assert session.infer("tiny", {"image": image})["probabilities"].max() == 0.25
 
 
 def test_model_without_our_contract_says_so(fake: FakeTriton) -> None:

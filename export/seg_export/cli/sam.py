@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,13 @@ def sam(
     no_warm_up: Annotated[
         bool, typer.Option("--no-warm-up", help="Do not run a first request before a model is ready.")
     ] = False,
+    embeddings: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(
+            help="Type of the embedding between the two graphs, which compute in fp32: fp16 halves what a "
+            "server on another machine sends and is sent."
+        ),
+    ] = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Export a SAM: publish NAME_encoder and NAME_decoder, verified against segment_anything.
@@ -67,7 +74,7 @@ def sam(
 
       seg-export sam --variant vit_b --download
 
-      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/
+      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/ --embeddings fp16
 
       seg-export sam --variant-config small.json --random --name sam_small --json
     """
@@ -88,7 +95,7 @@ def sam(
         weights = _load(source, arguments)
     serving = ServingSpec(instances=instances, warm_up=not no_warm_up)
     name = name or _default_name(weights, pretrained, variant_config)
-    exported = export(weights, repo, name, images=images, opset=opset, serving=serving)
+    exported = export(weights, repo, name, images=images, opset=opset, serving=serving, embeddings=embeddings)
     if as_json:
         echo_json([exported_as_dict(model) for model in exported])
         return

@@ -12,7 +12,10 @@ from seg_runtime.sam.prompts import Prompts
 from seg_runtime.session import Handle, Session, check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["decode", "find_sam", "sam_pair"]
+__all__ = ["EMBEDDINGS", "decode", "find_sam", "sam_pair"]
+
+EMBEDDINGS = "image_embeddings"
+"""The output of every encoder that its decoder takes."""
 
 _TOKENS_PER_CALL = 1024
 """Points of all prompts of one call: prompts of very many points go in smaller calls."""
@@ -42,7 +45,8 @@ def sam_pair(session: Session, name: str) -> tuple[ModelSpec, ModelSpec]:
 
     Raises:
         ModelNotFoundError: one or both are missing.
-        BadInputError: they are of different checkpoints, or no halves of a SAM.
+        BadInputError: they are of different checkpoints, or no halves of a SAM, or the one makes
+            embeddings of another type than the other takes.
     """
     specs = []
     for part in ("encoder", "decoder"):
@@ -59,6 +63,12 @@ def sam_pair(session: Session, name: str) -> tuple[ModelSpec, ModelSpec]:
         specs.append(spec)
     encoder, decoder = specs
     check_same_checkpoint(decoder, encoder)
+    made, taken = encoder.output(EMBEDDINGS), decoder.input(EMBEDDINGS)
+    if made and taken and made.dtype != taken.dtype:
+        raise BadInputError(
+            f"model '{encoder.name}' makes {EMBEDDINGS} as {made.dtype} and '{decoder.name}' takes "
+            f"{taken.dtype}: publish both with one  seg-export sam"
+        )
     return encoder, decoder
 
 
@@ -84,7 +94,7 @@ def decode(
         outputs = session.infer(
             decoder,
             {
-                "image_embeddings": embedding,
+                EMBEDDINGS: embedding,
                 "point_coords": part.coords,
                 "point_labels": part.labels,
                 "mask_input": masks,

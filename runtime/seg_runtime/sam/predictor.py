@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.preprocess import check_image
-from seg_runtime.sam.decoder import decode, sam_pair
+from seg_runtime.sam.decoder import EMBEDDINGS, decode, sam_pair
 from seg_runtime.sam.masks import MaskFrame
 from seg_runtime.sam.memory import check_memory
 from seg_runtime.sam.prompts import Prompts, prompt_of_image, prompts_of_model
@@ -22,8 +22,6 @@ __all__ = ["Prediction", "SamPredictor", "best_first"]
 
 Prediction = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]
 """Masks, scores and low-resolution logits, as `SamPredictor.predict` returns them."""
-
-_EMBEDDINGS = "image_embeddings"
 
 
 class SamPredictor:
@@ -92,7 +90,7 @@ class SamPredictor:
         square[0, :height, :width] = resized
         valid_hw = np.array([[height, width]], np.int32)
         inputs: dict[str, NDArray[Any]] = {"image": square, "valid_hw": valid_hw}
-        self._embedding = self.session.infer(self._encoder.name, inputs, keep=(_EMBEDDINGS,))[_EMBEDDINGS]
+        self._embedding = self.session.infer(self._encoder.name, inputs, keep=(EMBEDDINGS,))[EMBEDDINGS]
         self._frame = MaskFrame(side, (height, width), (image.shape[0], image.shape[1]))
 
     def predict(
