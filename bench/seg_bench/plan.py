@@ -200,11 +200,13 @@ def _checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path)
     for subject in subjects:
         if options.baseline or subject.sam:
             firsts.setdefault(subject.checkpoint_sha256, subject)
-    found = {subject.name: _checkpoint(subject, options, folder) for subject in firsts.values()}
+    named = {subject.name: subject for subject in firsts.values()}
+    found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
     checkpoints = {name: path for name, path in found.items() if path is not None}
-    if not checkpoints:
+    needed = [name for name, subject in named.items() if subject.sam or not options.official_decoder]
+    if not checkpoints.keys() & needed:
         raise BadInputError(
-            f"no checkpoint of {', '.join(found)} for the baseline: "
+            f"no checkpoint of {', '.join(needed)} for the baseline: "
             "pass the file that it was exported from as --checkpoint"
         )
     return checkpoints

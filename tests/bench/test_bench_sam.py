@@ -75,13 +75,15 @@ def test_records_of_a_sam_survive_the_disk(measured: Run, tmp_path: Path) -> Non
 
 
 def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
-    options: RunOptions, tmp_path: Path, tiny_repo: Path
+    options: RunOptions, tmp_path: Path, tiny_repo: Path, tiny_checkpoint: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(options.repo, other)
     for config in other.glob("*/config.pbtxt"):
         text = config.read_text().replace("6984acc4b4eb", "000000000000")
         config.write_text(text)
+    both = shutil.copytree(other, tmp_path / "both")
+    shutil.copytree(tiny_repo / "unet_tiny", both / "unet_tiny")
     half = tmp_path / "half"
     shutil.copytree(options.repo / "sam_tiny_encoder", half / "sam_tiny_encoder")
     unbuilt = tmp_path / "unbuilt"
@@ -98,6 +100,17 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
         (RepositoryError, "not built", {"repo": unbuilt}),
         (BadInputError, "no checkpoint of sam_tiny for the baseline", {"repo": other, "baseline": True}),
         (BadInputError, "no checkpoint of sam_tiny", {"repo": other, "official_decoder": True}),
+        (
+            BadInputError,
+            "no checkpoint of sam_tiny for",  # the U-Net has one, which is of no use to its decoder
+            {
+                "repo": both,
+                "models": (),
+                "baseline": True,
+                "official_decoder": True,
+                "checkpoint": tiny_checkpoint,
+            },
+        ),
         (BadInputError, "has no mask", {"data": maskless}),
         (
             BadInputError,
