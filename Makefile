@@ -5,15 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
+SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 
 .PHONY: demo test quick lint types docs setup clean
 
-demo: $(READY) $(LUNG)  ## the Dice / latency table of the lung U-Net on real X-rays, in process and on Triton
+demo: $(READY) $(LUNG) $(SAM)  ## the Dice / latency table of the lung U-Net and the tiny SAM on real X-rays
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
-		--where in-process,shared-memory,grpc,http --baseline torch --repeats 10 --out out/demo.json
+		--where in-process,shared-memory,grpc,http --baseline torch --repeats 10 --out out/demo/unet_lung.json >/dev/null
+	$(BIN)/seg-bench run --repo triton_repo --models sam_tiny --data tests/data/montgomery \
+		--where in-process,shared-memory --baseline torch --warm-up 1 --repeats 5 --out out/demo/sam_tiny.json >/dev/null
+	$(BIN)/seg-bench report out/demo
 	$(BIN)/seg-run segment tests/data/montgomery/images --repo triton_repo --model unet_lung -o out/masks
-	$(BIN)/seg-bench report out/demo.json --format html -o out/demo.html
-	@echo "table: above, out/demo.json and out/demo.html; masks and overlays: out/masks"
+	$(BIN)/seg-run sam tests/data/montgomery/images/MCUCXR_0003_0.png --repo triton_repo --model sam_tiny \
+		--box 45,55,245,368 --box 278,56,480,353 -o out/sam
+	$(BIN)/seg-bench report out/demo --format html -o out/demo.html
+	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam"
 
 test: $(READY)  ## every test, slow ones too
 	$(BIN)/python -m pytest
@@ -42,6 +48,9 @@ $(READY): pyproject.toml constraints.txt
 
 $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)
 	$(BIN)/seg-export unet --pretrained lung --repo triton_repo --images tests/data/montgomery/images
+
+$(SAM): export/seg_export/weights/sam_tiny.pth | $(READY)
+	$(BIN)/seg-export sam --tiny --repo triton_repo
 
 clean:
 	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* .triton_repo.staging

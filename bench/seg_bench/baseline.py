@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_runtime.errors import BadInputError, CheckpointError, InferenceError, MissingExtraError
+from seg_runtime.errors import BadInputError, InferenceError, MissingExtraError
 from seg_runtime.repository import model_not_found
 from seg_runtime.session import Handle, Session
 from seg_runtime.spec import ModelSpec
@@ -15,7 +14,7 @@ from seg_runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TUNED_ALLOCATOR", "TorchSession", "find_checkpoint"]
+__all__ = ["TUNED_ALLOCATOR", "TorchSession"]
 
 TUNED_ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -24,35 +23,6 @@ TUNED_ALLOCATOR = {
 }
 """Makes glibc keep freed memory. Without it PyTorch on a CPU spends most of its time in page faults
 (up to three times slower), and a comparison with it would flatter us."""
-
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-
-
-def find_checkpoint(sha256: str, given: Path | None = None) -> Path | None:
-    """The file that a model was exported from: the given one, or one that ships with the package.
-
-    Args:
-        sha256: of the checkpoint, as the model's contract states it.
-        given: a checkpoint file to look at first.
-
-    Returns:
-        A file with exactly this hash, or None.
-
-    Raises:
-        CheckpointError: the given file cannot be read.
-        MissingExtraError: PyTorch is not installed.
-    """
-    try:
-        from seg_export.checkpoint_file import file_sha256
-    except ImportError as error:
-        raise MissingExtraError("PyTorch", "export") from error
-    candidates = [] if given is None else [given]
-    if given is not None and not given.is_file():
-        raise CheckpointError(f"no checkpoint file '{given}': check the path")
-    weights = Path(str(files("seg_export") / "weights"))
-    if weights.is_dir():
-        candidates += [path for path in sorted(weights.iterdir()) if path.suffix in _CHECKPOINT_SUFFIXES]
-    return next((path for path in candidates if file_sha256(path) == sha256), None)
 
 
 class TorchSession(Session):

@@ -1,15 +1,15 @@
-"""What is measured: one model in one place, and the session that runs it."""
+"""What is measured: one model in one place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from seg_runtime.session import Session
-
-__all__ = ["PYTORCH", "Candidate", "open_session"]
+__all__ = ["BASELINES", "OFFICIAL_DECODER", "PYTORCH", "Candidate"]
 
 PYTORCH = "PyTorch eager"
+OFFICIAL_DECODER = "ONNX Runtime (official decoder)"
+BASELINES = (PYTORCH, OFFICIAL_DECODER)
+"""Runtimes of the rows that deployed models are compared with."""
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,19 @@ class Candidate:
     """One row to measure.
 
     Attributes:
-        model: the model's name.
+        model: the model's name; for a SAM, what the names of its two models begin with.
         where: "in-process", "grpc", "http" or "shared-memory".
-        runtime: "ONNX Runtime", "Triton" or `PYTORCH`.
+        runtime: "ONNX Runtime", "Triton", `PYTORCH` or `OFFICIAL_DECODER`.
         target: what `seg_runtime.connect` takes: a repository folder or a URL.
         data: folder with the images.
         samples: names of the samples to measure on, in order.
         threads: intra-op threads of an in-process candidate, or None for the runtime's own choice.
+        sam: whether the model is a SAM, measured with boxes.
         checkpoint: file of the PyTorch baseline, else None.
-        channels_last: NHWC memory order, for the baseline.
-        input_size_hw: the model's, for the baseline.
-        max_batch_size: the model's, for the baseline.
+        channels_last: NHWC memory order, for the PyTorch baseline.
+        input_size_hw: the model's, for the PyTorch baseline of a semantic model.
+        max_batch_size: likewise.
+        decoders: folder of segment_anything's exported decoders for that baseline, else None.
     """
 
     model: str
@@ -37,35 +39,13 @@ class Candidate:
     data: str
     samples: tuple[str, ...]
     threads: int | None = None
+    sam: bool = False
     checkpoint: str | None = None
     channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
+    decoders: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self.model}, {self.where}, {self.runtime}"
-
-
-def open_session(candidate: Candidate) -> Session:
-    """The session that runs a candidate; the caller closes it.
-
-    Raises:
-        EdgesegError: as `seg_runtime.connect` and `TorchSession` do.
-    """
-    if candidate.checkpoint is None:
-        from seg_runtime import connect
-
-        shared = None if candidate.where == "in-process" else candidate.where == "shared-memory"
-        return connect(candidate.target, threads=candidate.threads, shared_memory=shared)
-    from seg_bench.baseline import TorchSession
-
-    height, width = candidate.input_size_hw
-    return TorchSession(
-        Path(candidate.checkpoint),
-        candidate.model,
-        (height, width),
-        max_batch_size=candidate.max_batch_size,
-        threads=candidate.threads,
-        channels_last=candidate.channels_last,
-    )

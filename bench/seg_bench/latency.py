@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seg_bench.records import STAGES, Latency
+from seg_bench.records import Latency
 
 __all__ = ["NOISY_SPREAD", "Timings", "measure_interleaved", "noise_note"]
 
@@ -21,7 +21,7 @@ _SETTLE_S = 0.05
 """Pause before each call: worker threads of the runtime that ran last spin for tens of milliseconds."""
 
 Call = Callable[[str, int], Mapping[str, float]]
-"""(candidate, number of the call) -> milliseconds per stage, as `records.STAGES` names them."""
+"""(candidate, number of the call) -> milliseconds per stage, as the fields of `records.Latency`."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def measure_interleaved(
         seed: of the order.
         on_step: called with (done, total) after each call, warm-up included.
     """
-    samples: dict[str, dict[str, list[float]]] = {
-        name: {stage: [] for stage in STAGES} for name in candidates
-    }
+    samples: dict[str, dict[str, list[float]]] = {name: {} for name in candidates}
     calibration: list[float] = []
     total = len(candidates) * (warm_up + repeats)
     done, complete = 0, True
@@ -77,8 +75,8 @@ def measure_interleaved(
                 name = candidates[position]
                 time.sleep(_SETTLE_S)
                 spent = call(name, turn + warm_up)
-                for stage in STAGES if turn >= 0 else ():
-                    samples[name][stage].append(spent[stage])
+                for stage, milliseconds in spent.items() if turn >= 0 else ():
+                    samples[name].setdefault(stage, []).append(milliseconds)
                 done += 1
                 if on_step:
                     on_step(done, total)
@@ -87,7 +85,7 @@ def measure_interleaved(
     latencies = {
         name: Latency(**{stage: tuple(values) for stage, values in stages.items()})
         for name, stages in samples.items()
-        if stages["total"]
+        if stages
     }
     return Timings(latencies, tuple(calibration), complete)
 

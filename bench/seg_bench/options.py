@@ -30,7 +30,8 @@ class RunOptions:
         url: a running server for the server places; None starts one from `repo`.
         baseline: also measure each model's PyTorch checkpoint.
         channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
-        checkpoint: its file, when it is not one that ships with the package.
+        official_decoder: also measure each SAM with segment_anything's own exported decoder.
+        checkpoint: the baselines' file, when it is not one that ships with the package.
         repeats: timed calls per row.
         warm_up: calls per row before those.
         threads: intra-op threads per model, everywhere; None leaves it to the runtimes.
@@ -51,6 +52,7 @@ class RunOptions:
     url: str | None = None
     baseline: bool = False
     channels_last: bool = False
+    official_decoder: bool = False
     checkpoint: Path | None = None
     repeats: int = 20
     warm_up: int = 3
@@ -70,8 +72,8 @@ class RunOptions:
                 raise BadInputError(f"{name} is {value}; it must be {lowest} or more")
         if self.split_file and not self.part:
             raise BadInputError("--split-file needs --part train, val or test")
-        if self.checkpoint and not self.baseline:
-            raise BadInputError("--checkpoint is for the PyTorch baseline: add --baseline torch")
+        if self.checkpoint and not (self.baseline or self.official_decoder):
+            raise BadInputError("--checkpoint is for a baseline: add --baseline torch")
         self._check_url()
 
     @property

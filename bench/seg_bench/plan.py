@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_bench.candidate import PYTORCH, Candidate
+from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.montgomery import load_montgomery
+from seg_bench.data.samples import Sample
 from seg_bench.data.splits import load_split, montgomery_split, select
 from seg_bench.options import RunOptions
+from seg_bench.subjects import Subject, all_subjects, named_subject
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.repository import Repository
-from seg_runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
     from seg_runtime.server import TritonServer
@@ -29,65 +30,107 @@ class Plan:
     Attributes:
         samples: names of the images, in order.
         split: name of the split and part they are from, or None for the whole folder.
-        specs: contracts of the models, by name.
+        subjects: the models, by name.
         graph_sha256: of the graphs that are at hand, by model.
-        checkpoints: files of the PyTorch baselines, by model.
+        checkpoints: files of the PyTorch baselines, by subject.
+        decoders: folders of segment_anything's exported decoders, by subject.
     """
 
     samples: tuple[str, ...]
     split: str | None
-    specs: Mapping[str, ModelSpec]
+    subjects: Mapping[str, Subject]
     graph_sha256: Mapping[str, str]
     checkpoints: Mapping[str, Path]
+    decoders: Mapping[str, Path]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that run."""
+        return tuple(spec.name for subject in self.subjects.values() for spec in subject.specs)
 
     def trained(self, candidate: Candidate) -> bool:
-        return self.specs[candidate.model].weights != "random"
+        return self.subjects[candidate.model].weights != "random"
 
     def candidates(self, options: RunOptions, server: TritonServer | None) -> list[Candidate]:
         """The rows of the table, baselines first."""
-        data = str(options.data)
-        found = [
-            Candidate(
+        return [*self._baselines(options), *self._deployed(options, server)]
+
+    def _baselines(self, options: RunOptions) -> Iterator[Candidate]:
+        for name, path in self.checkpoints.items():
+            subject = self.subjects[name]
+            yield Candidate(
                 model=name,
                 where="in-process",
                 runtime=PYTORCH,
                 target="",
-                data=data,
+                data=str(options.data),
                 samples=self.samples,
                 threads=options.threads,
+                sam=subject.sam,
                 checkpoint=str(path),
                 channels_last=options.channels_last,
-                input_size_hw=self.specs[name].input_size_hw,
-                max_batch_size=max(1, self.specs[name].max_batch_size),
+                input_size_hw=subject.spec.input_size_hw,
+                max_batch_size=max(1, subject.spec.max_batch_size),
             )
-            for name, path in self.checkpoints.items()
-        ]
-        for name in self.specs:
+        for name, folder in self.decoders.items():
+            yield Candidate(
+                model=name,
+                where="in-process",
+                runtime=OFFICIAL_DECODER,
+                target=str(options.repo),
+                data=str(options.data),
+                samples=self.samples,
+                threads=options.threads,
+                sam=True,
+                decoders=str(folder),
+            )
+
+    def _deployed(self, options: RunOptions, server: TritonServer | None) -> Iterator[Candidate]:
+        for name, subject in self.subjects.items():
             for place in options.where:
-                runtime = "ONNX Runtime" if place == "in-process" else "Triton"
-                target = _target(place, options, server)
-                threads = options.threads if place == "in-process" else None
-                found.append(Candidate(name, place, runtime, target, data, self.samples, threads))
-        return found
+                yield Candidate(
+                    model=name,
+                    where=place,
+                    runtime="ONNX Runtime" if place == "in-process" else "Triton",
+                    target=_target(place, options, server),
+                    data=str(options.data),
+                    samples=self.samples,
+                    threads=options.threads if place == "in-process" else None,
+                    sam=subject.sam,
+                )
 
 
-def make_plan(options: RunOptions) -> Plan:
+def make_plan(options: RunOptions, folder: Path) -> Plan:
     """Look at the data, the models and the checkpoints, and refuse what cannot be measured.
 
+    Args:
+        options: what is asked for.
+        folder: for files that the baselines need; it must last as long as the plan.
+
     Raises:
-        BadInputError: no images, no models, or no checkpoint for a baseline.
+        BadInputError: no images, no models, no checkpoint for a baseline, or batches for a SAM.
         RepositoryError: the repository is missing or a named model is not built.
         ServerError: the server of `options.url` cannot be reached.
     """
     samples, split = _samples(options)
     if options.url and "in-process" not in options.where:
-        specs = _remote_specs(options)
+        subjects = _remote_subjects(options)
         graphs: dict[str, str] = {}
     else:
-        specs = _local_specs(options)
+        subjects = _local_subjects(options)
         repository = Repository(options.repo)
-        graphs = {name: _sha256(repository.graph_path(name)) for name in specs}
-    return Plan(samples, split, specs, graphs, _checkpoints(options, specs))
+        models = [spec.name for subject in subjects for spec in subject.specs]
+        graphs = {name: _sha256(repository.graph_path(name)) for name in models}
+    _check_sams(options, [subject.name for subject in subjects if subject.sam])
+    checkpoints = _checkpoints(options, subjects, folder)
+    return Plan(
+        samples=tuple(sample.name for sample in samples),
+        split=split,
+        subjects={subject.name: subject for subject in subjects},
+        graph_sha256=graphs,
+        checkpoints=checkpoints if options.baseline else {},
+        decoders=_decoders(options, samples, subjects, checkpoints, folder),
+    )
 
 
 def _target(place: str, options: RunOptions, server: TritonServer | None) -> str:
@@ -98,68 +141,103 @@ def _target(place: str, options: RunOptions, server: TritonServer | None) -> str
     return server.http_url if place == "http" else server.grpc_url
 
 
-def _samples(options: RunOptions) -> tuple[tuple[str, ...], str | None]:
+def _samples(options: RunOptions) -> tuple[tuple[Sample, ...], str | None]:
     samples = load_montgomery(options.data)
     split_name = None
     if options.part:
         split = load_split(options.split_file) if options.split_file else montgomery_split()
         samples = select(samples, getattr(split, options.part))
         split_name = f"{split.data_set}, {options.part}"
-    return tuple(sample.name for sample in samples)[: options.limit], split_name
+    return samples[: options.limit], split_name
 
 
-def _local_specs(options: RunOptions) -> dict[str, ModelSpec]:
+def _local_subjects(options: RunOptions) -> tuple[Subject, ...]:
     repository = Repository(options.repo)
     if options.models:
-        for name in options.models:
-            repository.graph_path(name)  # raises when it is unknown or not built
-        return _semantic({name: repository.spec(name) for name in options.models}, named=True)
-    specs = {name: repository.spec(name) for name in repository.models() if _is_built(repository, name)}
-    if not specs:
+        return _named_subjects(repository, options.models)
+    built = [name for name in repository.models() if _is_built(repository, name)]
+    if not built:
         raise RepositoryError(f"repository '{options.repo}' has no built model: publish one with seg-export")
-    return _semantic(specs, named=False)
+    return all_subjects(repository, built)
+
+
+def _named_subjects(repository: Repository, names: Iterable[str]) -> tuple[Subject, ...]:
+    subjects = tuple(named_subject(repository, name) for name in names)
+    for subject in subjects:
+        for spec in subject.specs:
+            repository.graph_path(spec.name)  # raises when it is not built
+    return subjects
 
 
 def _is_built(repository: Repository, name: str) -> bool:
     return repository.spec(name).version in repository.versions(name)
 
 
-def _remote_specs(options: RunOptions) -> dict[str, ModelSpec]:
+def _remote_subjects(options: RunOptions) -> tuple[Subject, ...]:
     from seg_runtime import connect
 
     with connect(options.url or "") as session:
-        names = options.models or session.models()
-        return _semantic({name: session.spec(name) for name in names}, named=bool(options.models))
+        if options.models:
+            return tuple(named_subject(session, name) for name in options.models)
+        return all_subjects(session, session.models())
 
 
-def _semantic(specs: dict[str, ModelSpec], *, named: bool) -> dict[str, ModelSpec]:
-    other = [name for name, spec in specs.items() if spec.task != "semantic"]
-    if other and named:
-        task = specs[other[0]].task
-        raise BadInputError(f"model '{other[0]}' is for '{task}': seg-bench run measures semantic models")
-    chosen = {name: spec for name, spec in specs.items() if spec.task == "semantic"}
-    if not chosen:
-        raise BadInputError("no semantic model to measure: publish one with seg-export")
-    return chosen
-
-
-def _checkpoints(options: RunOptions, specs: Mapping[str, ModelSpec]) -> dict[str, Path]:
-    if not options.baseline:
-        return {}
-    from seg_bench.baseline import find_checkpoint
-
-    found: dict[str, Path] = {}
-    for name, spec in specs.items():
-        path = find_checkpoint(spec.checkpoint_sha256, options.checkpoint)
-        # Models of one checkpoint (other precisions) share one baseline.
-        if path is not None and path not in found.values():
-            found[name] = path
-    if not found:
+def _check_sams(options: RunOptions, sams: Sequence[str]) -> None:
+    if sams and options.batch > 1:
         raise BadInputError(
-            f"no checkpoint of {', '.join(specs)} for the PyTorch baseline: "
+            f"--batch is {options.batch} and '{sams[0]}' is a SAM, which takes one image per call: "
+            "leave out --batch, or name semantic models with --models"
+        )
+    if options.official_decoder and not sams:
+        raise BadInputError("--baseline official is the decoder of a SAM: name one with --models")
+
+
+def _checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
+    """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
+    if not (options.baseline or options.official_decoder):
+        return {}
+    firsts: dict[str, Subject] = {}
+    for subject in subjects:
+        if options.baseline or subject.sam:
+            firsts.setdefault(subject.checkpoint_sha256, subject)
+    named = {subject.name: subject for subject in firsts.values()}
+    found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
+    checkpoints = {name: path for name, path in found.items() if path is not None}
+    needed = [name for name, subject in named.items() if subject.sam or not options.official_decoder]
+    if not checkpoints.keys() & needed:
+        raise BadInputError(
+            f"no checkpoint of {', '.join(needed)} for the baseline: "
             "pass the file that it was exported from as --checkpoint"
         )
-    return found
+    return checkpoints
+
+
+def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:
+    from seg_bench.checkpoints import find_checkpoint, remake_random_sam
+
+    path = find_checkpoint(subject.checkpoint_sha256, options.checkpoint)
+    if path is None and subject.sam and subject.weights == "random":
+        path = remake_random_sam(subject, folder)
+    return path
+
+
+def _decoders(
+    options: RunOptions,
+    samples: Sequence[Sample],
+    subjects: Sequence[Subject],
+    checkpoints: Mapping[str, Path],
+    folder: Path,
+) -> dict[str, Path]:
+    if not options.official_decoder:
+        return {}
+    sams = [subject.name for subject in subjects if subject.sam and subject.name in checkpoints]
+    from seg_bench.official_decoder import export_official_decoders
+
+    sizes_hw = {sample.size_hw() for sample in samples}
+    decoders = {name: folder / name for name in sams}
+    for name, path in decoders.items():
+        export_official_decoders(checkpoints[name], sizes_hw, path)
+    return decoders
 
 
 def _sha256(path: Path) -> str:

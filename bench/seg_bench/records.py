@@ -19,6 +19,7 @@ from seg_bench.metrics.summary import MetricSummary
 from seg_runtime.errors import BadInputError
 
 __all__ = [
+    "SAM_STAGES",
     "SCHEMA",
     "STAGES",
     "Accuracy",
@@ -36,6 +37,8 @@ __all__ = [
 
 SCHEMA = "edgeseg-bench/1"
 STAGES = ("preprocess", "infer", "postprocess", "total")
+SAM_STAGES = ("encode", "decode")
+"""The parts of "infer" of a SAM."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class Machine:
 class MeasuredModel:
     """Which model a record is about; fields as in `seg_runtime.spec.ModelSpec`.
 
-    `version` and `graph_sha256` are None for the PyTorch baseline, `graph_sha256` also for a model
-    on a server whose repository is not at hand.
+    `version` and the hashes of graphs are None for the PyTorch baseline, the hashes also for a model
+    on a server whose repository is not at hand. A SAM is one model here: `name` is what the names of
+    its encoder and decoder begin with, `version` and `graph_sha256` are the encoder's, `parameters`
+    those of both.
     """
 
     name: str
@@ -77,6 +82,7 @@ class MeasuredModel:
     parameters: int | None
     checkpoint_sha256: str | None
     graph_sha256: str | None
+    decoder_graph_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Settings:
         seed: of the order in which candidates take turns.
         allocator: environment variables that tuned the allocator of this candidate, or None.
         channels_last: whether this PyTorch candidate ran in NHWC memory order.
+        prompts: what a SAM was prompted with, or None for models that take none.
     """
 
     threads: int | None
@@ -109,6 +116,7 @@ class Settings:
     seed: int
     allocator: str | None = None
     channels_last: bool = False
+    prompts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,13 +139,17 @@ class Accuracy:
 class Latency:
     """Raw samples in milliseconds per call, in the order they were taken, one list per stage.
 
-    `total` is the whole call a user makes; `infer` is the model alone, travel included.
+    `total` is the whole call a user makes; `infer` is the model alone, travel included. For a SAM
+    `total` is one image with all its prompts, and `encode` and `decode` are the two models that make
+    up `infer`; else they are None.
     """
 
     preprocess: tuple[float, ...]
     infer: tuple[float, ...]
     postprocess: tuple[float, ...]
     total: tuple[float, ...]
+    encode: tuple[float, ...] | None = None
+    decode: tuple[float, ...] | None = None
 
     def percentile(self, percent: float, stage: str = "total") -> float:
         """Percentile of the raw samples in milliseconds, interpolated linearly."""
@@ -149,7 +161,7 @@ class Record:
     """One row: one model measured in one place.
 
     Attributes:
-        runtime: what computed: "ONNX Runtime", "Triton" or "PyTorch eager".
+        runtime: what computed: "ONNX Runtime" or "Triton", or one of `seg_bench.candidate.BASELINES`.
         where: "in-process", "grpc", "http" or "shared-memory".
         accuracy: None for random weights.
         latency: None when nothing was timed.
@@ -259,5 +271,6 @@ def _check(record: Record, where: str) -> None:
     accuracy, latency = record.accuracy, record.latency
     if accuracy and not len(accuracy.dice) == len(accuracy.iou) == len(accuracy.hd95) > 0:
         raise BadInputError(f"the lists of '{where}.accuracy' must have one value per image")
-    if latency and len({len(getattr(latency, stage)) for stage in STAGES} | {0}) != 2:
+    stages = [getattr(latency, stage) for stage in STAGES + SAM_STAGES] if latency else []
+    if latency and len({len(samples) for samples in stages if samples is not None} | {0}) != 2:
         raise BadInputError(f"the lists of '{where}.latency' must have one value per call")

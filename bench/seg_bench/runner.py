@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.candidate import PYTORCH, Candidate
+from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH, Candidate
+from seg_bench.data.objects import PROMPTS
 from seg_bench.latency import Timings, measure_interleaved, noise_note
 from seg_bench.machine import describe_machine
 from seg_bench.memory import peak_tree_memory_mib
@@ -49,8 +52,8 @@ def measure(options: RunOptions, command: str = "", on_step: Progress | None = N
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     step = on_step or (lambda what, done, total: None)
-    plan = make_plan(options)
     with ExitStack() as stack:
+        plan = make_plan(options, Path(stack.enter_context(TemporaryDirectory(prefix="seg-bench-"))))
         server = _start_server(options, plan, stack, step)
         candidates = plan.candidates(options, server)
         workers = _open_workers(candidates, stack, step)
@@ -84,7 +87,7 @@ def _start_server(options: RunOptions, plan: Plan, stack: ExitStack, step: Progr
         http_port=0,
         grpc_port=0,
         metrics_port=0,
-        models=tuple(plan.specs),
+        models=plan.models,
         threads=options.threads or 0,
         response_cache_mb=0,
     )
@@ -188,19 +191,22 @@ def _settings(options: RunOptions, candidate: Candidate) -> Settings:
         seed=options.seed,
         allocator=allocator if candidate.runtime == PYTORCH else None,
         channels_last=candidate.channels_last,
+        prompts=PROMPTS if candidate.sam else None,
     )
 
 
 def _measured_model(plan: Plan, candidate: Candidate) -> MeasuredModel:
-    spec = plan.specs[candidate.model]
-    deployed = candidate.runtime != PYTORCH
+    subject = plan.subjects[candidate.model]
+    spec, deployed = subject.spec, candidate.runtime != PYTORCH
+    own_decoder = subject.sam and deployed and candidate.runtime != OFFICIAL_DECODER
     return MeasuredModel(
-        name=spec.name,
+        name=subject.name,
         family=spec.family,
         version=spec.version if deployed else None,
         precision=spec.precision if deployed else "fp32",
         weights=spec.weights,
-        parameters=spec.parameter_count or None,
+        parameters=subject.parameter_count or None,
         checkpoint_sha256=spec.checkpoint_sha256 or None,
         graph_sha256=plan.graph_sha256.get(spec.name) if deployed else None,
+        decoder_graph_sha256=plan.graph_sha256.get(subject.specs[-1].name) if own_decoder else None,
     )

@@ -16,79 +16,61 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from seg_bench.candidate import Candidate, open_session
+from seg_bench.candidate import Candidate
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
-from seg_runtime.errors import BadInputError, EdgesegError
-from seg_runtime.semantic import SemanticSegmenter
-from seg_runtime.session import Session
+from seg_bench.pipelines import Pipeline, open_pipeline
+from seg_runtime.errors import EdgesegError
 
 __all__ = ["Measurement", "main"]
 
 
 class Measurement:
-    """Runs a candidate the way users do: image files in, `SemanticSegmenter`, masks out.
+    """Runs a candidate on its images, the way users do.
 
     Args:
-        session: runs the model.
-        candidate: the model's name and the images.
+        pipeline: the candidate's.
+        candidate: the images.
 
     Raises:
-        ModelNotFoundError, BadInputError: as `SemanticSegmenter`, and for missing samples.
+        BadInputError: missing samples.
     """
 
-    def __init__(self, session: Session, candidate: Candidate) -> None:
-        self._segmenter = SemanticSegmenter(session, candidate.model)
-        self._where = session.where
+    def __init__(self, pipeline: Pipeline, candidate: Candidate) -> None:
+        self._pipeline = pipeline
         self._samples = select(load_montgomery(Path(candidate.data)), candidate.samples)
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel."""
-        return {"where": self._where}
+        return {"where": self._pipeline.where}
 
     def time(self, samples: Sequence[int]) -> dict[str, float]:
         """Segment these images in one call; milliseconds per stage and in total.
 
         Reading the files is not part of it, copying the result into the image's frame is.
         """
-        images = [self._image(number) for number in samples]
-        start = time.perf_counter()
-        results = list(self._segmenter.stream(images, batch_size=len(images)))
-        total = 1000 * (time.perf_counter() - start)
-        stages = ("preprocess", "infer", "postprocess")
-        spent = {stage: sum(result.timings_ms[stage] for result in results) for stage in stages}
-        return {**spent, "total": total}
+        inputs = [self._pipeline.load(self._samples[number]) for number in samples]
+        return dict(self._pipeline.run(inputs).spent_ms)
 
     def score(self, number: int) -> dict[str, float]:
         """Dice, IoU and HD95 in pixels of one image against its mask, foreground against background."""
         from seg_bench.metrics import dice_score, hausdorff_95, iou_score
 
-        predicted = self._segmenter.segment(self._image(number)).mask > 0
         sample = self._samples[number]
+        (predicted,) = self._pipeline.run([self._pipeline.load(sample)]).masks
         target = sample.load_mask()
-        if predicted.shape != target.shape:
-            raise BadInputError(
-                f"the mask of '{sample.name}' is {target.shape[1]}x{target.shape[0]} and its image "
-                f"{predicted.shape[1]}x{predicted.shape[0]}: both must have one size"
-            )
+        sample.check_size(predicted.shape, target.shape)
         return {
             "dice": dice_score(predicted, target),
             "iou": iou_score(predicted, target),
             "hd95": hausdorff_95(predicted, target),
         }
-
-    def _image(self, number: int) -> Any:
-        from seg_runtime.images import read_image
-
-        path = self._samples[number].image_path
-        return read_image(path, 1 if self._segmenter.spec.channels == 1 else 3, gray=True)
 
 
 def main() -> None:
@@ -103,8 +85,8 @@ def main() -> None:
 
 def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) -> None:
     candidate = from_json(Candidate, json.loads(next(lines)))
-    with open_session(candidate) as session:
-        measurement = Measurement(session, candidate)
+    with open_pipeline(candidate) as pipeline:
+        measurement = Measurement(pipeline, candidate)
         answer(measurement.facts())
         for line in lines:
             request = json.loads(line)

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import example_run, make_accuracy, make_latency, make_record, make_run
+from bench_records import (
+    example_run,
+    make_accuracy,
+    make_latency,
+    make_record,
+    make_run,
+    make_sam_record,
+)
 
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import read_run, read_runs, write_run
@@ -45,6 +52,21 @@ def test_an_infinite_hausdorff_distance_survives_in_strict_json(tmp_path: Path) 
 
     json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
     assert read_run(tmp_path / "run.json").records[0].accuracy == record.accuracy
+
+
+def test_the_record_of_a_sam_is_read_back_and_its_lists_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "sam.json"
+    write_run(make_run(make_sam_record()), path)
+    assert read_run(path) == make_run(make_sam_record())
+    with pytest.raises(BadInputError, match="one value per call"):
+        read_run(changed(path, lambda d: d["records"][0]["latency"]["encode"].pop()))
+
+
+def test_records_from_before_there_were_sams_are_still_read() -> None:
+    results = Path(__file__).parents[2] / "bench" / "results"
+    for record in read_run(results / "table_montgomery.json").records:
+        assert record.latency and record.latency.encode is None
+        assert record.settings.prompts is None
 
 
 def test_percentiles_are_those_of_the_raw_samples() -> None:

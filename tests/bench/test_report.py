@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from bench_records import example_run, make_accuracy, make_record, make_run
+from bench_records import example_run, make_accuracy, make_record, make_run, make_sam_record
 from rich.console import Console
 
 from seg_bench.article import ARTICLE_TABLE
+from seg_bench.candidate import OFFICIAL_DECODER
+from seg_bench.records import Run
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
@@ -107,6 +109,56 @@ def test_speed_is_compared_with_the_baseline_of_the_same_checkpoint_only() -> No
     assert baseline.latency and deployed.latency
     ratio = baseline.latency.percentile(50) / deployed.latency.percentile(50)
     assert f"{ratio:.2f} times as fast as PyTorch eager" in lines[0]
+
+
+def sam_run() -> Run:
+    return make_run(
+        make_sam_record("PyTorch eager", median_ms=1600),
+        make_sam_record(OFFICIAL_DECODER, median_ms=900),
+        make_sam_record(),
+    )
+
+
+def test_encode_and_decode_have_columns_where_there_is_a_sam_and_nowhere_else() -> None:
+    both = build_table([sam_run(), example_run()])
+    keys = [column.key for column in both.columns]
+    assert keys == [*COLUMNS[:7], "encode_ms", "decode_ms", *COLUMNS[7:]]
+    encode, decode, whole = (keys.index(key) for key in ("encode_ms", "decode_ms", "p50_ms"))
+    sam, unet = both.rows[2], both.rows[4]
+    latency = both.records[2].latency
+    assert latency and sam[encode].value == latency.percentile(50, "encode")
+    assert sam[encode].text == f"{latency.percentile(50, 'encode'):.1f}"
+    assert sam[decode].value and sam[whole].value and sam[decode].value < sam[whole].value
+    assert (unet[encode].text, unet[decode].text) == ("-", "-")
+    assert "prompts: a box around each lung" in to_markdown([sam_run()])
+    assert "prompts" not in to_markdown([example_run()])
+
+
+def test_a_sam_is_compared_with_both_its_baselines_by_stage() -> None:
+    run = sam_run()
+    torch, official = speed_lines(run.records)
+    assert torch.startswith("sam_tiny, in process: 1.97 times as fast as PyTorch eager (encode 2.00,")
+    assert official.startswith("sam_tiny, in process: 1.12 times as fast as official decoder (encode 1.12,")
+    # Upscaling, which takes 20 ms in all three, counts with decoding.
+    base, _, ours = (record.latency for record in run.records)
+    assert base and ours
+    masks = (base.percentile(50, "decode") + 20) / (ours.percentile(50, "decode") + 20)
+    assert torch.endswith(f"decode and upscale {masks:.2f})")
+    assert masks < 1.9
+
+
+def test_a_sam_with_random_weights_says_so_and_has_its_times() -> None:
+    table = build_table([make_run(make_sam_record(weights="random"))])
+    shown = {column.key: cell.text for column, cell in zip(table.columns, table.rows[0], strict=True)}
+    assert shown["dice"] == "random weights"
+    assert float(shown["encode_ms"]) > float(shown["decode_ms"]) > 0
+    assert (shown["article_dice"], shown["article_parameters"]) == ("0.958", "632M")
+
+
+def test_the_page_shows_the_official_decoder_as_a_row_of_its_own() -> None:
+    text = to_html([sam_run()])
+    assert "<td>official decoder</td>" in text
+    assert "encode p50" in text
 
 
 def test_markdown_is_a_table_of_equal_rows() -> None:

@@ -19,6 +19,7 @@ class Baseline(str, Enum):
 
     TORCH = "torch"
     TORCH_CHANNELS_LAST = "torch-channels-last"
+    OFFICIAL = "official"
 
 
 class Part(str, Enum):
@@ -37,7 +38,9 @@ def run(
     repo: Annotated[Path, typer.Option(help="Model repository.")] = Path("triton_repo"),
     models: Annotated[
         str | None,
-        typer.Option(help="Models, separated by commas; all that are built by default."),
+        typer.Option(
+            help="Models, separated by commas, a SAM by its name (sam_tiny); all that are built by default."
+        ),
     ] = None,
     where: Annotated[
         str,
@@ -48,7 +51,11 @@ def run(
         typer.Option(help="Measure this running server (grpc://HOST:PORT, http://HOST:PORT) and start none."),
     ] = None,
     baseline: Annotated[
-        Baseline | None, typer.Option(help="Also measure the original PyTorch model, in the same rounds.")
+        list[Baseline] | None,
+        typer.Option(
+            help="Also measure, in the same rounds: the original model in PyTorch (one of the first two), "
+            "a SAM with segment_anything's own exported decoder (official). May be given twice."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="The baseline's checkpoint, when it does not ship with edgeseg.")
@@ -73,6 +80,9 @@ def run(
 ) -> None:
     """Measure Dice, IoU, HD95, latency and memory of deployed models, all in turns on one machine.
 
+    A SAM is prompted with a box around each object of the ground truth, all in one call; the union of
+    the masks is scored, and the times of its encoder and its decoder are shown besides the whole call.
+
     Without --url, a server is started for the places that need one. Ctrl-C keeps what was measured.
 
     \b
@@ -80,6 +90,7 @@ def run(
       seg-bench run --data tests/data/montgomery --out results/run.json
       seg-bench run --data data/montgomery --part test --where in-process,grpc,http,shared-memory
       seg-bench run --data data/montgomery --models unet_lung --baseline torch --threads 2
+      seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
@@ -98,8 +109,7 @@ def run(
         models=split_names(models or ""),
         where=places_of(where),
         url=url,
-        baseline=baseline is not None,
-        channels_last=baseline is Baseline.TORCH_CHANNELS_LAST,
+        **_baselines(baseline or []),
         checkpoint=checkpoint,
         repeats=repeats,
         warm_up=warm_up,
@@ -117,6 +127,20 @@ def run(
     _show(measured, out, as_json)
     if not measured.complete:
         raise KeyboardInterrupt
+
+
+def _baselines(chosen: list[Baseline]) -> dict[str, bool]:
+    """The options of `RunOptions` that stand for them. Raises BadInputError for PyTorch in both orders."""
+    from seg_runtime.errors import BadInputError
+
+    channels_last = Baseline.TORCH_CHANNELS_LAST in chosen
+    if channels_last and Baseline.TORCH in chosen:
+        raise BadInputError("--baseline torch and torch-channels-last are one row: choose one of them")
+    return {
+        "baseline": channels_last or Baseline.TORCH in chosen,
+        "channels_last": channels_last,
+        "official_decoder": Baseline.OFFICIAL in chosen,
+    }
 
 
 def _show(measured: Run, out: Path | None, as_json: bool) -> None:

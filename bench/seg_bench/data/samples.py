@@ -37,6 +37,11 @@ class Sample:
         """Read the image as the client does: (H, W) uint8, deeper ones by `seg_runtime.images.to_uint8`."""
         return read_image(self.image_path, 1, gray=True)
 
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        height, width = self.load_image().shape
+        return height, width
+
     def load_mask(self) -> NDArray[np.bool_]:
         """Read the ground truth: (H, W) bool, True where any mask is above `MASK_THRESHOLD`.
 
@@ -54,6 +59,14 @@ class Sample:
         for mask in masks[1:]:
             merged |= mask
         return merged
+
+    def check_size(self, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
+        """Raises BadInputError unless image and mask, both (height, width), have one size."""
+        if image_hw != mask_hw:
+            raise BadInputError(
+                f"the mask of '{self.name}' is {mask_hw[1]}x{mask_hw[0]} and its image "
+                f"{image_hw[1]}x{image_hw[0]}: both must have one size"
+            )
 
 
 def paired_samples(root: Path) -> tuple[Sample, ...]:

@@ -10,6 +10,11 @@ from seg_bench.report.table import speed_lines
 
 __all__ = ["legend_lines", "run_facts"]
 
+_SAM_LEGEND = (
+    "Encode, decode: the two models of a SAM alone, travel included, the decoder with all prompts of an "
+    "image; the official decoder takes one prompt at a time, after our encoder, and upscales inside."
+)
+
 
 def run_facts(run: Run) -> list[tuple[str, str]]:
     """(name, value) pairs that describe a run, in reading order."""
@@ -29,6 +34,11 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
         ),
         ("data", "; ".join(dict.fromkeys(_data(record) for record in run.records))),
         ("settings", _settings(run.records)),
+        *(
+            ("prompts", prompts)
+            for prompts in dict.fromkeys(r.settings.prompts for r in run.records)
+            if prompts
+        ),
         ("noise", run.note),
     ]
     comparison = "; ".join(speed_lines(run.records))
@@ -42,10 +52,12 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
         "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples.",
         f"Article: {ARTICLE_SOURCE}.",
     ]
+    if any(record.settings.prompts for run in runs for record in run.records):
+        lines.insert(2, _SAM_LEGEND)
     kinds = {record.peak_memory_of for run in runs for record in run.records}
     if "server" in kinds:
         lines.insert(
-            2, "Peak memory: in process, of the measuring process; on a server, of all its processes."
+            -1, "Peak memory: in process, of the measuring process; on a server, of all its processes."
         )
     return lines
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seg_bench.article import article_figures
+from seg_bench.candidate import BASELINES
 from seg_bench.records import Latency, Record
 from seg_bench.report.svg import Axis, linear_axis, log_axis, mark, svg, text
-from seg_bench.report.table import BASELINE, PLACES, place_of
+from seg_bench.report.table import PLACES, place_of
 
 __all__ = ["dice_against_latency", "latency_samples"]
 
@@ -101,7 +102,7 @@ def _point(record: Record, css: str) -> _Point | None:
 
 
 def _colour_key(record: Record) -> tuple[str, str]:
-    return record.model.name, record.runtime if record.runtime == BASELINE else ""
+    return record.model.name, record.runtime if record.runtime in BASELINES else ""
 
 
 def _colours(records: Sequence[Record]) -> dict[tuple[str, str], str]:

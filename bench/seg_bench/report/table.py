@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from seg_bench.article import ArticleFigures, article_figures
+from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, PYTORCH
 from seg_bench.metrics.summary import MetricSummary
-from seg_bench.records import Record, Run
+from seg_bench.records import Latency, Record, Run
 
 __all__ = [
     "ABSENT",
-    "BASELINE",
     "PLACES",
     "Cell",
     "Column",
@@ -23,8 +24,8 @@ __all__ = [
 ]
 
 ABSENT = "-"
-BASELINE = "PyTorch eager"
 PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
+_SAM_COLUMNS = ("encode_ms", "decode_ms")
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,61 @@ class Table:
 
 
 def build_table(runs: Sequence[Run]) -> Table:
-    """Make the table of one or several runs; several machines get a column that tells them apart."""
+    """Make the table of one or several runs.
+
+    Several machines get a column that tells them apart, and SAMs those of their two models.
+    """
     machines = list(dict.fromkeys(run.machine.cpu for run in runs))
     pairs = [(run, record) for run in runs for record in run.records]
-    columns = [column for column in _COLUMNS if len(machines) > 1 or column[0].key != "machine"]
+    left_out = set() if len(machines) > 1 else {"machine"}
+    if not any(record.latency and record.latency.encode for _, record in pairs):
+        left_out |= {*_SAM_COLUMNS}
+    columns = [column for column in _COLUMNS if column[0].key not in left_out]
     rows = tuple(tuple(cell(run, record) for _, cell in columns) for run, record in pairs)
     return Table(tuple(column for column, _ in columns), rows, tuple(record for _, record in pairs))
 
 
 def speed_lines(records: Iterable[Record]) -> list[str]:
-    """One line per deployed row whose PyTorch baseline was timed in the same run: how much faster it is."""
+    """One line per deployed row and baseline that was timed in the same run: how much faster it is."""
     records = list(records)
     lines = []
     for record in records:
-        base = next((entry for entry in records if _is_baseline(entry, record)), None)
-        if base is None or base.latency is None or record.latency is None:
-            continue
-        ratio = base.latency.percentile(50) / record.latency.percentile(50)
-        lines.append(f"{record.model.name}, {place_of(record)}: {ratio:.2f} times as fast as {BASELINE}")
+        for base in records:
+            if record.latency and base.latency and _is_baseline(base, record):
+                ratio = base.latency.percentile(50) / record.latency.percentile(50)
+                line = (
+                    f"{record.model.name}, {place_of(record)}: {ratio:.2f} times as fast as {_called(base)}"
+                )
+                lines.append(line + _sam_ratios(base.latency, record.latency))
     return lines
 
 
 def place_of(record: Record) -> str:
-    """Where a record was measured, in words; the baseline always runs in process."""
-    return BASELINE if record.runtime == BASELINE else PLACES.get(record.where, record.where)
+    """Where a record was measured, in words; the baselines always run in process."""
+    return _called(record) if record.runtime in BASELINES else PLACES.get(record.where, record.where)
+
+
+def _called(baseline: Record) -> str:
+    return "official decoder" if baseline.runtime == OFFICIAL_DECODER else PYTORCH
 
 
 def _is_baseline(entry: Record, record: Record) -> bool:
     same_weights = entry.model.checkpoint_sha256 == record.model.checkpoint_sha256
-    return entry.runtime == BASELINE != record.runtime and same_weights
+    return entry.runtime in BASELINES and record.runtime not in BASELINES and same_weights
+
+
+def _sam_ratios(base: Latency, latency: Latency) -> str:
+    if not (base.encode and base.decode and latency.encode and latency.decode):
+        return ""
+    encode = base.percentile(50, "encode") / latency.percentile(50, "encode")
+    masks = _masks_ms(base) / _masks_ms(latency)
+    return f" (encode {encode:.2f}, decode and upscale {masks:.2f})"
+
+
+def _masks_ms(latency: Latency) -> float:
+    """Median of decoding and upscaling together, which some decoders do in one graph."""
+    samples = zip(latency.decode or (), latency.postprocess, strict=True)
+    return statistics.median(decode + upscale for decode, upscale in samples)
 
 
 def _text(pick: Callable[[Run, Record], str]) -> Callable[[Run, Record], Cell]:
@@ -115,9 +142,10 @@ def _summary(pick: str, form: str) -> Callable[[Run, Record], Cell]:
     return cell
 
 
-def _percentile(percent: float) -> Callable[[Run, Record], Cell]:
+def _percentile(percent: float, stage: str = "total") -> Callable[[Run, Record], Cell]:
     def cell(run: Run, record: Record) -> Cell:
-        return _number(record.latency.percentile(percent) if record.latency else None, ".1f")
+        timed = record.latency if record.latency and getattr(record.latency, stage) else None
+        return _number(timed.percentile(percent, stage) if timed else None, ".1f")
 
     return cell
 
@@ -149,6 +177,8 @@ _COLUMNS: tuple[tuple[Column, Callable[[Run, Record], Cell]], ...] = (
     (Column("iou", "IoU"), _summary("iou_summary", ".4f")),
     (Column("hd95_px", "HD95", "px"), _summary("hd95_summary", ".2f")),
     (Column("parameters", "parameters"), _parameters),
+    (Column("encode_ms", "encode p50", "ms"), _percentile(50, "encode")),
+    (Column("decode_ms", "decode p50", "ms"), _percentile(50, "decode")),
     (Column("p50_ms", "p50", "ms"), _percentile(50)),
     (Column("p90_ms", "p90", "ms"), _percentile(90)),
     (Column("p99_ms", "p99", "ms"), _percentile(99)),

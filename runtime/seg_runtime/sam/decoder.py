@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,14 @@ def find_sam(session: Session) -> str:
     return names[0]
 
 
-def sam_pair(session: Session, name: str) -> tuple[ModelSpec, ModelSpec]:
+class Contracts(Protocol):
+    """Where contracts are read: a session, or a repository on disk."""
+
+    def spec(self, model: str) -> ModelSpec:
+        """The contract of a model. Raises ModelNotFoundError."""
+
+
+def sam_pair(contracts: Contracts, name: str) -> tuple[ModelSpec, ModelSpec]:
     """The contracts of `<name>_encoder` and `<name>_decoder`.
 
     Raises:
@@ -52,7 +60,7 @@ def sam_pair(session: Session, name: str) -> tuple[ModelSpec, ModelSpec]:
     for part in ("encoder", "decoder"):
         model = f"{name}_{part}"
         try:
-            spec = session.spec(model)
+            spec = contracts.spec(model)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(
                 f"SAM '{name}' needs the models '{name}_encoder' and '{name}_decoder', and the {part} is "

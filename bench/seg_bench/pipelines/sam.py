@@ -1,0 +1,169 @@
+"""A published SAM: an image and a box around each object into `SamPredictor`, one mask of all out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_bench.data.objects import object_boxes
+from seg_bench.data.samples import Sample
+from seg_bench.pipelines import Outcome
+from seg_runtime.errors import BadInputError
+from seg_runtime.images import read_image
+from seg_runtime.sam import SamPredictor
+from seg_runtime.session import Handle, Session
+from seg_runtime.spec import ModelSpec
+
+__all__ = ["BoxPrompts", "SamPipeline", "TimedSession", "load_box_prompts", "sam_outcome"]
+
+
+@dataclass(frozen=True)
+class BoxPrompts:
+    """One image and what to look for in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) float64 in pixels of the image, N at least 1.
+    """
+
+    image: NDArray[np.uint8]
+    boxes_xyxy: NDArray[np.float64]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+class TimedSession(Session):
+    """Hands everything on to another session and adds up how long its models take, by their task.
+
+    Attributes:
+        spent_ms: milliseconds by task since it was last cleared, travel included.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.where = session.where
+        self.spent_ms: dict[str, float] = {}
+
+    def models(self) -> tuple[str, ...]:
+        return self._session.models()
+
+    def spec(self, model: str) -> ModelSpec:
+        return self._session.spec(model)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _infer(
+        self, spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle], keep: frozenset[str]
+    ) -> dict[str, Any]:
+        start = time.perf_counter()
+        outputs = self._session._infer(spec, inputs, keep)
+        spent = 1000 * (time.perf_counter() - start)
+        self.spent_ms[spec.task] = self.spent_ms.get(spec.task, 0.0) + spent
+        return outputs
+
+
+class SamPipeline:
+    """Sets an image and asks for the masks of all its boxes in one call; close it, or use `with`.
+
+    Args:
+        session: runs encoder and decoder.
+        name: the SAM's; its models are `<name>_encoder` and `<name>_decoder`.
+
+    Raises:
+        ModelNotFoundError, BadInputError: as `SamPredictor`.
+    """
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._session = TimedSession(session)
+        self._predictor = SamPredictor(self._session, name)
+        self.where = session.where
+
+    def load(self, sample: Sample) -> BoxPrompts:
+        return load_box_prompts(sample)
+
+    def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:
+        """Segment one image, its encoding included."""
+        (case,) = inputs
+        predictor, spent = self._predictor, self._session.spent_ms
+        spent.clear()
+        start = time.perf_counter()
+        predictor.set_image(case.image)
+        encoded = time.perf_counter()
+        boxes = predictor.transform.apply_boxes(case.boxes_xyxy, case.size_hw)
+        masks, _, _ = predictor.predict_batch(None, None, boxes, multimask_output=False)
+        mask = masks[:, 0].any(axis=0)
+        end = time.perf_counter()
+        return sam_outcome(
+            mask,
+            before_decoder_ms=1000 * (encoded - start),
+            total_ms=1000 * (end - start),
+            encode_ms=spent["sam-encoder"],
+            decode_ms=spent["sam-decoder"],
+        )
+
+    def close(self) -> None:
+        """Free the embedding; the session stays open."""
+        self._predictor.close()
+
+    def __enter__(self) -> SamPipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_box_prompts(sample: Sample) -> BoxPrompts:
+    """Read an image and the boxes of its ground truth.
+
+    Raises:
+        BadInputError: the ground truth is empty or of another size than the image.
+        BadImageError: a file cannot be read.
+    """
+    image, mask = read_image(sample.image_path, 3, gray=True), sample.load_mask()
+    sample.check_size(image.shape[:2], mask.shape[:2])
+    boxes = object_boxes(mask)
+    if not len(boxes):
+        raise BadInputError(
+            f"the mask of '{sample.name}' is empty: a SAM is measured with a box around each object"
+        )
+    return BoxPrompts(image, boxes)
+
+
+def sam_outcome(
+    mask: NDArray[np.bool_],
+    *,
+    before_decoder_ms: float,
+    total_ms: float,
+    encode_ms: float,
+    decode_ms: float,
+) -> Outcome:
+    """The result of one image, its time split into stages.
+
+    Args:
+        mask: (H, W) bool.
+        before_decoder_ms: from the beginning to the first decoder call; what the encoder did not take
+            of it was preprocessing.
+        total_ms: the whole call; what is left of it was postprocessing.
+        encode_ms: the encoder alone.
+        decode_ms: the decoder alone.
+    """
+    spent = {
+        "preprocess": before_decoder_ms - encode_ms,
+        "infer": encode_ms + decode_ms,
+        "encode": encode_ms,
+        "decode": decode_ms,
+        "postprocess": total_ms - before_decoder_ms - decode_ms,
+        "total": total_ms,
+    }
+    return Outcome([mask], spent)

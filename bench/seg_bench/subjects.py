@@ -1,0 +1,101 @@
+"""What a run measures by one name: a semantic model, or a SAM with its two models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from seg_runtime.errors import BadInputError
+from seg_runtime.sam.decoder import sam_pair
+from seg_runtime.spec import ModelSpec
+
+__all__ = ["Contracts", "Subject", "all_subjects", "named_subject"]
+
+_HALVES = ("_encoder", "_decoder")
+
+
+class Contracts(Protocol):
+    """Where contracts are read: a repository on disk, or a session."""
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models."""
+
+    def spec(self, model: str) -> ModelSpec:
+        """The contract of a model. Raises ModelNotFoundError."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One semantic model, or one SAM.
+
+    Attributes:
+        name: the model's; for a SAM, what the names of its two models begin with.
+        specs: contracts of the models that run: one, or a SAM's encoder and decoder.
+    """
+
+    name: str
+    specs: tuple[ModelSpec, ...]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The contract of the model that takes the image."""
+        return self.specs[0]
+
+    @property
+    def sam(self) -> bool:
+        return self.spec.task == "sam-encoder"
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        return self.spec.checkpoint_sha256
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(spec.parameter_count for spec in self.specs)
+
+    @property
+    def weights(self) -> str:
+        return self.spec.weights
+
+
+def named_subject(contracts: Contracts, name: str) -> Subject:
+    """The semantic model or the SAM of a name.
+
+    Raises:
+        ModelNotFoundError: there is none, or half of the SAM is missing.
+        BadInputError: a model of another kind, one half of a SAM, or halves of different checkpoints.
+    """
+    known = contracts.models()
+    # A SAM's name may also be that of an ensemble of its two models.
+    if any(f"{name}{half}" in known for half in _HALVES) and not _is_semantic(contracts, name):
+        return Subject(name, sam_pair(contracts, name))
+    spec = contracts.spec(name)
+    if spec.task == "semantic":
+        return Subject(name, (spec,))
+    for half in _HALVES:
+        whole = name.removesuffix(half)
+        if whole != name and spec.task == f"sam-{half[1:]}":
+            raise BadInputError(f"model '{name}' is one half of a SAM: measure it as '{whole}'")
+    raise BadInputError(
+        f"model '{name}' is for '{spec.task}': seg-bench run measures semantic models and SAMs"
+    )
+
+
+def all_subjects(contracts: Contracts, models: Iterable[str]) -> tuple[Subject, ...]:
+    """Every semantic model and every whole SAM among these models, by name.
+
+    Raises:
+        BadInputError: there is none, or the halves of a SAM are of different checkpoints.
+    """
+    models = tuple(models)
+    semantic = [name for name in models if contracts.spec(name).task == "semantic"]
+    encoders = [name.removesuffix(_HALVES[0]) for name in models if name.endswith(_HALVES[0])]
+    sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models and name not in semantic]
+    if not semantic and not sams:
+        raise BadInputError("no semantic model and no SAM to measure: publish one with seg-export")
+    return tuple(named_subject(contracts, name) for name in sorted([*semantic, *sams]))
+
+
+def _is_semantic(contracts: Contracts, name: str) -> bool:
+    return name in contracts.models() and contracts.spec(name).task == "semantic"

@@ -1,0 +1,132 @@
+"""`seg_bench.runner.measure` on the tiny SAM: ours beside PyTorch and the official decoder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH
+from seg_bench.options import RunOptions, places_of
+from seg_bench.records import Record, Run, read_run, write_run
+from seg_bench.runner import measure
+from seg_runtime.errors import BadInputError, EdgesegError, ModelNotFoundError, RepositoryError
+
+
+@pytest.fixture(scope="module")
+def options(tiny_sam_repo: Path, xray_folder: Path) -> RunOptions:
+    return RunOptions(
+        repo=tiny_sam_repo, data=xray_folder, models=("sam_tiny",), limit=2, repeats=1, warm_up=0, threads=2
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(options: RunOptions) -> Run:
+    return measure(replace(options, baseline=True, official_decoder=True))
+
+
+def row(run: Run, runtime: str) -> Record:
+    return next(record for record in run.records if record.runtime == runtime)
+
+
+def test_ours_and_both_baselines_are_rows_of_one_run(measured: Run) -> None:
+    assert measured.complete
+    rows = [(record.model.name, record.runtime) for record in measured.records]
+    assert rows == [("sam_tiny", runtime) for runtime in (PYTORCH, OFFICIAL_DECODER, "ONNX Runtime")]
+    for record in measured.records:
+        assert record.model.parameters == 4_947_760
+        assert record.settings.prompts and "each lung" in record.settings.prompts
+        assert record.latency and record.latency.encode and record.latency.decode
+        assert record.latency.infer[0] == record.latency.encode[0] + record.latency.decode[0]
+    assert (
+        row(measured, PYTORCH).settings.allocator and not row(measured, OFFICIAL_DECODER).settings.allocator
+    )
+
+
+def test_masks_are_lungs_and_those_of_segment_anything(measured: Run) -> None:
+    ours, torch, official = (
+        row(measured, runtime).accuracy for runtime in ("ONNX Runtime", PYTORCH, OFFICIAL_DECODER)
+    )
+    assert ours and torch and official
+    assert min(ours.dice) > 0.93
+    assert ours.dice == pytest.approx(torch.dice, abs=1e-4)
+    assert official.dice == pytest.approx(torch.dice, abs=0.02)  # the best of its three candidates
+
+
+def test_the_graphs_of_both_models_identify_the_row(measured: Run, tiny_sam_repo: Path) -> None:
+    from hashlib import sha256
+
+    encoder, decoder = (
+        sha256((tiny_sam_repo / f"sam_tiny_{part}" / "1" / "model.onnx").read_bytes()).hexdigest()
+        for part in ("encoder", "decoder")
+    )
+    hashes = [
+        (record.model.version, record.model.graph_sha256, record.model.decoder_graph_sha256)
+        for record in measured.records
+    ]
+    assert hashes == [(None, None, None), (1, encoder, None), (1, encoder, decoder)]
+
+
+def test_records_of_a_sam_survive_the_disk(measured: Run, tmp_path: Path) -> None:
+    write_run(measured, tmp_path / "run.json")
+    assert read_run(tmp_path / "run.json") == measured
+
+
+def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
+    options: RunOptions, tmp_path: Path, tiny_repo: Path, tiny_checkpoint: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(options.repo, other)
+    for config in other.glob("*/config.pbtxt"):
+        text = config.read_text().replace("6984acc4b4eb", "000000000000")
+        config.write_text(text)
+    both = shutil.copytree(other, tmp_path / "both")
+    shutil.copytree(tiny_repo / "unet_tiny", both / "unet_tiny")
+    half = tmp_path / "half"
+    shutil.copytree(options.repo / "sam_tiny_encoder", half / "sam_tiny_encoder")
+    unbuilt = tmp_path / "unbuilt"
+    for part in ("encoder", "decoder"):
+        (unbuilt / f"sam_tiny_{part}").mkdir(parents=True)
+        config = f"sam_tiny_{part}/config.pbtxt"
+        shutil.copy(options.repo / config, unbuilt / config)
+    maskless = tmp_path / "maskless"
+    shutil.copytree(options.data / "images", maskless / "images")
+    cases: list[tuple[type[EdgesegError], str, dict[str, object]]] = [
+        (BadInputError, "is a SAM, which takes one image per call", {"batch": 2}),
+        (ModelNotFoundError, "the decoder is missing", {"repo": half}),
+        (BadInputError, "one half of a SAM", {"models": ("sam_tiny_encoder",)}),
+        (RepositoryError, "not built", {"repo": unbuilt}),
+        (BadInputError, "no checkpoint of sam_tiny for the baseline", {"repo": other, "baseline": True}),
+        (BadInputError, "no checkpoint of sam_tiny", {"repo": other, "official_decoder": True}),
+        (
+            BadInputError,
+            "no checkpoint of sam_tiny for",  # the U-Net has one, which is of no use to its decoder
+            {
+                "repo": both,
+                "models": (),
+                "baseline": True,
+                "official_decoder": True,
+                "checkpoint": tiny_checkpoint,
+            },
+        ),
+        (BadInputError, "has no mask", {"data": maskless}),
+        (
+            BadInputError,
+            "is the decoder of a SAM",
+            {"repo": tiny_repo, "models": ("unet_tiny",), "official_decoder": True},
+        ),
+    ]
+    for kind, message, changes in cases:
+        with pytest.raises(kind, match=message):
+            measure(replace(options, **changes))
+
+
+@pytest.mark.server
+def test_a_sam_on_a_server_scores_as_in_process(options: RunOptions, measured: Run) -> None:
+    run = measure(replace(options, where=places_of("shared-memory")))
+    accuracy, wanted = run.records[0].accuracy, row(measured, "ONNX Runtime").accuracy
+    assert accuracy and wanted
+    assert accuracy.dice == pytest.approx(wanted.dice, abs=1e-4)
+    assert (run.records[0].where, run.records[0].peak_memory_of) == ("shared-memory", "server")

@@ -1,0 +1,73 @@
+"""Which models a run measures by which name, when there are SAMs among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sam_models import sam_specs
+
+from seg_bench.subjects import all_subjects, named_subject
+from seg_runtime.errors import BadInputError, ModelNotFoundError
+from seg_runtime.repository import model_not_found
+from seg_runtime.spec import ModelSpec
+
+UNET = ModelSpec("unet", 1, "semantic", "unet", (), (), parameter_count=7)
+ENSEMBLE = ModelSpec("sam_tiny", 1, "sam", "sam", (), ())
+
+
+class Contracts:
+    """Contracts without a repository."""
+
+    def __init__(self, *specs: ModelSpec) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(self._specs))
+
+    def spec(self, model: str) -> ModelSpec:
+        if model not in self._specs:
+            raise model_not_found(model, self._specs, "in the test")
+        return self._specs[model]
+
+
+def halves(**changes: object) -> tuple[ModelSpec, ModelSpec]:
+    encoder, decoder = sam_specs().values()
+    return replace(encoder, parameter_count=40), replace(decoder, parameter_count=2, **changes)
+
+
+@pytest.mark.parametrize("others", [(), (ENSEMBLE,), (UNET,)])
+def test_a_sam_is_measured_as_its_two_models_with_or_without_an_ensemble(
+    others: tuple[ModelSpec, ...],
+) -> None:
+    subject = named_subject(Contracts(*halves(), *others), "sam_tiny")
+    assert subject.sam
+    assert [spec.name for spec in subject.specs] == ["sam_tiny_encoder", "sam_tiny_decoder"]
+    assert subject.parameter_count == 42
+
+
+def test_every_semantic_model_and_whole_sam_is_found() -> None:
+    stray = replace(halves()[0], name="other_encoder")
+    contracts = Contracts(UNET, ENSEMBLE, stray, *halves())
+    subjects = all_subjects(contracts, contracts.models())
+    assert [(subject.name, subject.sam) for subject in subjects] == [("sam_tiny", True), ("unet", False)]
+
+
+def test_what_is_no_whole_model_is_refused_by_name() -> None:
+    encoder, decoder = halves()
+    with pytest.raises(BadInputError, match="one half of a SAM: measure it as 'sam_tiny'"):
+        named_subject(Contracts(encoder, decoder), "sam_tiny_decoder")
+    with pytest.raises(ModelNotFoundError, match="the decoder is missing"):
+        named_subject(Contracts(encoder), "sam_tiny")
+    with pytest.raises(BadInputError, match="is for 'sam'"):
+        named_subject(Contracts(ENSEMBLE), "sam_tiny")
+    with pytest.raises(BadInputError, match="no semantic model and no SAM"):
+        all_subjects(Contracts(encoder), ["sam_tiny_encoder"])
+    with pytest.raises(ModelNotFoundError, match="did you mean 'unet'"):
+        named_subject(Contracts(UNET), "unett")
+
+
+def test_halves_of_different_checkpoints_are_refused() -> None:
+    contracts = Contracts(*halves(checkpoint_sha256="cd" * 32))
+    with pytest.raises(BadInputError, match="published from one checkpoint"):
+        named_subject(contracts, "sam_tiny")
