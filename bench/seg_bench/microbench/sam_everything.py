@@ -39,8 +39,8 @@ THREADS = 2
 MIN_IOU = 0.98
 SETTINGS: dict[str, Any] = {
     "points_per_side": 32,
-    "pred_iou_thresh": 0.4,
-    "stability_score_thresh": 0.5,
+    "pred_iou_thresh": 0.35,
+    "stability_score_thresh": 0.53,
     "output_mode": "uncompressed_rle",
 }
 """The decoder is less sure of itself on an untrained encoder's embeddings than the defaults expect."""
