@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from seg_bench.json_fields import to_json
 from seg_bench.microbench.overhead import SIDES, measure_overhead
+from seg_bench.microbench.sam_speed import answer_difference
 from seg_bench.microbench.startup import COMMANDS, measure_startup
 from seg_bench.microbench.unet_speed import measure_unet
 from seg_runtime.errors import BadInputError
@@ -46,3 +48,13 @@ def test_startup_records_every_command_and_the_memory_of_imports() -> None:
     assert whats[: len(COMMANDS)] == [f"{name} --help" for name in COMMANDS]
     assert all(entry.seconds[0] == entry.median_s > 0 for entry in result.startups)
     json.dumps(to_json(result), allow_nan=False)
+
+
+def test_sam_speed_reports_the_worst_mask_and_the_largest_difference() -> None:
+    expected = np.full((2, 4, 8, 8), -1.0, np.float32)
+    expected[:, :, :4] = 2.0
+    got = expected.copy()
+    got[1, 3, :2] = -1.0
+    difference = answer_difference("decode", expected, got)
+    assert difference == {"max_relative_difference": 1.5, "lowest_mask_iou": 0.5}
+    assert answer_difference("encode", expected, expected) == {"max_relative_difference": 0.0}

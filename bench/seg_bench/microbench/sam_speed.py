@@ -1,7 +1,8 @@
-"""SAM's graphs against PyTorch and against the exports that others use: time and peak memory.
+"""SAM's graphs against PyTorch and against the exports that others use: time, peak memory, answers.
 
-Every figure comes from a process of its own, since several large models in one process disturb one
-another. PyTorch runs with glibc's allocator tuned, without which it is two to three times slower.
+Engines take turns, each turn in a process of its own: several large models in one process disturb
+one another, and together they would not fit into memory. PyTorch runs with glibc's allocator
+tuned, without which it is two to three times slower.
 
     python -m seg_bench.microbench.sam_speed prepare /tmp/sam --variant vit_b
     python -m seg_bench.microbench.sam_speed measure /tmp/sam --json bench/results/sam_speed.json
@@ -29,10 +30,12 @@ from seg_bench.json_fields import to_json
 from seg_bench.machine import describe_machine
 from seg_bench.memory import peak_memory_mib
 
-__all__ = ["main", "measure", "measure_one", "prepare"]
+__all__ = ["answer_difference", "main", "measure", "measure_one", "prepare"]
 
 PROMPTS = (1, 8, 64)
-RUNS = {"encode": 3, "decode": 3}
+CALLS = {"encode": 1, "decode": 3}
+"""Timed calls per turn, after one that is not timed."""
+
 THREADS = 2
 GRAPHS = {
     "encode": {"ours": "ours_encoder.onnx", "plain export": "plain_encoder.onnx"},
@@ -61,49 +64,82 @@ def prepare(folder: Path, variant: str) -> None:
     (folder / "variant").write_text(variant, encoding="utf-8")
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """All figures, each from a process of its own."""
-    rows = [_in_process(folder, "encode", engine, 1) for engine in (EAGER, *GRAPHS["encode"])]
-    rows += [
-        _in_process(folder, "decode", engine, count)
-        for count in PROMPTS
-        for engine in (EAGER, *GRAPHS["decode"])
-    ]
+def measure(folder: Path, rounds: int = 3) -> dict[str, Any]:
+    """All figures, the engines of a task taking turns."""
+    tasks = [("encode", 1), *(("decode", count) for count in PROMPTS)]
     return {
         "variant": (folder / "variant").read_text(encoding="utf-8"),
         "weights": "random",
         "threads": THREADS,
         "machine": to_json(describe_machine()),
         "command": "python -m seg_bench.microbench.sam_speed prepare FOLDER; ... measure FOLDER --json FILE",
-        "rows": rows,
+        "rows": [row for what, prompts in tasks for row in _race(folder, what, prompts, rounds)],
     }
 
 
 def measure_one(folder: Path, what: str, engine: str, prompts: int) -> dict[str, Any]:
-    """Time one engine in this process.
+    """One turn of one engine in this process; its answer goes to `answer.npy` in the folder.
 
     Returns:
-        Raw seconds per call, their median per prompt or image in milliseconds, and the peak
-        resident memory of the process in GB.
+        Raw seconds per call, and the peak resident memory of the process in GB.
     """
     run = _eager(folder, what, prompts) if engine == EAGER else _graph(folder, what, engine, prompts)
-    run()
+    np.save(folder / "answer.npy", run())
     seconds = []
-    for _ in range(RUNS[what]):
+    for _ in range(CALLS[what]):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "peak_gb": (peak_memory_mib(os.getpid()) or math.nan) * 1024**2 / 1e9}
+
+
+def _race(folder: Path, what: str, prompts: int, rounds: int) -> list[dict[str, Any]]:
+    """One row per engine: how long it took, how much faster than PyTorch it was, and how equal."""
+    engines = (EAGER, *GRAPHS[what])
+    turns: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
+    answers = {}
+    for _ in range(rounds):
+        for engine in engines:
+            turns[engine].append(_turn(folder, what, engine, prompts))
+            answers[engine] = np.load(folder / "answer.npy")
+    rows = [_row(what, prompts, engine, turns, answers) for engine in engines]
+    for row in rows:
+        row["times_as_fast_as_pytorch"] = rows[0]["median_ms_per_item"] / row["median_ms_per_item"]
+        sys.stderr.write(
+            f"{what:6} {row['engine']:15} N={prompts:<3} {row['median_ms_per_item']:9.1f} ms  "
+            f"{row['times_as_fast_as_pytorch']:.2f} x  {row['peak_gb']:.2f} GB\n"
+        )
+    return rows
+
+
+def _row(
+    what: str, prompts: int, engine: str, turns: dict[str, list[dict[str, Any]]], answers: dict[str, Any]
+) -> dict[str, Any]:
+    seconds = [second for turn in turns[engine] for second in turn["seconds"]]
     return {
         "what": what,
         "engine": engine,
         "prompts": prompts,
         "median_ms_per_item": statistics.median(seconds) * 1e3 / prompts,
-        "peak_gb": (peak_memory_mib(os.getpid()) or math.nan) * 1024 / 1e6,
+        "peak_gb": max(turn["peak_gb"] for turn in turns[engine]),
+        **answer_difference(what, answers[EAGER], answers[engine]),
         "seconds": seconds,
     }
 
 
-def _in_process(folder: Path, what: str, engine: str, prompts: int) -> dict[str, Any]:
+def answer_difference(what: str, expected: Any, got: Any) -> dict[str, float]:
+    """How far an answer is from PyTorch's: largest difference relative to the largest value, masks' IoU."""
+    relative = float(np.abs(got - expected).max() / np.abs(expected).max())
+    if what == "encode":
+        return {"max_relative_difference": relative}
+    ours, theirs = got > 0, expected > 0
+    union = np.count_nonzero(ours | theirs, axis=(2, 3))
+    shared = np.count_nonzero(ours & theirs, axis=(2, 3))
+    worst = np.where(union, shared / np.maximum(union, 1), 1.0).min()
+    return {"max_relative_difference": relative, "lowest_mask_iou": float(worst)}
+
+
+def _turn(folder: Path, what: str, engine: str, prompts: int) -> dict[str, Any]:
     call = [sys.executable, "-m", "seg_bench.microbench.sam_speed", "one", str(folder)]
     tuned = TUNED_ALLOCATOR if engine == EAGER else {}
     answer = subprocess.run(
@@ -112,14 +148,11 @@ def _in_process(folder: Path, what: str, engine: str, prompts: int) -> dict[str,
         stdout=subprocess.PIPE,
         check=True,
     )
-    row: dict[str, Any] = json.loads(answer.stdout)
-    sys.stderr.write(
-        f"{what:6} {engine:15} N={prompts:<3} {row['median_ms_per_item']:9.1f} ms  {row['peak_gb']:.2f} GB\n"
-    )
-    return row
+    turn: dict[str, Any] = json.loads(answer.stdout)
+    return turn
 
 
-def _eager(folder: Path, what: str, prompts: int) -> Callable[[], object]:
+def _eager(folder: Path, what: str, prompts: int) -> Callable[[], Any]:
     import torch
 
     from seg_export.checkpoint import build_model
@@ -131,23 +164,24 @@ def _eager(folder: Path, what: str, prompts: int) -> Callable[[], object]:
     sam: Any = build_model(random_sam(variant_arguments(variant)))
     arrays = _inputs(what, prompts)
 
-    def encode() -> object:
+    def encode() -> Any:
         with torch.inference_mode():
             pixels = torch.from_numpy(arrays["image"]).permute(0, 3, 1, 2).float()
-            return sam.image_encoder(sam.preprocess(pixels))
+            return sam.image_encoder(sam.preprocess(pixels)).numpy()
 
-    def decode() -> object:
+    def decode() -> Any:
         with torch.inference_mode():
             # Without its last column, which segment_anything adds by itself.
             points = tuple(torch.from_numpy(arrays[f"point_{name}"][:, :1]) for name in ("coords", "labels"))
             sparse, dense = sam.prompt_encoder(points=points, boxes=None, masks=None)
             embedding = torch.from_numpy(arrays["image_embeddings"])
-            return sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense)
+            places = sam.prompt_encoder.get_dense_pe()
+            return sam.mask_decoder.predict_masks(embedding, places, sparse, dense)[0].numpy()
 
     return encode if what == "encode" else decode
 
 
-def _graph(folder: Path, what: str, engine: str, prompts: int) -> Callable[[], object]:
+def _graph(folder: Path, what: str, engine: str, prompts: int) -> Callable[[], Any]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -160,10 +194,10 @@ def _graph(folder: Path, what: str, engine: str, prompts: int) -> Callable[[], o
         return _one_by_one(session, arrays)
     if engine == "plain export":
         arrays = {"pixels": arrays["image"].transpose(0, 3, 1, 2).astype(np.float32)}
-    return lambda: session.run(None, arrays)
+    return lambda: session.run(None, arrays)[0]
 
 
-def _one_by_one(session: Any, arrays: dict[str, Any]) -> Callable[[], object]:
+def _one_by_one(session: Any, arrays: dict[str, Any]) -> Callable[[], Any]:
     """The official decoder takes one prompt per call, and upscales to the image's size in the graph."""
     common = {
         "image_embeddings": arrays["image_embeddings"],
@@ -175,7 +209,7 @@ def _one_by_one(session: Any, arrays: dict[str, Any]) -> Callable[[], object]:
         {**common, "point_coords": coords[None], "point_labels": labels[None].astype(np.float32)}
         for coords, labels in zip(arrays["point_coords"], arrays["point_labels"], strict=True)
     ]
-    return lambda: [session.run(None, call)[2] for call in calls]
+    return lambda: np.concatenate([session.run(None, call)[2] for call in calls])
 
 
 def _inputs(what: str, prompts: int) -> dict[str, Any]:
