@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.images import read_image
 
-KINDS = ("one point", "several points", "box", "box and points", "mask", "point and mask", "batch")
+KINDS = ("one point", "several points", "box", "box and points", "point and mask", "box and mask", "batch")
 
 
 def main(side: str, folder: Path, image: Path, answers: Path) -> None:
