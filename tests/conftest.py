@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,13 @@ def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo = tmp_path_factory.mktemp("sam_repo")
     export_models(ROOT / "export" / "seg_export" / "weights" / "sam_tiny.pth", repo, name="sam_tiny")
     return repo
+
+
+@pytest.fixture(scope="session")
+def vit_b_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`triton_repo` with a verified SAM of the size ViT-B, and its `weights.pth` for segment_anything."""
+    folder = tmp_path_factory.mktemp("vit_b")
+    # In a process of its own, which gives its memory back.
+    command = [sys.executable, "-m", "seg_bench.microbench.sam_everything", "prepare", str(folder)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    return folder

@@ -131,7 +131,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
-    """Build the model in eval mode on the CPU with the checkpoint's weights.
+    """Build the model in eval mode on the CPU with the checkpoint's weights, which are shared, not copied.
 
     Raises:
         CheckpointError: an unknown family, arguments that the constructor refuses, or weights that
@@ -149,7 +149,7 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
             f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: {error}"
         ) from error
     _check_fit(model.state_dict(), checkpoint)
-    model.load_state_dict(checkpoint.state_dict)
+    model.load_state_dict(checkpoint.state_dict, assign=True)
     return model.eval()
 
 

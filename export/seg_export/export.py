@@ -132,7 +132,7 @@ def _build(
     """Write a model's graph into a new folder and verify it there. Raises ParityError."""
     folder.mkdir()
     begin("trace")
-    graph = trace(model, opset)
+    graph = trace(model, opset, folder / f"{GRAPH_FILE}.data")
     begin("optimise")
     save_graph(optimise(graph, model), folder / GRAPH_FILE)
     begin("verify")

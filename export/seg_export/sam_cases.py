@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seg_export.allocator import memory_kept
 from seg_export.cases import VerificationCase
 from seg_export.models.sam_prompts import PADDING_LABEL
 from seg_export.sam_reference import NOT_A_POINT, EncoderReference
@@ -69,7 +70,7 @@ def decoder_cases(sam: Any, spec: ModelSpec, images: Path | None) -> tuple[Verif
         images: as for `encoder_cases`.
     """
     case = encoder_cases(spec, images)[0 if images else -1]
-    with torch.inference_mode():
+    with memory_kept(), torch.inference_mode():
         embedding = EncoderReference(sam)(*(torch.from_numpy(array) for array in case.inputs.values()))
     return tuple(
         _decoder_case(f"{name} on {case.name}", prompts, with_mask, embedding.numpy(), spec)

@@ -28,17 +28,29 @@ DEFAULT_OPSET = 18
 EXTERNAL_DATA_ABOVE = 1_500_000_000
 """Bytes of weights above which they go to a file beside the graph: protobuf ends at 2 GB."""
 
+_SMALL_TENSOR = 1024
+"""Bytes up to which a tensor stays in the graph, where shapes and constants are looked for."""
 
-def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+
+def trace(
+    model: TraceableModel,
+    opset: int = DEFAULT_OPSET,
+    weights_file: Path | None = None,
+    external_data_above: int = EXTERNAL_DATA_ABOVE,
+) -> onnx.ModelProto:
     """Trace a module into an ONNX graph.
 
     Args:
         model: its spec names the graph's inputs and outputs and their shapes.
         opset: 18 to 20.
+        weights_file: beside the graph to be saved, written when there are more weights than one file may
+            hold, straight from PyTorch's memory; the graph then only refers to it. None keeps them all.
+        external_data_above: bytes of weights that one file may hold.
 
     Raises:
         BadInputError: another opset.
         MissingExtraError: onnx or onnxscript is not installed.
+        OSError: the disk is full or not writable.
     """
     if opset not in OPSETS:
         raise BadInputError(f"opset {opset}: expected one of {', '.join(map(str, OPSETS))}")
@@ -63,12 +75,16 @@ def trace(model: TraceableModel, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
         external_data=False,
         verbose=False,
     )
+    if weights_file is not None and _weight_bytes(program.model) > external_data_above:
+        _move_weights(program.model, weights_file)
     graph: onnx.ModelProto = program.model_proto
     return graph
 
 
 def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
     """Simplify a traced graph once, give it its contract's types and axes, drop all about its builder.
+
+    Weights that lie in a file of their own are not looked at; the exporter has folded them already.
 
     Raises:
         MissingExtraError: onnxslim is not installed.
@@ -77,20 +93,21 @@ def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
         import onnxslim
     except ImportError as error:
         raise MissingExtraError("onnxslim", "export") from error
+    weights = _hide_external_weights(graph)
     slim: onnx.ModelProto = onnxslim.slim(graph)
+    _show_weights(slim, weights)
     _strip(slim)
     _fix_shapes(slim, model)
     cast_half_tensors(slim, model.spec)
     return slim
 
 
-def save_graph(graph: onnx.ModelProto, path: Path, external_data_above: int = EXTERNAL_DATA_ABOVE) -> None:
-    """Write and check a graph; large weights go to `<name>.data` beside it.
+def save_graph(graph: onnx.ModelProto, path: Path) -> None:
+    """Write and check a graph.
 
     Args:
-        graph: is left without its weights when they go to their own file.
+        graph: the file that it refers to for large weights, if any, lies where `path` goes.
         path: the graph's file; its folder exists.
-        external_data_above: bytes of weights that one file may hold.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -98,13 +115,7 @@ def save_graph(graph: onnx.ModelProto, path: Path, external_data_above: int = EX
     """
     import onnx
 
-    weight_bytes = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
-    if weight_bytes > external_data_above:
-        onnx.save_model(
-            graph, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024
-        )
-    else:
-        path.write_bytes(graph.SerializeToString(deterministic=True))
+    path.write_bytes(graph.SerializeToString(deterministic=True))
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -116,6 +127,55 @@ def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:
     # The modules are in fp32, whatever a tensor travels as.
     dtype: torch.dtype = getattr(torch, tensor.dtype.replace("float16", "float32"))
     return torch.zeros([2 if isinstance(axis, str) else axis for axis in shape], dtype=dtype)
+
+
+def _weight_bytes(model: Any) -> int:
+    return sum(int(value.const_value.nbytes) for value in model.graph.initializers.values())
+
+
+def _move_weights(model: Any, weights_file: Path) -> None:
+    """Write the large tensors of an exporter's model into a file, one by one, and refer to it."""
+    import onnx_ir
+
+    # onnx_ir's own writer leaves the reason out of its error when the disk is full.
+    with weights_file.open("wb") as file:
+        for value in model.graph.initializers.values():
+            tensor, offset = value.const_value, file.tell()
+            if tensor.nbytes > _SMALL_TENSOR:
+                file.write(tensor.tobytes())
+                value.const_value = onnx_ir.ExternalTensor(
+                    weights_file.name,
+                    offset,
+                    tensor.nbytes,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=tensor.name,
+                    base_dir=weights_file.parent,
+                )
+
+
+def _hide_external_weights(graph: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Turn weights in other files into inputs: an optimiser would read and copy them several times."""
+    import onnx
+
+    body = graph.graph
+    external = [tensor for tensor in body.initializer if onnx.external_data_helper.uses_external_data(tensor)]
+    kept = [tensor for tensor in body.initializer if not onnx.external_data_helper.uses_external_data(tensor)]
+    body.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in external
+    )
+    del body.initializer[:]
+    body.initializer.extend(kept)
+    return external
+
+
+def _show_weights(graph: onnx.ModelProto, weights: list[onnx.TensorProto]) -> None:
+    """Turn those inputs into weights again."""
+    names = {tensor.name for tensor in weights}
+    inputs = [value for value in graph.graph.input if value.name not in names]
+    del graph.graph.input[:]
+    graph.graph.input.extend(inputs)
+    graph.graph.initializer.extend(weights)
 
 
 def _strip(graph: onnx.ModelProto) -> None:

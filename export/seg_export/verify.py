@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seg_export.allocator import memory_kept
 from seg_export.cases import VerificationCase
 from seg_export.tolerances import TOLERANCES, Tolerance, tolerance_row
 from seg_export.traceable import TraceableModel
@@ -134,10 +135,13 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
     """
     row = tolerance_row(model.spec)
     tolerance = TOLERANCES[row]
+    # One after the other: both at work in one process would need twice the memory.
+    with memory_kept():
+        references = [(case, _run_torch(model, case.inputs)) for case in cases]
     run_graph = _graph_runner(graph_path, model.spec)
     comparisons: list[OutputComparison] = []
-    for case in cases:
-        reference, outputs = _run_torch(model, case.inputs), run_graph(case.inputs)
+    for case, reference in references:
+        outputs = run_graph(case.inputs)
         _check_shapes(reference, outputs)
         mask_iou = _mask_iou(model.labels(reference), model.labels(outputs))
         comparisons += [

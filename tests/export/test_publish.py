@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+import seg_export.export as export_steps
+from seg_export.export import export_model
 from seg_export.publish import (
     GRAPH_FILE,
     PublishedModel,
@@ -27,7 +30,10 @@ from seg_export.publish import (
     publish,
     publish_together,
 )
+from seg_export.random_weights import random_unet
 from seg_export.staging import staging_folder
+from seg_export.trace import trace
+from seg_runtime.connection import connect
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.repository import Repository
@@ -168,6 +174,40 @@ def test_repository_on_a_disk_of_its_own_that_fills_up(tiny_disk: Path) -> None:
     assert names_in(tiny_disk) == before
     publish_constant(tiny_disk, 2.5)
     assert load_served(tiny_disk) == (2, 2.5)
+
+
+@pytest.fixture
+def one_kilobyte_per_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights go to a file of their own as if protobuf ended at 1 kB."""
+    monkeypatch.setattr(export_steps, "trace", partial(trace, external_data_above=1000))
+
+
+@pytest.mark.usefixtures("one_kilobyte_per_file")
+def test_weights_beside_the_graph_are_published_with_it_and_run(tmp_path: Path) -> None:
+    repo, checkpoint = tmp_path / "repo", random_unet(features=(4, 8))
+    for version in (1, 2):
+        folder = export_model(checkpoint, repo, "unet", size_hw=(32, 32)).published.folder
+        assert folder == repo / "unet" / str(version)
+        assert sorted(file.name for file in folder.iterdir()) == [
+            "config.pbtxt",
+            "model.onnx",
+            "model.onnx.data",
+        ]
+    with connect(repo) as session:
+        image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 1), np.uint8)
+        assert session.infer("unet", {"image": image})["probabilities"].shape == (1, 1, 32, 32)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["repo"]
+
+
+@pytest.mark.usefixtures("one_kilobyte_per_file")
+def test_disk_that_fills_up_with_weights_beside_the_graph(tiny_disk: Path) -> None:
+    publish_constant(tiny_disk, 1.5)
+    before = names_in(tiny_disk)
+    with pytest.raises(RepositoryError, match="no space left on the disk") as caught:
+        export_model(random_unet(features=(32, 64, 128)), tiny_disk, "unet", size_hw=(32, 32))
+    assert "\n" not in str(caught.value)
+    assert names_in(tiny_disk) == before
+    assert load_served(tiny_disk) == (1, 1.5)
 
 
 def test_publishers_at_the_same_time_get_a_version_each(tmp_path: Path) -> None:

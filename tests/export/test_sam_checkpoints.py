@@ -105,14 +105,20 @@ def test_random_weights_are_seeded_and_hide_no_positions() -> None:
             assert tensor.std() > 0.05
 
 
-def test_checkpoint_of_another_variant_is_refused_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "wanted"), [(one, other) for one in VARIANTS for other in VARIANTS if one != other]
+)
+def test_checkpoint_of_another_variant_is_refused_and_named(given: str, wanted: str, tmp_path: Path) -> None:
     # One tensor stands for many: only shapes are read before the refusal.
-    shapes = {name: tensor.shape for name, tensor in _meta_state_dict("vit_l").items()}
-    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "l.pth")
-    with pytest.raises(
-        CheckpointError, match=r"is a vit_l, not the vit_b .*encoder_embed_dim 1024 instead of"
-    ):
-        load_sam_checkpoint(tmp_path / "l.pth", variant_arguments("vit_b"))
+    shapes = {name: tensor.shape for name, tensor in _meta_state_dict(given).items()}
+    path = tmp_path / "sam.pth"
+    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, path)
+    width = VARIANTS[given]["encoder_embed_dim"]
+    message = (
+        f"is a {given}, not the {wanted} .*encoder_embed_dim {width} instead of .*pass --variant {given}"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_sam_checkpoint(path, variant_arguments(wanted))
 
 
 def test_checkpoint_of_no_official_size_says_what_differs(small_file: Path) -> None:
@@ -251,15 +257,6 @@ def _meta_state_dict(variant: str) -> dict[str, torch.Tensor]:
         return dict(build_sam(**VARIANTS[variant]).state_dict())
 
 
-_VIT_B = """
-import sys
-from pathlib import Path
-from seg_export.export import export_models
-from seg_export.models.sam import VARIANTS
-from seg_export.random_weights import random_sam
-export_models(random_sam(VARIANTS["vit_b"]), Path(sys.argv[1]), "sam_vit_b")
-"""
-
 # VmHWM and not ru_maxrss: that one starts at the size of the process that started this one.
 _ENCODE = """
 import re, sys
@@ -273,8 +270,7 @@ sys.stdout.write(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_t
 
 
 @pytest.mark.slow
-def test_vit_b_is_verified_and_encodes_in_bounded_memory(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", _VIT_B, str(tmp_path / "repo")], check=True)
-    graph = Repository(tmp_path / "repo").graph_path("sam_vit_b_encoder")
+def test_vit_b_is_verified_and_encodes_in_bounded_memory(vit_b_folder: Path) -> None:
+    graph = Repository(vit_b_folder / "triton_repo").graph_path("sam_encoder")
     answer = subprocess.run([sys.executable, "-c", _ENCODE, str(graph)], check=True, stdout=subprocess.PIPE)
     assert int(answer.stdout) <= 3_500_000, "kB at the peak; the plain export takes 7.2 million"

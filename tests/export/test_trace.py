@@ -114,15 +114,36 @@ def test_tracing_twice_gives_the_same_bytes(model: TraceableModel, graph: onnx.M
     assert again.SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
 
 
+@pytest.fixture(scope="module")
+def large(model: TraceableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same graph, exported as if one file held no more than 1 kB of weights."""
+    folder = tmp_path_factory.mktemp("built")
+    traced = trace(model, weights_file=folder / "model.onnx.data", external_data_above=1000)
+    save_graph(optimise(traced, model), folder / "model.onnx")
+    return folder.rename(folder.with_name("moved"))
+
+
 def test_large_weights_lie_beside_the_graph_and_move_with_it(
-    graph: onnx.ModelProto, model: TraceableModel, tmp_path: Path
+    large: Path, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     images = random_images(2)
-    written = onnx.ModelProto()
-    written.CopyFrom(graph)
-    (tmp_path / "built").mkdir()
-    save_graph(written, tmp_path / "built" / "model.onnx", external_data_above=1000)
-    moved = (tmp_path / "built").rename(tmp_path / "moved")
-    assert sorted(file.name for file in moved.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert sorted(file.name for file in large.iterdir()) == ["model.onnx", "model.onnx.data"]
     save_graph(graph, tmp_path / "one_file.onnx")
-    np.testing.assert_array_equal(run(moved / "model.onnx", images), run(tmp_path / "one_file.onnx", images))
+    np.testing.assert_allclose(
+        run(large / "model.onnx", images), run(tmp_path / "one_file.onnx", images), rtol=0, atol=1e-6
+    )
+
+
+def test_large_weights_are_named_and_typed_as_small_ones(large: Path, graph: onnx.ModelProto) -> None:
+    written = onnx.load(large / "model.onnx", load_external_data=False).graph
+    in_file = [item for item in written.initializer if onnx.external_data_helper.uses_external_data(item)]
+    sizes = [onnx.numpy_helper.to_array(item).nbytes for item in graph.graph.initializer]
+    assert len(in_file) == sum(size > 1024 for size in sizes) > 3
+    assert [value.name for value in written.input] == ["image"]
+    assert {item.name for item in in_file} <= {name for node in written.node for name in node.input}
+    assert (large / "model.onnx").stat().st_size < (large / "model.onnx.data").stat().st_size
+
+
+def test_weights_that_fit_write_no_second_file(model: TraceableModel, tmp_path: Path) -> None:
+    trace(model, weights_file=tmp_path / "model.onnx.data")
+    assert list(tmp_path.iterdir()) == []

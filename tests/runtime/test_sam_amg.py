@@ -46,13 +46,24 @@ def test_run_lengths_equal_the_originals_and_come_back_as_the_mask(mask: NDArray
     json.dumps(uncompressed_rle(counts, mask.shape))
 
 
-def test_run_lengths_of_a_range_of_columns_equal_those_of_the_whole_mask() -> None:
+@pytest.mark.parametrize("part", [(17, 80, 5, 60), (0, 80, 0, 90), (17, 120, 0, 90), (40, 41, 89, 90)])
+def test_run_lengths_of_a_part_equal_those_of_the_whole_mask(part: tuple[int, int, int, int]) -> None:
+    x0, x1, y0, y1 = part
     for seed in range(6):
-        mask = blobs(seed)
-        mask[:, :17], mask[:, 80:] = False, False
-        np.testing.assert_array_equal(encode_counts(mask, slice(17, 80)), encode_counts(mask))
-        mask[0, 17] = True
-        np.testing.assert_array_equal(encode_counts(mask, slice(17, 80)), encode_counts(mask))
+        whole = np.zeros((90, 120), np.bool_)
+        whole[y0:y1, x0:x1] = blobs(seed)[y0:y1, x0:x1]
+        wanted = original.mask_to_rle_pytorch(torch.from_numpy(whole[None]))[0]
+        counts = encode_counts(whole[y0:y1, x0:x1], (x0, y0), whole.shape)
+        assert uncompressed_rle(counts, whole.shape) == wanted
+    assert encode_counts(np.empty((0, 0), np.bool_), (0, 0), (6, 9)).tolist() == [54]
+
+
+def test_box_of_a_part_is_that_of_the_mask() -> None:
+    mask = blobs(0).view(np.uint8)
+    x0, y0, x1, y1 = mask_to_box(mask[10:60, 20:70])
+    assert mask_to_box(mask[10:60, 20:70], (20, 10)) == (x0 + 20, y0 + 10, x1 + 20, y1 + 10)
+    assert mask_to_box(np.zeros((3, 3), np.uint8), (20, 10)) == (0, 0, 0, 0)
+    assert mask_to_box(np.zeros((0, 0), np.uint8), (20, 10)) == (0, 0, 0, 0)
 
 
 COCO_STRINGS = [

@@ -60,3 +60,27 @@ def test_masks_are_upscaled_as_the_original_does(size_hw: tuple[int, int]) -> No
     assert np.mean((got > 0) != (wanted > 0)) < 1e-5
     np.testing.assert_array_equal(frame.logits(low_res[None, None])[0, 0], got)
     np.testing.assert_array_equal(frame.masks(low_res[None], 0.0)[0], got > 0)
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+@pytest.mark.parametrize("level", [-1.0, 0.0, 6.5])
+def test_what_is_above_a_level_is_all_inside_the_upscaled_part(
+    size_hw: tuple[int, int], level: float
+) -> None:
+    frame = MaskFrame(1024, ResizeLongestSide.get_preprocess_shape(*size_hw, 1024), size_hw)
+    rows, columns = (-(-length // 4) for length in frame.input_size_hw)
+    random = np.random.default_rng(0)
+    for place in range(6):
+        low_res = np.full((256, 256), -8, np.float32)
+        y, x = random.integers(0, rows), random.integers(0, columns)
+        low_res[y : y + 1 + place, x : x + 1 + 2 * place] = 7
+        whole = frame.upscale(low_res)
+        part, (left, top) = frame.upscale_above(low_res, level)
+        rest = whole.copy()
+        rest[top : top + part.shape[0], left : left + part.shape[1]] = -8
+        assert not (rest > level).any()
+        here = whole[top : top + part.shape[0], left : left + part.shape[1]]
+        np.testing.assert_allclose(part, here, atol=1e-4)
+        assert part.size < 0.3 * whole.size or whole.size < 100_000
+    nothing, _ = frame.upscale_above(np.full((256, 256), -8, np.float32), level)
+    assert nothing.size == 0

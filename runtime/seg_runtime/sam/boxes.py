@@ -40,12 +40,20 @@ def nms(boxes_xyxy: NDArray[Any], scores: NDArray[np.float32], iou_threshold: fl
     return np.array(kept, dtype=np.int64)
 
 
-def mask_to_box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the first and last set column and row of a (H, W) mask; all 0 when it is empty."""
+def mask_to_box(mask: NDArray[np.uint8], origin_xy: tuple[int, int] = (0, 0)) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the first and last set column and row of a mask; all 0 when it is empty.
+
+    Args:
+        mask: (h, w), a part of the mask outside which it is empty.
+        origin_xy: where the part's top left is.
+    """
     import cv2
 
-    x, y, width, height = cv2.boundingRect(mask)
-    return (x, y, x + width - 1, y + height - 1) if width else (0, 0, 0, 0)
+    x, y, width, height = cv2.boundingRect(mask) if mask.size else (0, 0, 0, 0)
+    if not width:
+        return (0, 0, 0, 0)
+    x, y = x + origin_xy[0], y + origin_xy[1]
+    return (x, y, x + width - 1, y + height - 1)
 
 
 def is_near_crop_edge(

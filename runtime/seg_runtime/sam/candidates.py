@@ -72,21 +72,20 @@ class StabilityFilter:
             size_hw: (height, width) of the image.
         """
         crop_box, frame = crop
-        logits = frame.upscale(low_res)
+        # What is not even above the lower threshold belongs to no mask that is looked at here.
+        logits, origin_xy = frame.upscale_above(low_res, self.mask_threshold - abs(self.offset))
         stability = self._stability(logits)
         if self.min_stability > 0 and not stability >= np.float32(self.min_stability):
             return None
         mask = (logits > np.float32(self.mask_threshold)).view(np.uint8)
-        box = mask_to_box(mask)
+        box = mask_to_box(mask, origin_xy)
         if is_near_crop_edge(box, crop_box, size_hw):
             return None
-        x0, y0, x1, y1 = crop_box
-        if mask.shape != size_hw:
-            whole = np.zeros(size_hw, np.uint8)
-            whole[y0:y1, x0:x1] = mask
-            mask = whole
+        x0, y0, _, _ = crop_box
         in_image = (box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0)
-        counts = encode_counts(mask, slice(in_image[0], in_image[2] + 1))
+        left, top = origin_xy
+        inside = mask[box[1] - top : box[3] - top + 1, box[0] - left : box[2] - left + 1]
+        counts = encode_counts(inside, in_image[:2], size_hw)
         return Candidate(counts, in_image, point_xy, crop_box, score, float(stability))
 
     def _stability(self, logits: NDArray[np.float32]) -> np.float32:

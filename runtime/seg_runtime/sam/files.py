@@ -136,9 +136,10 @@ def _objects(
 def _annotation(mask: NDArray[np.bool_]) -> dict[str, Any]:
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     x0, y0, x1, y1 = mask_to_box(pixels)
+    size_hw = (mask.shape[0], mask.shape[1])
     area = int(np.count_nonzero(pixels))
     return {
-        "segmentation": coco_rle(encode_counts(pixels, slice(x0, x1 + 1)), (mask.shape[0], mask.shape[1])),
+        "segmentation": coco_rle(encode_counts(pixels[y0 : y1 + 1, x0 : x1 + 1], (x0, y0), size_hw), size_hw),
         "area": area,
         "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1] if area else [0, 0, 0, 0],
     }

@@ -52,6 +52,34 @@ class MaskFrame:
             valid = cv2.resize(valid, (original_width, original_height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(valid, dtype=np.float32)
 
+    def upscale_above(
+        self, low_res: NDArray[np.float32], level: float
+    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """As `upscale`, cut to a rectangle outside which no logit is above a level.
+
+        An interpolated logit is above it only if one of those it is made of is. Masks are small, so
+        most of the image need not be looked at.
+
+        Args:
+            low_res: (S/4, S/4) float32 logits of the decoder.
+            level: of the logits.
+
+        Returns:
+            (h, w) float32 logits, empty where none is above, and the rectangle's top left (x, y).
+        """
+        above = low_res > np.float32(level)
+        parts = []
+        for axis, kept, length in zip((1, 0), self.input_size_hw, self.original_size_hw, strict=True):
+            lines = np.flatnonzero(above.any(axis=axis))
+            if not lines.size:
+                return np.empty((0, 0), np.float32), (0, 0)
+            # Two lines more on either side: each interpolation reaches less than one line far.
+            per_line = self.model_side / low_res.shape[0] * length / kept
+            start = int((lines[0] - 2) * per_line) - 1
+            stop = int((lines[-1] + 3) * per_line) + 2
+            parts.append(slice(*np.clip([start, stop], 0, length).tolist()))
+        return self.upscale(low_res)[parts[0], parts[1]], (parts[1].start, parts[0].start)
+
     def logits(self, low_res: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., S/4, S/4) float32 logits of the decoder to (..., H, W) float32 logits of the image."""
         framed = np.empty((*low_res.shape[:-2], *self.original_size_hw), dtype=np.float32)

@@ -13,26 +13,31 @@ from seg_runtime.errors import BadInputError
 __all__ = ["coco_rle", "decode_counts", "encode_counts", "rle_to_mask", "uncompressed_rle"]
 
 
-def encode_counts(mask: NDArray[Any], columns: slice = slice(None)) -> NDArray[np.int64]:
+def encode_counts(
+    mask: NDArray[Any], origin_xy: tuple[int, int] = (0, 0), size_hw: tuple[int, int] | None = None
+) -> NDArray[np.int64]:
     """Lengths of the runs of a mask, column by column, the first of zeros (of length 0 if need be).
 
     Args:
-        mask: (H, W) bool or uint8 of 0 and 1.
-        columns: a range of columns outside which the mask is empty, if one is known: less to look at.
+        mask: (h, w) bool or uint8 of 0 and 1: the mask, or a part of it outside which it is empty.
+        origin_xy: where the part's top left is in the mask.
+        size_hw: (H, W) of the whole mask; None when it is no part.
 
     Returns:
         (R,) int64; the lengths add up to H * W.
     """
-    height, width = mask.shape
-    start, stop, _ = columns.indices(width)
-    # One empty column on either side, so that runs begin and end inside.
-    start, stop = max(start - 1, 0), min(stop + 1, width)
-    pixels = np.ascontiguousarray(mask[:, start:stop].T).ravel()
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1 + start * height
-    if pixels.size and pixels[0]:
-        # A first run of no zeros; the column before the range is empty, so this is the very first pixel.
-        changes = np.insert(changes, 0, 0)
-    return np.diff(changes, prepend=0, append=height * width)
+    height, width = size_hw or mask.shape
+    # Where a pixel differs from the one above it; above and below the part the mask is empty.
+    edges = np.empty((mask.shape[0] + 1, mask.shape[1]), np.bool_)
+    edges[0], edges[-1] = mask[:1].any(axis=0), mask[-1:].any(axis=0)
+    np.not_equal(mask[1:], mask[:-1], out=edges[1:-1])
+    y, x = np.divmod(np.flatnonzero(edges), max(mask.shape[1], 1))
+    changes = np.sort((x + origin_xy[0]) * height + y + origin_xy[1])
+    # A run that ends at the bottom of a column and goes on at the top of the next is one.
+    joined = np.flatnonzero(changes[1:] == changes[:-1])
+    changes = np.delete(changes, [joined, joined + 1])
+    lengths = np.diff(changes, prepend=0, append=height * width)
+    return lengths if lengths[-1] else lengths[:-1]
 
 
 def decode_counts(counts: NDArray[np.int64] | list[int], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
