@@ -166,17 +166,17 @@ def test_variant_configuration_is_read_alone_or_with_other_facts(tmp_path: Path)
         assert read_variant_config(tmp_path / "variant.json") == SMALL
 
 
-def test_export_of_a_described_variant_publishes_both_halves(run: Run, small_file: Path) -> None:
+def test_export_of_a_described_variant_publishes_both_halves_and_their_ensemble(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     arguments = ("--variant-config", "small.json", "--checkpoint", str(small_file))
     code, out, err = run(*arguments, "--embeddings", "fp16", "--json")
     assert code == 0, err
     specs = [model["spec"] for model in json.loads(out)]
-    assert [spec["name"] for spec in specs] == ["small_encoder", "small_decoder"]
+    assert [spec["name"] for spec in specs] == ["small_encoder", "small_decoder", "small"]
     assert {spec["checkpoint_sha256"] for spec in specs} == {
         hashlib.sha256(small_file.read_bytes()).hexdigest()
     }
-    assert Repository("triton_repo").models() == ("small_decoder", "small_encoder")
+    assert Repository("triton_repo").models() == ("small", "small_decoder", "small_encoder")
     assert specs[0]["outputs"][0]["dtype"] == specs[1]["inputs"][0]["dtype"] == "float16"
 
 

@@ -67,14 +67,24 @@ def test_commands_shown_in_the_documentation_exist_with_their_options(line: str)
     assert {word for word in words if word.startswith("-")} <= known | {"--help"}
 
 
-def test_table_in_the_readme_is_the_committed_record() -> None:
-    """The block after its marker is what the command in the marker prints, less the notes below it."""
+def tables_of_the_readme() -> list[tuple[str, str]]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", readme, re.DOTALL)
-    assert found
-    call = [str(Path(sys.executable).parent / found[1].split()[0]), *found[1].split()[1:]]
+    return re.findall(r"<!-- table: (.+?) -->\n(.*?)<!-- end of table -->", readme, re.DOTALL)
+
+
+def test_the_readme_has_a_table_of_each_kind_of_model() -> None:
+    shown = [command for command, _ in tables_of_the_readme()]
+    assert any("table_montgomery" in command for command in shown)
+    assert any("sam_montgomery" in command for command in shown)
+
+
+@pytest.mark.parametrize(("command", "table"), tables_of_the_readme())
+def test_tables_in_the_readme_are_the_committed_records(command: str, table: str) -> None:
+    """The block after its marker is what the command in the marker prints, less the notes below it."""
+    program, *arguments = command.split()
+    call = [str(Path(sys.executable).parent / program), *arguments]
     page = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert found[2].strip() == page.split("\n\n")[0].strip()
+    assert table.strip() == page.split("\n\n")[0].strip()
 
 
 def test_links_between_pages_lead_somewhere() -> None:
