@@ -416,3 +416,13 @@ def test_sizes_and_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     four = random_sam({**SMALL, "num_multimask_outputs": 4})
     with pytest.raises(CheckpointError, match="makes 5 masks per prompt"):
         export_models(four, tmp_path / "repo")
+
+
+@pytest.mark.parametrize("model", ["sam_tiny", "sam_tiny_encoder", "sam_tiny_decoder"])
+def test_committed_configurations_are_what_the_shipped_sam_is_published_with(
+    tiny_sam_repo: Path, model: str
+) -> None:
+    committed = Repository(Path(__file__).parents[2] / "triton_repo").spec(model)
+    # Differences to PyTorch depend on the processor.
+    published = replace(Repository(tiny_sam_repo).spec(model), parity=committed.parity)
+    assert published == committed
