@@ -166,7 +166,7 @@ def test_variant_configuration_is_read_alone_or_with_other_facts(tmp_path: Path)
         assert read_variant_config(tmp_path / "variant.json") == SMALL
 
 
-def test_export_of_a_described_variant_publishes_both_halves_and_their_ensemble(run: Run, small_file: Path) -> None:
+def test_export_of_a_described_variant_publishes_its_three_models(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     arguments = ("--variant-config", "small.json", "--checkpoint", str(small_file))
     code, out, err = run(*arguments, "--embeddings", "fp16", "--json")
