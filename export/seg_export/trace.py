@@ -25,8 +25,9 @@ __all__ = ["DEFAULT_OPSET", "EXTERNAL_DATA_ABOVE", "OPSETS", "optimise", "save_g
 OPSETS = (18, 19, 20)
 DEFAULT_OPSET = 18
 
-EXTERNAL_DATA_ABOVE = 1_500_000_000
-"""Bytes of weights above which they go to a file beside the graph: protobuf ends at 2 GB."""
+EXTERNAL_DATA_ABOVE = 1_000_000_000
+"""Bytes of weights above which they go to a file beside the graph: protobuf ends at 2 GB, and well
+before that the copies that are made of a graph in one piece take many times its size."""
 
 _SMALL_TENSOR = 1024
 """Bytes up to which a tensor stays in the graph, where shapes and constants are looked for."""
