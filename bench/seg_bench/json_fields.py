@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "to_json", "write_json"]
 
 Decoded = TypeVar("Decoded")
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -30,6 +32,12 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write what `to_json` makes of a value into a file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(to_json(value), indent=1) + "\n", encoding="utf-8")
 
 
 def from_json(kind: type[Decoded], value: Any, where: str = "") -> Decoded:

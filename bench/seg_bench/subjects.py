@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.sam.decoder import sam_pair
+from seg_runtime.sam.decoder import Contracts, sam_pair
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["Contracts", "Subject", "all_subjects", "named_subject"]
+__all__ = ["ListedContracts", "Subject", "all_subjects", "named_subject"]
 
 _HALVES = ("_encoder", "_decoder")
 
 
-class Contracts(Protocol):
-    """Where contracts are read: a repository on disk, or a session."""
+class ListedContracts(Contracts, Protocol):
+    """A repository on disk, or a session."""
 
     def models(self) -> tuple[str, ...]:
         """Names of the models."""
-
-    def spec(self, model: str) -> ModelSpec:
-        """The contract of a model. Raises ModelNotFoundError."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Subject:
         return self.spec.weights
 
 
-def named_subject(contracts: Contracts, name: str) -> Subject:
+def named_subject(contracts: ListedContracts, name: str) -> Subject:
     """The semantic model or the SAM of a name.
 
     Raises:
@@ -82,7 +79,7 @@ def named_subject(contracts: Contracts, name: str) -> Subject:
     )
 
 
-def all_subjects(contracts: Contracts, models: Iterable[str]) -> tuple[Subject, ...]:
+def all_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:
     """Every semantic model and every whole SAM among these models, by name.
 
     Raises:
@@ -97,5 +94,5 @@ def all_subjects(contracts: Contracts, models: Iterable[str]) -> tuple[Subject, 
     return tuple(named_subject(contracts, name) for name in sorted([*semantic, *sams]))
 
 
-def _is_semantic(contracts: Contracts, name: str) -> bool:
+def _is_semantic(contracts: ListedContracts, name: str) -> bool:
     return name in contracts.models() and contracts.spec(name).task == "semantic"

@@ -35,6 +35,4 @@ TOLERANCES = {
 def tolerance_row(spec: ModelSpec) -> str:
     """The row of `TOLERANCES` for a model: that of its precision, or of what its tensors travel in."""
     travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
-    return (
-        f"{spec.precision}, fp16 tensors" if spec.precision == "fp32" and travels_in_half else spec.precision
-    )
+    return "fp32, fp16 tensors" if spec.precision == "fp32" and travels_in_half else spec.precision

@@ -57,7 +57,7 @@ def trace(
         raise BadInputError(f"opset {opset}: expected one of {', '.join(map(str, OPSETS))}")
     try:
         import onnx  # noqa: F401 - the exporter's own message would not name our extra
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401 - likewise
     except ImportError as error:
         raise MissingExtraError("the ONNX exporter", "export") from error
     shapes = [model.graph_shape(tensor) for tensor in model.spec.inputs]

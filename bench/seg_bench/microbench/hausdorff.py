@@ -9,7 +9,6 @@ faster for distant ones, so several sizes of noise are measured and all are reco
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.metrics import hausdorff_distance
 from seg_bench.records import Machine
@@ -188,8 +187,7 @@ def hausdorff(
         --out bench/results/hausdorff.json
     """
     result = measure(masks, repeats)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     for noise_px, ratio in result.ratios.items():
         typer.echo(f"boundary noise {noise_px} px: {ratio:.0f} times faster than scipy (median of masks)")
 

@@ -7,7 +7,6 @@ A tiny U-Net at two input sizes: its own time is short, so that what the session
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
 from seg_runtime.console import run_app
@@ -132,8 +131,7 @@ def overhead(
     result = measure_overhead(
         repeats, shown_command(["python", "-m", "seg_bench.microbench.overhead", *sys.argv[1:]])
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     for size in result.sizes:
         height, width = size.size_hw
         typer.echo(f"{width}x{height}: Session.infer adds {size.overhead_ms:.3f} ms to a call (median)")

@@ -8,7 +8,6 @@ and with everything inside the messages, with embeddings in fp32 and in fp16.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -16,30 +15,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
 from seg_runtime import SamPredictor, connect
 from seg_runtime.console import run_app
 from seg_runtime.images import read_image
 from seg_runtime.server import ServerOptions, TritonServer
-from seg_runtime.spec import ServingSpec
-
-if TYPE_CHECKING:
-    from seg_export.traceable import TraceableModel
 
 __all__ = ["DecoderCalls", "SamDecode", "SecondPrompt", "measure_calls", "measure_second_prompt"]
 
 SCHEMA = "edgeseg-sam-decode/1"
 THREADS = 2
 PROMPTS = (1, 8)
-EMBEDDINGS = ("fp32", "fp16")
+Embeddings = Literal["fp32", "fp16"]
+EMBEDDINGS: tuple[Embeddings, ...] = ("fp32", "fp16")
 TINY = "tiny"
 _PAUSE_S = 0.06
 """Idle threads of ONNX Runtime look for work for some 30 ms, which would slow the next way down."""
@@ -97,7 +93,7 @@ def measure_calls(repo: Path, image: NDArray[np.uint8], repeats: int = 60) -> tu
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, models=models, threads=THREADS)
     with ExitStack() as stack:
         server = stack.enter_context(TritonServer(repo, options))
-        predictors = {}
+        predictors: dict[tuple[str, str], SamPredictor] = {}
         for where in ("in process", "shared memory", "messages"):
             session = stack.enter_context(
                 connect(repo, threads=THREADS)
@@ -133,32 +129,21 @@ def measure_second_prompt(
     return SecondPrompt(variant, weights, (height, width), encode_ms / 1000, timed, float(np.median(timed)))
 
 
-def _published(repo: Path, variant: str, embeddings: str) -> str:
-    """The name of a SAM in the repository; published, if need be, without verification."""
+def _published(repo: Path, variant: str, embeddings: Embeddings) -> str:
+    """The name of a SAM in the repository; exported if need be."""
+    from seg_export.export import export_models
     from seg_export.pretrained import pretrained_path
-    from seg_export.publish import GRAPH_FILE, publish
     from seg_export.random_weights import random_sam
-    from seg_export.sam import sam_models
     from seg_export.sam_checkpoints import load_sam_checkpoint, variant_arguments
-    from seg_export.staging import staging_folder
-    from seg_export.tensor_types import with_half_embeddings
-    from seg_export.trace import optimise, save_graph, trace
 
     name = f"{variant}_{embeddings}"
-    if (repo / f"{name}_decoder").exists():
-        return name
-    checkpoint = (
-        load_sam_checkpoint(pretrained_path("sam_tiny"))
-        if variant == TINY
-        else random_sam(variant_arguments(variant))
-    )
-    models: tuple[TraceableModel, ...] = sam_models(checkpoint, name, checkpoint.preprocessing.input_size_hw)
-    with staging_folder(repo) as staging:
-        for model in with_half_embeddings(models) if embeddings == "fp16" else models:
-            folder = staging / model.spec.name
-            folder.mkdir()
-            save_graph(optimise(trace(model), model), folder / GRAPH_FILE)
-            publish(repo, model.spec, ServingSpec(), folder)
+    if not (repo / f"{name}_decoder").exists():
+        checkpoint = (
+            load_sam_checkpoint(pretrained_path("sam_tiny"))
+            if variant == TINY
+            else random_sam(variant_arguments(variant))
+        )
+        export_models(checkpoint, repo, name, embeddings=embeddings)
     return name
 
 
@@ -220,8 +205,7 @@ def sam_decode(
     seconds = tuple(measure_second_prompt(repo, name, pixels) for name in variants.split(","))
     command = shown_command(["python", "-m", "seg_bench.microbench.sam_decode", *sys.argv[1:]])
     result = SamDecode(SCHEMA, command, describe_machine(), THREADS, calls, seconds)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     for entry in calls:
         typer.echo(
             f"{entry.where:14} {entry.embeddings} embeddings, {entry.prompts} prompts: "

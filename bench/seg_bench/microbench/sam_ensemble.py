@@ -8,7 +8,6 @@ and what it takes to answer, are the server's own figures.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
 from seg_runtime.console import run_app
@@ -184,8 +183,7 @@ def sam_ensemble(
     """
     command = shown_command(["python", "-m", "seg_bench.microbench.sam_ensemble", *sys.argv[1:]])
     result = measure_clicks(repo, models, images, command)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     for clicks in result.models:
         typer.echo(
             f"{clicks.model}: first click {statistics.median(clicks.first_ms):.0f} ms, "

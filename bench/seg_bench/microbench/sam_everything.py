@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import to_json, write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.memory import peak_memory_mib
 
@@ -225,11 +225,10 @@ def main() -> None:
         result = measure(arguments.folder, arguments.image, arguments.rounds, command)
     else:
         result = measure_one(arguments.folder, arguments.image, arguments.engine)
-    text = json.dumps(result, indent=1)
     if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        write_json(arguments.json, result)
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import to_json, write_json
 from seg_bench.machine import describe_machine
 from seg_bench.memory import peak_memory_mib
 
@@ -230,11 +230,9 @@ def _inputs(what: str, prompts: int) -> dict[str, Any]:
 
 def _export_others(sam: Any, folder: Path) -> None:
     import torch
-    from segment_anything.utils.onnx import SamOnnxModel
 
-    arrays = {name: torch.from_numpy(array) for name, array in _inputs("decode", 1).items()}
-    arrays["point_labels"] = arrays["point_labels"].float()
-    arrays["orig_im_size"] = torch.tensor([1024.0, 1024.0])
+    from seg_bench.official_decoder import export_official_decoder
+
     with torch.inference_mode():
         torch.onnx.export(
             sam.image_encoder,
@@ -244,16 +242,8 @@ def _export_others(sam: Any, folder: Path) -> None:
             opset_version=17,
             dynamo=False,
         )
-        torch.onnx.export(
-            SamOnnxModel(sam, return_single_mask=False),
-            tuple(arrays.values()),
-            str(folder / GRAPHS["decode"]["official export"]),
-            input_names=list(arrays),
-            output_names=["masks", "iou_predictions", "low_res_masks"],
-            dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    path = folder / GRAPHS["decode"]["official export"]
+    export_official_decoder(sam, path, (1024, 1024), single_mask=False)
 
 
 def main() -> None:
@@ -274,11 +264,10 @@ def main() -> None:
         result = measure(arguments.folder)
     else:
         result = measure_one(arguments.folder, arguments.what, arguments.engine, arguments.prompts)
-    text = json.dumps(result, indent=1)
     if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        write_json(arguments.json, result)
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

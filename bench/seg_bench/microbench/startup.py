@@ -5,7 +5,6 @@ Run with `python -m seg_bench.microbench.startup --out FILE`.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
 from seg_runtime.console import run_app
@@ -132,8 +131,7 @@ def startup(
     result = measure_startup(
         repeats, shown_command(["python", "-m", "seg_bench.microbench.startup", *sys.argv[1:]])
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     for entry in result.startups:
         memory = "" if entry.peak_memory_mib is None else f", {entry.peak_memory_mib:.0f} MiB"
         typer.echo(f"{entry.what}: {entry.median_s:.2f} s{memory}")

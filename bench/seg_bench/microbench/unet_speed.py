@@ -8,7 +8,6 @@ against PyTorch before it is timed; both sides run in processes of their own, as
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 import typer
 
 from seg_bench.candidate import PYTORCH
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import write_json
 from seg_bench.machine import shown_command
 from seg_bench.options import RunOptions
 from seg_bench.records import Run
@@ -192,8 +191,7 @@ def unet_speed(
             command=command,
             on_step=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    write_json(out, result)
     typer.echo(
         f"{result.parameters / 1e6:.1f}M U-Net: PyTorch {result.torch_p50_ms:.0f} ms, ONNX Runtime "
         f"{result.onnx_p50_ms:.0f} ms: {result.ratio:.2f} times as fast ({result.run.note})"

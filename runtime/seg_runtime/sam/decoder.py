@@ -13,7 +13,7 @@ from seg_runtime.sam.prompts import Prompts
 from seg_runtime.session import Handle, Session, check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["EMBEDDINGS", "decode", "find_sam", "sam_pair"]
+__all__ = ["EMBEDDINGS", "Contracts", "decode", "find_sam", "sam_pair"]
 
 EMBEDDINGS = "image_embeddings"
 """The output of every encoder that its decoder takes."""
