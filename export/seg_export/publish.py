@@ -43,11 +43,14 @@ class StagedModel:
         serving: how Triton runs it.
         folder: a folder inside one of `staging_folder(repo)` that holds `model.onnx` and whatever
             lies beside it, and nothing for an ensemble; it becomes the version folder.
+        config: contents of an earlier version's `config.pbtxt`, whose settings it keeps; "" for a new
+            one made of `spec` and `serving`.
     """
 
     spec: ModelSpec
     serving: ServingSpec
     folder: Path
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,15 @@ def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[Publish
         BadInputError: a model's name cannot be a folder.
         RepositoryError: the repository cannot be written to; what it served is served still.
     """
-    from seg_runtime.model_config import to_text
+    from seg_runtime.model_config import republished, to_text
 
     for model in models:
         check_model_name(model.spec.name)
     with repository_errors(repo), locked(repo):
         specs = _numbered(repo, [model.spec for model in models])
         for spec, model in zip(specs, models, strict=True):
-            (model.folder / CONFIG_FILE).write_text(to_text(spec, model.serving), encoding="utf-8")
+            text = republished(model.config, spec) if model.config else to_text(spec, model.serving)
+            (model.folder / CONFIG_FILE).write_text(text, encoding="utf-8")
             sync_tree(model.folder)
         for spec, model in zip(specs, models, strict=True):
             add = _add_version if (repo / spec.name).exists() else _add_model

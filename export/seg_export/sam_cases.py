@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from seg_export.allocator import memory_kept
 from seg_export.cases import VerificationCase
-from seg_export.models.sam_prompts import PADDING_LABEL
-from seg_export.sam_reference import NOT_A_POINT, EncoderReference
 from seg_runtime.images import list_images, read_image
+from seg_runtime.sam.prompts import PADDING
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["decoder_cases", "encoder_cases"]
+__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_cases", "prompt_cases"]
+
+NOT_A_POINT = -1
+"""SAM's label of the point that fills up prompts without a box."""
 
 Prompt = Sequence[tuple[float, float, int]]
 """Points as (x, y, label), x and y as shares of the image's side."""
@@ -69,11 +69,27 @@ def decoder_cases(sam: Any, spec: ModelSpec, images: Path | None) -> tuple[Verif
         spec: the decoder's.
         images: as for `encoder_cases`.
     """
+    import torch
+
+    from seg_export.allocator import memory_kept
+    from seg_export.sam_reference import EncoderReference
+
     case = encoder_cases(spec, images)[0 if images else -1]
     with memory_kept(), torch.inference_mode():
         embedding = EncoderReference(sam)(*(torch.from_numpy(array) for array in case.inputs.values()))
+    return prompt_cases(spec, embedding.numpy(), case.name)
+
+
+def prompt_cases(spec: ModelSpec, embedding: NDArray[Any], image: str) -> tuple[VerificationCase, ...]:
+    """Prompts of every kind, alone and together, on an encoded image.
+
+    Args:
+        spec: the decoder's.
+        embedding: (1, C, G, G) of the image.
+        image: what to call it.
+    """
     return tuple(
-        _decoder_case(f"{name} on {case.name}", prompts, with_mask, embedding.numpy(), spec)
+        _decoder_case(f"{name} on {image}", prompts, with_mask, embedding, spec)
         for name, prompts, with_mask in _CASES
     )
 
@@ -95,7 +111,7 @@ def _decoder_case(
     side, count = spec.input_size_hw[0], len(prompts)
     length = max(len(prompt) for prompt in prompts)
     coords = np.full((count, length, 2), 7.0, np.float32)
-    labels = np.full((count, length), PADDING_LABEL, np.int32)
+    labels = np.full((count, length), PADDING, np.int32)
     for row, prompt in enumerate(prompts):
         for column, (x, y, label) in enumerate(prompt):
             coords[row, column] = (0, 0) if label == NOT_A_POINT else (x * side, y * side)

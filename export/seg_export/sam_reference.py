@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from seg_export.models.sam_prompts import PADDING_LABEL
+from seg_export.sam_cases import NOT_A_POINT
 
 __all__ = ["DecoderReference", "EncoderReference"]
 
 BOX_CORNERS = (2, 3)
-NOT_A_POINT = -1
 
 
 class EncoderReference(nn.Module):

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from seg_runtime.errors import RepositoryError
 from seg_runtime.spec import ClaheSpec, EnsembleStep, ModelSpec, Parity, ServingSpec, TensorSpec
 
-__all__ = ["from_config", "from_text", "to_config", "to_text"]
+__all__ = ["from_config", "from_text", "republished", "to_config", "to_text"]
 
 _TYPES = {
     "bool": pb.TYPE_BOOL,
@@ -55,6 +55,29 @@ def to_text(spec: ModelSpec, serving: ServingSpec | None = None) -> str:
     return str(text_format.MessageToString(to_config(spec, serving)))
 
 
+def republished(text: str, spec: ModelSpec) -> str:
+    """An earlier `config.pbtxt` with the backend, version and steps of a new version; all else stays.
+
+    So what somebody set by hand outlives an engine's build.
+
+    Raises:
+        RepositoryError: it cannot be parsed.
+    """
+    config = _parse(text)
+    config.version_policy.specific.versions[:] = [spec.version]
+    for message, step in zip(config.ensemble_scheduling.step, spec.steps, strict=True):
+        message.model_version = step.version
+    if not spec.steps:
+        config.backend = spec.backend
+        config.ClearField("platform")
+        config.ClearField("default_model_filename")
+    if spec.backend == "tensorrt":
+        for group in config.instance_group:
+            if group.kind == pb.ModelInstanceGroup.KIND_CPU:
+                group.kind = pb.ModelInstanceGroup.KIND_GPU
+    return str(text_format.MessageToString(config))
+
+
 def from_config(config: Any) -> ModelSpec:
     """Read a `ModelConfig`, from a file or over the wire, made by `to_config` or by hand.
 
@@ -73,11 +96,14 @@ def from_config(config: Any) -> ModelSpec:
 
 def from_text(text: str) -> ModelSpec:
     """Read the contents of a `config.pbtxt`. Raises RepositoryError."""
+    return from_config(_parse(text))
+
+
+def _parse(text: str) -> Any:
     try:
-        config = text_format.Parse(text, pb.ModelConfig())
+        return text_format.Parse(text, pb.ModelConfig())
     except text_format.ParseError as error:
         raise RepositoryError(f"config.pbtxt cannot be parsed: {error}") from error
-    return from_config(config)
 
 
 def _add_steps(config: Any, spec: ModelSpec) -> None:

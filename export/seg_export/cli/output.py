@@ -28,7 +28,7 @@ def report_table(report: VerificationReport) -> Table:
 
     tolerance = report.tolerance
     allowed = f"atol {tolerance.atol:.0e}, rtol {tolerance.rtol:.0e}, mask IoU {tolerance.mask_iou}"
-    title = f"{report.model}: graph against PyTorch ({report.precision}: {allowed})"
+    title = f"{report.model}: {report.subject} against {report.reference} ({report.precision}: {allowed})"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
     for heading in ("inputs", "batch", "output", "max abs", "max rel", "needs", "mask IoU", "result"):
         justify: Literal["left", "right"] = "left" if heading in ("inputs", "output", "result") else "right"
