@@ -56,7 +56,8 @@ class SamEncoderGraph(nn.Module):
         Returns:
             (N, 256, S / 16, S / 16) float32 image embeddings.
         """
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
+        # TensorRT transposes no uint8.
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
         normalised = (pixels - self.pixel_mean) / self.pixel_std * _valid(image, valid_hw)
         tokens = self.patch_embed(normalised)
         if self.pos_embed is not None:
