@@ -129,10 +129,13 @@ def jetpack_of_l4t(l4t: str) -> str | None:
         "6.2" for "36.4.3"; "6.x" where only the series is known; None for an unknown series.
     """
     known = _JETPACK_OF_L4T.get(l4t) or _JETPACK_OF_L4T.get(l4t.removesuffix(".0"))
-    series = _JETPACK_SERIES.get(l4t.split(".")[0])
+    series = _JETPACK_SERIES.get(l4t.partition(".")[0])
     return known or (f"{series}.x" if series else None)
 
 
 def target_of_jetpack(jetpack: str) -> Target | None:
-    """The target that a JetPack such as "6.2.1" belongs to, by its series; None for older ones."""
-    return TARGETS.get(f"jetpack-{jetpack.split('.')[0]}")
+    """The target of a JetPack such as "6.2.1", by its series; None for an older series.
+
+    Its `jetpack` is the release to update to where the board has an earlier one, as 6.0 or 7.1.
+    """
+    return TARGETS.get(f"jetpack-{jetpack.partition('.')[0]}")
