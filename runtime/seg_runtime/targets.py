@@ -28,8 +28,8 @@ class Target:
         cuda, tensorrt: of the system; on a server, of the container.
         triton_tag: tag of `TRITON_IMAGE`.
         dockerfile: the file at the root of the project that builds on that tag.
-        onnxruntime_index: package index with ONNX Runtime for its GPU, for use outside of the
-            container, or None where the `gpu` extra from the ordinary index is the one.
+        onnxruntime_index: package index with `onnxruntime-gpu` for its GPU, for use outside of the
+            container. None on a server, where the `gpu` extra brings it, and where no index has one.
     """
 
     name: str

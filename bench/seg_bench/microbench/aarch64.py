@@ -20,13 +20,14 @@ from seg_bench.microbench.arm_root import CPU, ArmPython, make_arm_python, resol
 from seg_bench.records import Machine
 from seg_runtime.console import run_app
 from seg_runtime.errors import BadInputError, ParityError
+from seg_runtime.targets import TARGETS
 
 __all__ = ["LOWEST_IOU", "Aarch64Result", "ComparedMask", "Emulated", "compare_masks"]
 
 SCHEMA = "edgeseg-aarch64/1"
 LOWEST_IOU = 0.9999
-JETSON_PYTHONS = ("3.10", "3.12")
-"""Of JetPack 6 and 7; the emulated Debian has its own."""
+JETSON_PYTHONS = tuple(target.python for target in TARGETS.values() if target.jetpack)
+"""The emulated Debian has its own."""
 
 _SEG_RUN = "from seg_runtime.cli.run import main; main()"
 _DESCRIBE = """
@@ -160,7 +161,7 @@ def aarch64(
         python -m seg_bench.microbench.aarch64 --out bench/results/aarch64.json
     """
     start = time.perf_counter()
-    if not (repo / model).is_dir() or not any((repo / model).glob("[0-9]*")):
+    if not any((repo / model).glob("[0-9]*")):
         raise BadInputError(f"'{repo}' has no built '{model}': run  seg-export unet --pretrained lung")
     typer.echo("downloading and unpacking Debian arm64 and wheels for aarch64", err=True)
     python = make_arm_python(project, work)
