@@ -74,8 +74,8 @@ TARGETS = {
             python="3.12",
             cuda="13.2",
             tensorrt="10.16",
-            # Since 26.03 there are no -igpu tags: the SBSA (arm64) half of the server image is for
-            # Jetson too. 26.04 is the one with JetPack 7.2's CUDA.
+            # 26.02 was the last release for Jetson alone: since 26.03 the SBSA (arm64) half of the
+            # server image is for Jetson too. 26.04 is the one with JetPack 7.2's CUDA.
             triton_tag="26.04-py3",
             dockerfile="Dockerfile",
         ),

@@ -113,3 +113,12 @@ def test_the_committed_record_has_wheels_for_the_pythons_of_every_jetson() -> No
     jetsons = {target.python for target in TARGETS.values() if target.jetpack}
     assert wheels.keys() == jetsons
     assert all("onnxruntime" in packages and "tritonclient" in packages for packages in wheels.values())
+
+
+def test_the_page_states_the_figures_of_the_record() -> None:
+    result = from_json(Aarch64Result, json.loads(RECORD.read_text(encoding="utf-8")))
+    page = " ".join((ROOT / "docs" / "jetson.md").read_text(encoding="utf-8").split())
+    differing = sum(image.differing_px for image in result.images)
+    assert f"IoU {result.lowest_iou} on all {len(result.images)} X-rays, {differing} pixels differ" in page
+    assert f"ONNX Runtime {result.emulated.packages['onnxruntime']}, Python {result.emulated.python}." in page
+    assert f"below an IoU of {LOWEST_IOU}" in page
