@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from seg_bench.json_fields import from_json
-from seg_bench.microbench import arm_root
-from seg_bench.microbench.aarch64 import LOWEST_IOU, Aarch64Result, compare_masks
+from seg_bench.microbench import aarch64, arm_root
+from seg_bench.microbench.aarch64 import LOWEST_IOU, Aarch64Result, ComparedMask, Emulated, compare_masks
 from seg_bench.microbench.arm_root import make_arm_python, run
-from seg_runtime.errors import BadInputError
+from seg_runtime.errors import BadInputError, ParityError
 from seg_runtime.images import write_mask
 from seg_runtime.targets import TARGETS
 
@@ -91,6 +92,28 @@ def test_the_command_says_what_to_do_without_the_model(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "seg-export unet --pretrained lung" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize(("iou", "accepted"), [(1.0, True), (0.9999, True), (0.9998, False)])
+def test_masks_that_differ_too_much_fail_after_the_record_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iou: float, accepted: bool
+) -> None:
+    """The emulation itself is replaced; what follows it is the command's own."""
+    (tmp_path / "unet_lung" / "1").mkdir(parents=True)
+    masks = (
+        ComparedMask("a.png", (8, 8), 16, 0, 1.0, 2.0, 3.0),
+        ComparedMask("b.png", (8, 8), 16, 1, iou, 2.0, 3.0),
+    )
+    emulated = Emulated("Linux aarch64", "cortex-a76", "qemu 7.2", "3.11.2", {})
+    monkeypatch.setattr(aarch64, "make_arm_python", lambda *_: None)
+    monkeypatch.setattr(aarch64, "resolve_wheels", lambda *_: {})
+    monkeypatch.setattr(aarch64, "_segment", lambda *_: masks)
+    monkeypatch.setattr(aarch64, "_describe", lambda *_: emulated)
+    out = tmp_path / "record.json"
+    done = CliRunner().invoke(aarch64.app, ["--out", str(out), "--repo", str(tmp_path)])
+    assert from_json(Aarch64Result, json.loads(out.read_text(encoding="utf-8"))).lowest_iou == iou
+    assert (done.exception is None) is accepted
+    assert accepted or isinstance(done.exception, ParityError)
 
 
 def test_the_emulated_processor_is_one_that_a_kernel_would_describe() -> None:
