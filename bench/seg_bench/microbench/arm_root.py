@@ -20,7 +20,7 @@ from seg_runtime.errors import BadInputError
 __all__ = ["CPU", "ArmPython", "make_arm_python", "resolve_wheels", "run"]
 
 CPU = "cortex-a76"
-"""The processor that qemu plays: of the same generation as the Cortex-A78AE of a Jetson Orin."""
+"""The processor that qemu plays: Armv8.2-A, as the Cortex-A78AE of a Jetson Orin, which it does not have."""
 
 _PACKAGES = ("python3", "libstdc++6")
 # pip takes these as given and derives none from another: each is a name that wheels of today carry.
@@ -67,7 +67,7 @@ def make_arm_python(project: Path, work: Path) -> ArmPython:
 
     Args:
         project: a checkout of edgeseg; its wheel is built.
-        work: folder to work in; what is there from an earlier call is replaced, downloads are kept.
+        work: folder to work in; what is there from an earlier call is replaced.
 
     Raises:
         BadInputError: a program is missing (says how to install it), or a step fails.
@@ -75,7 +75,7 @@ def make_arm_python(project: Path, work: Path) -> ArmPython:
     qemu = _program(("qemu-aarch64-static", "qemu-aarch64"), "apt-get install qemu-user-static")
     _program(("apt-get",), "this on Debian, whose arm64 packages it unpacks")
     root, site = work / "root", work / "site"
-    for folder in (root, site, work / "wheel"):
+    for folder in (root, site, work / "wheel", work / "apt"):
         shutil.rmtree(folder, ignore_errors=True)
     _unpack_debian(root, work / "apt")
     _write_cpuinfo(root)
@@ -119,7 +119,7 @@ def _program(names: Sequence[str], cure: str) -> Path:
 def _unpack_debian(root: Path, apt: Path) -> None:
     """Unpack Python's packages from the sources that apt has, as on a machine with nothing installed."""
     for folder in ("state/lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
+        (apt / folder).mkdir(parents=True)
     (apt / "state" / "status").touch()
     settings = {
         "APT::Architecture": "arm64",
