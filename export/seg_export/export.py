@@ -28,7 +28,7 @@ from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
-__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "verify_published"]
+__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -173,6 +173,21 @@ def verify_published(
         ParityError: the graph cannot be run.
         BadInputError: the folder of images cannot be used.
     """
+    model, graph_path, cases = load_published(repo, name, checkpoint, images)
+    return verify(model, graph_path, cases)
+
+
+def load_published(
+    repo: Path, name: str, checkpoint: Checkpoint | Path, images: Path | None
+) -> tuple[TraceableModel, Path, tuple[VerificationCase, ...]]:
+    """A checkpoint as the served version of a model has it, that version's graph, and what to run.
+
+    Raises:
+        ModelNotFoundError: no such model; names the nearest.
+        RepositoryError: its served version was never built.
+        CheckpointError: a file or weights that cannot be used, or of another architecture.
+        BadInputError: the folder of images cannot be used.
+    """
     repository = Repository(repo)
     spec, graph_path = repository.spec(name), repository.graph_path(name)
     if isinstance(checkpoint, Path):
@@ -180,7 +195,7 @@ def verify_published(
     model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
     _check_same_tensors(spec, model.spec)
     model = replace(model, spec=spec)
-    return verify(model, graph_path, _cases(model, images))
+    return model, graph_path, _cases(model, images)
 
 
 def _check_same_tensors(published: ModelSpec, loaded: ModelSpec) -> None:

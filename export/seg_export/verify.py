@@ -21,7 +21,15 @@ from seg_export.traceable import TraceableModel
 from seg_runtime.errors import ParityError
 from seg_runtime.spec import ModelSpec, Parity
 
-__all__ = ["OutputComparison", "VerificationError", "VerificationReport", "require_parity", "verify"]
+__all__ = [
+    "OutputComparison",
+    "VerificationError",
+    "VerificationReport",
+    "compare",
+    "mask_iou",
+    "require_parity",
+    "verify",
+]
 
 RELATIVE_FLOOR = 1e-6
 """Relative differences are taken of values no smaller than this."""
@@ -144,9 +152,9 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
     for case, reference in references:
         outputs = run_graph(case.inputs)
         _check_shapes(reference, outputs)
-        mask_iou = _mask_iou(model.labels(reference), model.labels(outputs))
+        iou = mask_iou(model.labels(reference), model.labels(outputs))
         comparisons += [
-            _compare(case, name, reference[name], outputs[name], mask_iou=mask_iou, tolerance=tolerance)
+            compare(case, name, reference[name], outputs[name], mask_iou=iou, tolerance=tolerance)
             for name in reference
         ]
     return VerificationReport(model.spec.name, row, tolerance, tuple(comparisons))
@@ -188,7 +196,7 @@ def _check_shapes(reference: Tensors, outputs: Tensors) -> None:
             )
 
 
-def _compare(
+def compare(
     case: VerificationCase,
     name: str,
     reference: NDArray[Any],
@@ -197,6 +205,7 @@ def _compare(
     mask_iou: float,
     tolerance: Tolerance,
 ) -> OutputComparison:
+    """Compare one output with PyTorch's of the same shape; `mask_iou` is that of the masks it leads to."""
     if not (np.isfinite(reference).all() and np.isfinite(output).all()):
         return OutputComparison(case.name, case.batch, name, math.inf, math.inf, math.inf, mask_iou, False)
     magnitude = np.abs(reference.astype(np.float64))
@@ -215,7 +224,7 @@ def _compare(
     )
 
 
-def _mask_iou(reference: NDArray[np.uint8], labels: NDArray[np.uint8]) -> float:
+def mask_iou(reference: NDArray[np.uint8], labels: NDArray[np.uint8]) -> float:
     """Intersection over union per class id present in either, the lowest of all."""
     lowest = 1.0
     for label in np.union1d(reference, labels):

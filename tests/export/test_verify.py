@@ -19,7 +19,7 @@ from seg_export.families import traceable_model
 from seg_export.random_weights import random_unet
 from seg_export.trace import optimise, save_graph, trace
 from seg_export.traceable import TraceableModel
-from seg_export.verify import VerificationError, _mask_iou, _power_of_ten_above, require_parity, verify
+from seg_export.verify import VerificationError, _power_of_ten_above, mask_iou, require_parity, verify
 from seg_runtime.errors import CheckpointError, ModelNotFoundError, ParityError
 from seg_runtime.images import list_images, read_image
 from seg_runtime.preprocess import to_batch
@@ -162,12 +162,12 @@ def test_synthetic_inputs_hold_the_extremes_and_are_the_same_every_time(model: T
     assert black.max() == 0 and white.min() == 255
 
 
-def test_mask_iou_is_the_lowest_of_all_classes() -> None:
+def testmask_iou_is_the_lowest_of_all_classes() -> None:
     reference = np.array([0, 0, 1, 1, 2, 2], np.uint8)
     labels = np.array([0, 0, 1, 1, 2, 1], np.uint8)
-    assert _mask_iou(reference, labels) == pytest.approx(1 / 2)
-    assert _mask_iou(reference, reference) == 1
-    assert _mask_iou(np.zeros(4, np.uint8), np.ones(4, np.uint8)) == 0
+    assert mask_iou(reference, labels) == pytest.approx(1 / 2)
+    assert mask_iou(reference, reference) == 1
+    assert mask_iou(np.zeros(4, np.uint8), np.ones(4, np.uint8)) == 0
 
 
 @pytest.mark.parametrize(("value", "bound"), [(0.0, 0.0), (3e-7, 1e-6), (1e-6, 1e-6), (0.2, 1.0)])

@@ -63,7 +63,7 @@ def kept_nodes(
         reached = max(((largest or {}).get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
         if reached > LARGEST_IN_HALF:
             kept.setdefault(node.name, f"values up to {reached:.2g}")
-    return kept | dict.fromkeys(_between(graph, kept), "between nodes in fp32")
+    return kept | dict.fromkeys(_between(graph, kept), "inside of a norm")
 
 
 def _leading_to(graph: onnx.ModelProto, ops: frozenset[str]) -> list[str]:
@@ -79,20 +79,19 @@ def _leading_to(graph: onnx.ModelProto, ops: frozenset[str]) -> list[str]:
 
 
 def _between(graph: onnx.ModelProto, kept: Mapping[str, str]) -> list[str]:
-    """Arithmetic that takes a value in fp32 and is read in fp32 only: the inside of a norm written out."""
+    """The arithmetic inside a norm or softmax that is written out.
+
+    It takes a value in fp32 and is read in fp32 (the centred value, the variance with its epsilon), or
+    it divides by a root or sum in fp32.
+    """
     nodes = graph.graph.node
     full = {name for node in nodes if node.name in kept for name in node.output}
-    outputs = {value.name for value in graph.graph.output}
-    readers: dict[str, list[str]] = {}
-    for node in nodes:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.name)
+    read_in_full = {name for node in nodes if node.name in kept for name in node.input}
     return [
         node.name
         for node in nodes
         if node.op_type in _ELEMENTWISE
         and node.name not in kept
         and any(name in full for name in node.input)
-        and not outputs & set(node.output)
-        and all(reader in kept for name in node.output for reader in readers.get(name, []))
+        and (read_in_full & set(node.output) or (node.op_type == "Div" and node.input[1] in full))
     ]
