@@ -30,7 +30,7 @@ from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16"]
 
 STEPS = ("load", "trace", "optimise", "precision", "verify", "publish")
 

@@ -38,8 +38,8 @@ ImagesOption = Annotated[
     typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "fp16", "int8"],
-    typer.Option(help="What the graph computes in; norms, softmax and sensitive layers stay in fp32."),
+    Literal["fp32", "fp16"],
+    typer.Option(help="What the graph computes in; in fp16, norms, softmax and large values stay in fp32."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 

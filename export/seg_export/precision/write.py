@@ -24,7 +24,7 @@ class PrecisionReport:
     """What a graph computes in.
 
     Attributes:
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32" or "fp16".
         nodes: how many nodes the graph had in fp32.
         kept: names of those that stayed in fp32 against the precision's will, each with the reason.
     """
