@@ -11,8 +11,8 @@ from tiny_graph import images, invert_spec, publish_all, semantic_spec
 
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, ModelNotFoundError, RepositoryError
-from seg_runtime.model_config import to_text
 from seg_runtime.local_session import LocalSession
+from seg_runtime.model_config import to_text
 from seg_runtime.repository import Repository
 from seg_runtime.session import Handle
 from seg_runtime.spec import EnsembleStep, ModelSpec, TensorSpec

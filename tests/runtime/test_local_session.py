@@ -1,4 +1,4 @@
-"""`seg_runtime.local_session` against bare ONNX Runtime."""
+"""`seg_runtime.local_session` against bare ONNX Runtime, on every engine that runs on a CPU."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tiny_graph import (
     semantic_spec,
 )
 
+from seg_export.tolerances import TOLERANCES
 from seg_runtime.errors import (
     BadInputError,
     InferenceError,
@@ -35,16 +36,26 @@ from seg_runtime.errors import (
 from seg_runtime.local_session import LocalSession
 from seg_runtime.spec import TensorSpec
 
+ON_CPU = ("onnxruntime", "openvino")
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish_all(tmp_path_factory.mktemp("repo"))
 
 
-@pytest.fixture
-def session(repository: Path):
-    with LocalSession(repository, threads=1, engine="onnxruntime") as session:
+@pytest.fixture(params=ON_CPU)
+def session(request: pytest.FixtureRequest, repository: Path):
+    with LocalSession(repository, threads=1, engine=request.param) as session:
         yield session
+
+
+def same(session: LocalSession, answer: np.ndarray, expected: np.ndarray) -> None:
+    """Bit for bit what bare ONNX Runtime gives, or within the tolerance of fp32 on another engine."""
+    if session.engine("tiny").startswith("ONNX Runtime"):
+        np.testing.assert_array_equal(answer, expected)
+    row = TOLERANCES["fp32"]
+    np.testing.assert_allclose(answer, expected, rtol=row.rtol, atol=row.atol)
 
 
 def bare_runner(repository: Path, model: str = "tiny") -> onnxruntime.InferenceSession:
@@ -57,9 +68,7 @@ def test_session_gives_what_bare_onnx_runtime_gives(session: LocalSession, repos
     runner = bare_runner(repository)
     for batch in (1, 2, 8):
         expected = runner.run(None, {"image": images(batch)})[0]
-        np.testing.assert_array_equal(
-            session.infer("tiny", {"image": images(batch)})["probabilities"], expected
-        )
+        same(session, session.infer("tiny", {"image": images(batch)})["probabilities"], expected)
 
 
 def test_session_takes_arrays_of_any_memory_layout(session: LocalSession) -> None:
@@ -253,7 +262,16 @@ def test_graph_that_fails_while_it_runs_is_one_line(
     assert capfd.readouterr().err == ""
 
 
-def test_missing_onnx_runtime_names_the_extra(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"edgeseg\[cpu\]"):
-        LocalSession(repository)
+@pytest.mark.parametrize(
+    ("engine", "extra"), [("auto", "cpu"), ("onnxruntime", "cpu"), ("openvino", "openvino")]
+)
+def test_missing_engine_names_its_extra(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, engine: str, extra: str
+) -> None:
+    for module in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with (
+        LocalSession(repository, engine=engine) as session,
+        pytest.raises(MissingExtraError, match=rf"edgeseg\[{extra}\]"),
+    ):
+        session.infer("tiny", {"image": images(1)})

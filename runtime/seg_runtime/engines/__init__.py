@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from seg_runtime.engine_file import ENGINE_FILE, GRAPH_FILE, engine_fault, this_machine
 from seg_runtime.engines.contract import Engine
-from seg_runtime.errors import BadInputError, EngineError, MissingExtraError, RepositoryError
+from seg_runtime.errors import BadInputError, EdgesegError, EngineError, MissingExtraError
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["AUTO", "ENGINES", "check_engine", "load_model"]
@@ -19,9 +20,9 @@ Opener = Callable[[ModelSpec, Path, int | None], Engine]
 
 
 def _tensorrt(spec: ModelSpec, folder: Path, threads: int | None) -> Engine:
-    from seg_runtime.engines.tensorrt_engine import TensorRtEngine
+    from seg_runtime.engines.tensorrt_engine import load_engine
 
-    return TensorRtEngine(spec, folder)
+    return load_engine(spec, folder)
 
 
 def _onnxruntime(device: str) -> Opener:
@@ -46,8 +47,12 @@ ENGINES: dict[str, Opener] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime("CPU"),
 }
-_BEST_FIRST = ("onnxruntime-cuda", "openvino", "onnxruntime")
+_BEST_FIRST = ("onnxruntime-cuda", "onnxruntime", "openvino")
 """Engines of `model.onnx` that "auto" tries. ONNX Runtime's TensorRT would build for minutes at first."""
+
+_BEST_FIRST_ROUNDED = ("onnxruntime-cuda", "openvino", "onnxruntime")
+"""The same for graphs that are not fp32: OpenVINO then computes in bfloat16, ONNX Runtime gains nothing on a
+CPU from fp16 (bench/results/engines.json)."""
 
 
 def check_engine(name: str) -> None:
@@ -67,17 +72,28 @@ def load_model(name: str, spec: ModelSpec, folder: Path, threads: int | None) ->
 
     Raises:
         MissingExtraError: the engine is not installed; with "auto", none is.
-        EngineError: it cannot be used on this machine.
+        EngineError: it cannot be used on this machine, or cannot run this model.
         RepositoryError: the model is not built, broken or not what `spec` says.
     """
     if name != AUTO:
         return ENGINES[name](spec, folder, threads)
-    names = _BEST_FIRST
-    if (folder / "model.plan").is_file():
-        names = ("tensorrt", *(names if (folder / "model.onnx").is_file() else ()))
-    for candidate in names[:-1]:
+    if not (folder / ENGINE_FILE).is_file():
+        return _load_graph(spec, folder, threads)
+    fault = engine_fault(folder, this_machine())
+    if fault is None or not (folder / GRAPH_FILE).is_file():
+        return _tensorrt(spec, folder, threads)
+    engine = _load_graph(spec, folder, threads)
+    engine.about += f"; version {spec.version} {fault}"
+    return engine
+
+
+def _load_graph(spec: ModelSpec, folder: Path, threads: int | None) -> Engine:
+    reason: EdgesegError = MissingExtraError("ONNX Runtime", "cpu")
+    for name in _BEST_FIRST if spec.precision == "fp32" else _BEST_FIRST_ROUNDED:
         try:
-            return ENGINES[candidate](spec, folder, threads)
-        except (EngineError, MissingExtraError, RepositoryError):
+            return ENGINES[name](spec, folder, threads)
+        except MissingExtraError:
             continue
-    return ENGINES[names[-1]](spec, folder, threads)
+        except EngineError as error:
+            reason = error
+    raise reason

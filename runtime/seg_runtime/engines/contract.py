@@ -92,7 +92,8 @@ def _fits(wanted: tuple[int, ...], found: tuple[int, ...], kind: str) -> bool:
     An axis that the file leaves open may have any length.
     """
     return len(wanted) == len(found) and all(
-        has in (-1, want) or (kind == "output" and want == -1) for has, want in zip(found, wanted, strict=True)
+        has in (-1, want) or (kind == "output" and want == -1)
+        for has, want in zip(found, wanted, strict=True)
     )
 
 

@@ -17,7 +17,11 @@ from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["OnnxEngine", "OrtKept"]
 
-PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider"}
+PROVIDERS = {
+    "CPU": "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "TensorRT": "TensorrtExecutionProvider",
+}
 """ONNX Runtime's execution providers, by what `Engine.about` calls them."""
 
 _FATAL_ONLY = 4
@@ -53,7 +57,9 @@ class OnnxEngine:
 
     kept_type = OrtKept
 
-    def __init__(self, spec: ModelSpec, folder: Path, threads: int | None = None, device: str = "CPU") -> None:
+    def __init__(
+        self, spec: ModelSpec, folder: Path, threads: int | None = None, device: str = "CPU"
+    ) -> None:
         ort = _import_onnxruntime(device)
         path = version_file(spec, folder, "model.onnx")
         options = ort.SessionOptions()
@@ -100,7 +106,8 @@ class OnnxEngine:
         self._runner.run_with_iobinding(binding)
         values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
         return {
-            name: OrtKept(value) if name in keep else np.array(value.numpy()) for name, value in values.items()
+            name: OrtKept(value) if name in keep else np.array(value.numpy())
+            for name, value in values.items()
         }
 
 

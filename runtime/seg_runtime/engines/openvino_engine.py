@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seg_runtime.engines.contract import check_tensors
-from seg_runtime.errors import InferenceError, MissingExtraError, RepositoryError
+from seg_runtime.errors import EngineError, InferenceError, MissingExtraError
 from seg_runtime.repository import version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
 
@@ -30,7 +30,8 @@ class OpenVinoEngine:
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        RepositoryError: the graph is missing, broken, not for OpenVINO or not what `spec` says.
+        EngineError: the graph is broken, or has something that OpenVINO does not know.
+        RepositoryError: it is missing or not what `spec` says.
     """
 
     kept_type = np.ndarray
@@ -51,22 +52,25 @@ class OpenVinoEngine:
             # Core.read_model would offer a broken file to every other reader too, and they log about it.
             reader = FrontEndManager().load_by_framework("onnx")
             graph = reader.convert(reader.load(str(path)))
+            # Compiling gives an output the names of what was fused into it too.
+            inputs, outputs = _tensors(graph.inputs, spec.inputs), _tensors(graph.outputs, spec.outputs)
             self._compiled = openvino.Core().compile_model(graph, "CPU", options)
         except RuntimeError as error:
-            raise RepositoryError(
-                f"{path} cannot be loaded ({_last_line(error)}): publish '{spec.name}' again with seg-export"
+            raise EngineError(
+                f"OpenVINO cannot load {path} ({_last_line(error)}): use the engine onnxruntime, or publish "
+                f"'{spec.name}' again with seg-export"
             ) from error
-        check_tensors(spec, path, _tensors(self._compiled.inputs), _tensors(self._compiled.outputs))
+        check_tensors(spec, path, inputs, outputs)
         self.about = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
         self._model = spec.name
-        self._outputs = {output.any_name: output for output in self._compiled.outputs}
+        self._outputs = dict(zip(outputs, self._compiled.outputs, strict=True))
         self._idle: list[Any] = []
 
     def run(self, inputs: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
         """As `Engine.run`; a kept output is an array, since its memory is the process's own."""
         try:
             # A request is for one call at a time; append and pop of a list are atomic.
-            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
         try:
@@ -77,13 +81,14 @@ class OpenVinoEngine:
         return {name: answer[output] for name, output in self._outputs.items()}
 
 
-def _tensors(ports: list[Any]) -> dict[str, TensorSpec]:
-    return {port.any_name: _tensor(port) for port in ports}
-
-
-def _tensor(port: Any) -> TensorSpec:
-    shape = tuple(axis.get_length() if axis.is_static else -1 for axis in port.partial_shape)
-    return TensorSpec(port.any_name, port.element_type.to_dtype().name, shape)
+def _tensors(ports: list[Any], wanted: tuple[TensorSpec, ...]) -> dict[str, TensorSpec]:
+    """What the graph has, in its order; a tensor may go by several names, of which ours counts."""
+    tensors = {}
+    for port in ports:
+        name = next((tensor.name for tensor in wanted if tensor.name in port.names), port.any_name)
+        shape = tuple(axis.get_length() if axis.is_static else -1 for axis in port.partial_shape)
+        tensors[name] = TensorSpec(name, port.element_type.to_dtype().name, shape)
+    return tensors
 
 
 def _last_line(error: Exception) -> str:
