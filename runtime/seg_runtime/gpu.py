@@ -1,0 +1,45 @@
+"""The first NVIDIA GPU of this machine, asked of the driver itself: no CUDA package is needed."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+__all__ = ["Gpu", "first_gpu"]
+
+# CUdevice_attribute in cuda.h.
+_MAJOR, _MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device.
+
+    Attributes:
+        name: as the driver calls it, for example "NVIDIA GeForce RTX 3090" or "Orin".
+        compute_capability: for example "8.6".
+    """
+
+    name: str
+    compute_capability: str
+
+
+def first_gpu() -> Gpu | None:
+    """Device 0, as CUDA_VISIBLE_DEVICES leaves it; None without a driver or device."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count, device = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    name = ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+        return None
+    numbers = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+        numbers.append(value.value)
+    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}")
