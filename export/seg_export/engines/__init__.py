@@ -1,0 +1,1 @@
+"""TensorRT engines from published graphs: tried ahead of time anywhere, built where they run."""
