@@ -87,11 +87,12 @@ class Repository:
 
 
 def version_file(spec: ModelSpec, folder: Path, name: str) -> Path:
-    """A file of a version folder. Raises RepositoryError when it is not there."""
+    """A file of a version folder. Raises RepositoryError when it is not there or empty."""
     path = folder / name
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
+        what = "empty" if path.is_file() else "missing"
         raise RepositoryError(
-            f"version {spec.version} of model '{spec.name}' is not built: {path} is missing; "
+            f"version {spec.version} of model '{spec.name}' is not built: {path} is {what}; "
             "publish it with seg-export"
         )
     return path

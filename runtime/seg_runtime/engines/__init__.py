@@ -51,8 +51,8 @@ _BEST_FIRST = ("onnxruntime-cuda", "onnxruntime", "openvino")
 """Engines of `model.onnx` that "auto" tries. ONNX Runtime's TensorRT would build for minutes at first."""
 
 _BEST_FIRST_ROUNDED = ("onnxruntime-cuda", "openvino", "onnxruntime")
-"""The same for graphs that are not fp32: OpenVINO then computes in bfloat16, ONNX Runtime gains nothing on a
-CPU from fp16 (bench/results/engines.json)."""
+"""The same for graphs that are not fp32: OpenVINO then computes in bfloat16 where the processor can, and
+ONNX Runtime gains nothing on a CPU from fp16."""
 
 
 def check_engine(name: str) -> None:

@@ -39,7 +39,7 @@ class OpenVinoEngine:
     def __init__(self, spec: ModelSpec, folder: Path, threads: int | None = None) -> None:
         try:
             import openvino
-            from openvino.frontend import FrontEndManager
+            from openvino import frontend
         except ImportError as error:
             raise MissingExtraError("OpenVINO", "openvino") from error
         path = version_file(spec, folder, "model.onnx")
@@ -48,14 +48,22 @@ class OpenVinoEngine:
             options["INFERENCE_PRECISION_HINT"] = "f32"
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
+        failures = (
+            RuntimeError,
+            frontend.GeneralFailure,
+            frontend.InitializationFailure,
+            frontend.NotImplementedFailure,
+            frontend.OpConversionFailure,
+            frontend.OpValidationFailure,
+        )
         try:
             # Core.read_model would offer a broken file to every other reader too, and they log about it.
-            reader = FrontEndManager().load_by_framework("onnx")
+            reader = frontend.FrontEndManager().load_by_framework("onnx")
             graph = reader.convert(reader.load(str(path)))
             # Compiling gives an output the names of what was fused into it too.
             inputs, outputs = _tensors(graph.inputs, spec.inputs), _tensors(graph.outputs, spec.outputs)
             self._compiled = openvino.Core().compile_model(graph, "CPU", options)
-        except RuntimeError as error:
+        except failures as error:
             raise EngineError(
                 f"OpenVINO cannot load {path} ({_last_line(error)}): use the engine onnxruntime, or publish "
                 f"'{spec.name}' again with seg-export"
