@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 
-.PHONY: demo test quick lint types docs setup clean
+.PHONY: demo test test-aarch64 quick lint types docs setup clean
 
 demo: $(READY) $(LUNG) $(SAM)  ## the Dice / latency table of the lung U-Net and the tiny SAM on real X-rays
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
@@ -23,6 +23,10 @@ demo: $(READY) $(LUNG) $(SAM)  ## the Dice / latency table of the lung U-Net and
 
 test: $(READY)  ## every test, slow ones too
 	$(BIN)/python -m pytest
+
+# On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
+test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
+	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
 
 quick: $(READY)  ## tests without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

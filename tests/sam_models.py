@@ -97,6 +97,9 @@ class DiscSamSession(Session):
             raise model_not_found(model, self.specs, "in the test")
         return self.specs[model]
 
+    def engine(self, model: str) -> str:
+        return "discs"
+
     def close(self) -> None:
         for handle in self.handles:
             handle.release()

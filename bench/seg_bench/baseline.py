@@ -84,6 +84,9 @@ class TorchSession(Session):
             raise model_not_found(model, self.models(), "in this checkpoint")
         return self._spec
 
+    def engine(self, model: str) -> str:
+        return f"PyTorch {self._torch.__version__}, CPU"
+
     def close(self) -> None:
         """Nothing to free: the module goes with the session."""
 

@@ -14,7 +14,7 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.preprocess import to_batch
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["VerificationCase", "image_cases", "semantic_cases", "synthetic_cases"]
+__all__ = ["VerificationCase", "extreme_cases", "image_cases", "semantic_cases", "synthetic_cases"]
 
 Images = NDArray[np.uint8]
 
@@ -53,6 +53,20 @@ def synthetic_cases(spec: ModelSpec) -> tuple[VerificationCase, ...]:
         _case(spec, "noise", [noise]),
         _case(spec, "gradient, blobs", [gradient, blobs]),
         _case(spec, "black, white, noise", [black, white, noise[::-1]]),
+    )
+
+
+def extreme_cases(case: VerificationCase) -> tuple[VerificationCase, ...]:
+    """A case with all-black and with all-white images; none where its model takes no images."""
+    images = {name: array for name, array in case.inputs.items() if array.dtype == np.uint8}
+    extremes = (("black", 0), ("white", 255)) if images else ()
+    return tuple(
+        VerificationCase(
+            what,
+            case.inputs | {name: np.full_like(array, value) for name, array in images.items()},
+            case.batch,
+        )
+        for what, value in extremes
     )
 
 

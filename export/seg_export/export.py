@@ -1,4 +1,4 @@
-"""The five steps from a checkpoint to a served model: load, trace, optimise, verify, publish."""
+"""The steps from a checkpoint to a served model: load, trace, optimise, precision, verify, publish."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seg_export.cases import VerificationCase
+from seg_export.cases import VerificationCase, extreme_cases
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.families import traceable_model, traceable_models
+from seg_export.precision.write import PrecisionReport, in_precision
 from seg_export.publish import (
     GRAPH_FILE,
     PublishedModel,
@@ -27,20 +28,23 @@ from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
-__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "verify_published"]
+__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
 
-STEPS = ("load", "trace", "optimise", "verify", "publish")
+Precision = Literal["fp32", "fp16"]
+
+STEPS = ("load", "trace", "optimise", "precision", "verify", "publish")
 
 
 @dataclass(frozen=True)
 class ExportedModel:
     """A published version and the proof that it computes what its checkpoint computes.
 
-    `report` is None for an ensemble, which only runs models that have theirs.
+    `report` and `precision` are None for an ensemble, which only runs models that have theirs.
     """
 
     published: PublishedModel
     report: VerificationReport | None
+    precision: PrecisionReport | None
 
 
 def export_model(
@@ -67,6 +71,7 @@ def export_models(
     size_hw: tuple[int, int] | None = None,
     images: Path | None = None,
     opset: int = DEFAULT_OPSET,
+    precision: Precision = "fp32",
     max_batch_size: int = 8,
     embeddings: Literal["fp32", "fp16"] = "fp32",
     serving: ServingSpec | None = None,
@@ -81,9 +86,10 @@ def export_models(
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
         images: a folder of real images to verify with, beside synthetic ones.
         opset: of the ONNX graph, 18 to 20.
+        precision: what the graphs compute in, written into them.
         max_batch_size: largest batch that is served, where the family leaves the choice.
-        embeddings: type in which an image embedding travels from encoder to decoder; both compute in
-            fp32 either way.
+        embeddings: type in which an image embedding travels from encoder to decoder, whatever they
+            compute in.
         serving: how Triton runs it.
         on_step: called with the name of each of `STEPS` as it begins.
 
@@ -106,20 +112,27 @@ def export_models(
     models = traceable_models(checkpoint, name, size_hw, max_batch_size)
     if embeddings == "fp16":
         models = with_half_embeddings(models)
+    models = tuple(replace(model, spec=replace(model.spec, precision=precision)) for model in models)
     with staging_folder(repo) as staging:
-        reports, staged = {}, []
+        reports, precisions, staged = {}, {}, []
         for model in models:
-            folder = staging / model.spec.name
-            report = _build(model, model.cases(model.spec, images), folder, opset, begin)
-            reports[model.spec.name] = report
+            folder, name_of = staging / model.spec.name, model.spec.name
+            precisions[name_of], report = _build(model, _cases(model, images), folder, opset, begin)
+            reports[name_of] = report
             spec = replace(model.spec, parity=report.parity())
             staged.append(StagedModel(spec, serving or ServingSpec(), folder))
         begin("publish")
         together = with_sam_ensemble(name, *staged) if checkpoint.family == "sam" else tuple(staged)
         return tuple(
-            ExportedModel(published, reports.get(published.spec.name))
+            ExportedModel(published, reports.get(published.spec.name), precisions.get(published.spec.name))
             for published in publish_together(repo, together)
         )
+
+
+def _cases(model: TraceableModel, images: Path | None) -> tuple[VerificationCase, ...]:
+    """Lower precision is tried on extreme images as well, which drive values to their ends."""
+    cases = model.cases(model.spec, images)
+    return cases if model.spec.precision == "fp32" else (*cases, *extreme_cases(cases[0]))
 
 
 def _build(
@@ -128,17 +141,21 @@ def _build(
     folder: Path,
     opset: int,
     begin: Callable[[str], None],
-) -> VerificationReport:
+) -> tuple[PrecisionReport, VerificationReport]:
     """Write a model's graph into a new folder and verify it there. Raises ParityError."""
     folder.mkdir()
     begin("trace")
-    graph = trace(model, opset, folder / f"{GRAPH_FILE}.data")
+    weights_file = folder / f"{GRAPH_FILE}.data"
+    graph = trace(model, opset, weights_file)
     begin("optimise")
-    save_graph(optimise(graph, model), folder / GRAPH_FILE)
+    graph = optimise(graph, model)
+    begin("precision")
+    graph, precision = in_precision(graph, model, cases, weights_file)
+    save_graph(graph, folder / GRAPH_FILE)
     begin("verify")
     report = verify(model, folder / GRAPH_FILE, cases)
     require_parity(report)
-    return report
+    return precision, report
 
 
 def verify_published(
@@ -156,13 +173,29 @@ def verify_published(
         ParityError: the graph cannot be run.
         BadInputError: the folder of images cannot be used.
     """
+    model, graph_path, cases = load_published(repo, name, checkpoint, images)
+    return verify(model, graph_path, cases)
+
+
+def load_published(
+    repo: Path, name: str, checkpoint: Checkpoint | Path, images: Path | None
+) -> tuple[TraceableModel, Path, tuple[VerificationCase, ...]]:
+    """A checkpoint as the served version of a model has it, that version's graph, and what to run.
+
+    Raises:
+        ModelNotFoundError: no such model; names the nearest.
+        RepositoryError: its served version was never built.
+        CheckpointError: a file or weights that cannot be used, or of another architecture.
+        BadInputError: the folder of images cannot be used.
+    """
     repository = Repository(repo)
     spec, graph_path = repository.spec(name), repository.graph_path(name)
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
     model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
     _check_same_tensors(spec, model.spec)
-    return verify(replace(model, spec=spec), graph_path, model.cases(spec, images))
+    model = replace(model, spec=spec)
+    return model, graph_path, _cases(model, images)
 
 
 def _check_same_tensors(published: ModelSpec, loaded: ModelSpec) -> None:

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seg_export.external_weights import (
+    EXTERNAL_DATA_ABOVE,
+    hide_external_weights,
+    move_weights,
+    show_weights,
+    weight_bytes,
+)
 from seg_export.tensor_types import cast_half_tensors
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, MissingExtraError
@@ -18,19 +25,12 @@ from seg_runtime.spec import TensorSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DEFAULT_OPSET", "EXTERNAL_DATA_ABOVE", "OPSETS", "optimise", "save_graph", "trace"]
+__all__ = ["DEFAULT_OPSET", "OPSETS", "optimise", "save_graph", "trace"]
 
 # torch.export's exporter begins at 18. The older one writes paddings as a reversed Slice, which onnxslim
 # folds to wrong values, and every server that matters knows 18.
 OPSETS = (18, 19, 20)
 DEFAULT_OPSET = 18
-
-EXTERNAL_DATA_ABOVE = 1_000_000_000
-"""Bytes of weights above which they go to a file beside the graph: protobuf ends at 2 GB, and well
-before that the copies that are made of a graph in one piece take many times its size."""
-
-_SMALL_TENSOR = 1024
-"""Bytes up to which a tensor stays in the graph, where shapes and constants are looked for."""
 
 
 def trace(
@@ -76,8 +76,8 @@ def trace(
         external_data=False,
         verbose=False,
     )
-    if weights_file is not None and _weight_bytes(program.model) > external_data_above:
-        _move_weights(program.model, weights_file)
+    if weights_file is not None and weight_bytes(program.model) > external_data_above:
+        move_weights(program.model, weights_file)
     graph: onnx.ModelProto = program.model_proto
     return graph
 
@@ -94,9 +94,9 @@ def optimise(graph: onnx.ModelProto, model: TraceableModel) -> onnx.ModelProto:
         import onnxslim
     except ImportError as error:
         raise MissingExtraError("onnxslim", "export") from error
-    weights = _hide_external_weights(graph)
+    weights = hide_external_weights(graph)
     slim: onnx.ModelProto = onnxslim.slim(graph)
-    _show_weights(slim, weights)
+    show_weights(slim, weights)
     _strip(slim)
     _fix_shapes(slim, model)
     cast_half_tensors(slim, model.spec)
@@ -128,55 +128,6 @@ def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:
     # The modules are in fp32, whatever a tensor travels as.
     dtype: torch.dtype = getattr(torch, tensor.dtype.replace("float16", "float32"))
     return torch.zeros([2 if isinstance(axis, str) else axis for axis in shape], dtype=dtype)
-
-
-def _weight_bytes(model: Any) -> int:
-    return sum(int(value.const_value.nbytes) for value in model.graph.initializers.values())
-
-
-def _move_weights(model: Any, weights_file: Path) -> None:
-    """Write the large tensors of an exporter's model into a file, one by one, and refer to it."""
-    import onnx_ir
-
-    # onnx_ir's own writer leaves the reason out of its error when the disk is full.
-    with weights_file.open("wb") as file:
-        for value in model.graph.initializers.values():
-            tensor, offset = value.const_value, file.tell()
-            if tensor.nbytes > _SMALL_TENSOR:
-                file.write(tensor.tobytes())
-                value.const_value = onnx_ir.ExternalTensor(
-                    weights_file.name,
-                    offset,
-                    tensor.nbytes,
-                    tensor.dtype,
-                    shape=tensor.shape,
-                    name=tensor.name,
-                    base_dir=weights_file.parent,
-                )
-
-
-def _hide_external_weights(graph: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Turn weights in other files into inputs: an optimiser would read and copy them several times."""
-    import onnx
-
-    body = graph.graph
-    external = [tensor for tensor in body.initializer if onnx.external_data_helper.uses_external_data(tensor)]
-    kept = [tensor for tensor in body.initializer if not onnx.external_data_helper.uses_external_data(tensor)]
-    body.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in external
-    )
-    del body.initializer[:]
-    body.initializer.extend(kept)
-    return external
-
-
-def _show_weights(graph: onnx.ModelProto, weights: list[onnx.TensorProto]) -> None:
-    """Turn those inputs into weights again."""
-    names = {tensor.name for tensor in weights}
-    inputs = [value for value in graph.graph.input if value.name not in names]
-    del graph.graph.input[:]
-    graph.graph.input.extend(inputs)
-    graph.graph.initializer.extend(weights)
 
 
 def _strip(graph: onnx.ModelProto) -> None:

@@ -25,6 +25,7 @@ def connect(
     tls: TlsOptions | None = None,
     shared_memory: bool | None = None,
     threads: int | None = None,
+    engine: str = "auto",
 ) -> Session:
     """Open a session with a folder or a server.
 
@@ -37,12 +38,15 @@ def connect(
         tls: certificates for `grpcs://` and `https://`; None trusts those of the system.
         shared_memory: with a server on this machine, None uses shared memory where that works, False
             never does, True raises where it does not work.
-        threads: threads of one operator in process; None uses all cores. A server has its own setting.
+        threads: threads of one call in process; None uses all cores. A server has its own setting.
+        engine: what computes in process, one of `seg_runtime.engines.ENGINES`; "auto" takes for each
+            model the best one that is there (`Session.engine` says which). It is loaded, or found
+            missing, at the first use of a model. A server has its own.
 
     Raises:
-        BadInputError: the target, a time or the TLS options cannot be used.
+        BadInputError: the target, a time, the engine or the TLS options cannot be used.
         RepositoryError: the folder is missing.
-        MissingExtraError: ONNX Runtime or the HTTP client is not installed.
+        MissingExtraError: the HTTP client is not installed.
         ServerUnavailableError: nobody answers at the address.
         ServerError: what answers cannot be used.
     """
@@ -54,9 +58,13 @@ def connect(
         raise BadInputError(f"{threads} threads cannot run a model: use 1 or more")
     address = None if isinstance(target, Path) else parse_address(target)
     if address is None:
-        from seg_runtime.onnx_session import OnnxSession
+        from seg_runtime.local_session import LocalSession
 
-        return OnnxSession(target, threads=threads)
+        return LocalSession(target, threads=threads, engine=engine)
+    if engine != "auto":
+        raise BadInputError(
+            f"engine '{engine}' is for a repository folder: the server at {address} has its own, leave it out"
+        )
     _check_tls(address, tls)
     from seg_runtime.triton_session import TritonSession
 

@@ -7,6 +7,7 @@ __all__ = [
     "BadInputError",
     "CheckpointError",
     "EdgesegError",
+    "EngineError",
     "InferenceError",
     "MissingExtraError",
     "ModelNotFoundError",
@@ -60,6 +61,10 @@ class ParityError(EdgesegError):
     """A graph does not compute what its checkpoint computes; nothing was published."""
 
     exit_code = 3
+
+
+class EngineError(EdgesegError):
+    """An engine that is installed and cannot be used on this machine, or with this model."""
 
 
 class InferenceError(EdgesegError):

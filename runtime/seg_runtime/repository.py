@@ -18,7 +18,7 @@ from pathlib import Path
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["CONFIG_FILE", "Repository", "model_not_found"]
+__all__ = ["CONFIG_FILE", "Repository", "model_not_found", "version_file"]
 
 CONFIG_FILE = "config.pbtxt"
 
@@ -74,19 +74,28 @@ class Repository:
         if spec.steps:
             parts = " and ".join(f"'{step.model}'" for step in spec.steps)
             raise RepositoryError(f"model '{model}' is an ensemble of {parts}: it has no graph of its own")
-        version = spec.version
-        path = self.path / model / str(version) / "model.onnx"
-        if not path.is_file():
-            raise RepositoryError(
-                f"version {version} of model '{model}' is not built: {path} is missing; "
-                "publish it with seg-export"
-            )
-        return path
+        return version_file(spec, self.version_folder(spec), "model.onnx")
+
+    def version_folder(self, spec: ModelSpec) -> Path:
+        """Where the files of this version lie, if it is built."""
+        return self.path / spec.name / str(spec.version)
 
     def _folder(self, model: str) -> Path:
         if model not in self.models():
             raise model_not_found(model, self.models(), f"in '{self.path}'")
         return self.path / model
+
+
+def version_file(spec: ModelSpec, folder: Path, name: str) -> Path:
+    """A file of a version folder. Raises RepositoryError when it is not there or empty."""
+    path = folder / name
+    if not path.is_file() or not path.stat().st_size:
+        what = "empty" if path.is_file() else "missing"
+        raise RepositoryError(
+            f"version {spec.version} of model '{spec.name}' is not built: {path} is {what}; "
+            "publish it with seg-export"
+        )
+    return path
 
 
 def model_not_found(model: str, known: Iterable[str], where: str) -> ModelNotFoundError:

@@ -19,7 +19,7 @@ __all__ = ["Handle", "Session", "axis_lengths", "check_same_checkpoint"]
 class Handle(ABC):
     """An output that stayed where it was made, to be used as an input of a later `infer`.
 
-    It is an OrtValue in process, a shared-memory region with a local server and a plain array with
+    It is in an engine's memory in process, a shared-memory region with a local server and a plain array with
     a remote one; callers need not know which. Free it with `release()` or a `with` block; the
     session frees what is left when it closes.
 
@@ -71,6 +71,10 @@ class Session(ABC):
         """The contract of a model. Raises ModelNotFoundError, naming the nearest known model."""
 
     @abstractmethod
+    def engine(self, model: str) -> str:
+        """What computes a model, in words, for example "OpenVINO 2026.4.1, CPU". Raises as `spec`."""
+
+    @abstractmethod
     def close(self) -> None:
         """Free every model, connection and handle; calling it again does nothing."""
 
@@ -99,6 +103,8 @@ class Session(ABC):
             BadInputError: a missing or unknown input or output name, wrong dtype or shape, or a
                 handle that a model of another checkpoint made.
             InferenceError: the model failed.
+            MissingExtraError, EngineError: at the first use of a model in process, there is no engine
+                that can run it.
             ServerError: the server is away, too slow or not ready.
         """
         spec = self.spec(model)

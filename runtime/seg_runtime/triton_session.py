@@ -84,6 +84,9 @@ class TritonSession(Session):
             self._specs[model] = spec
         return spec
 
+    def engine(self, model: str) -> str:
+        return f"Triton, {self.spec(model).backend}"
+
     def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
     ) -> dict[str, Any]:

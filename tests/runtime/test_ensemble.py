@@ -11,8 +11,8 @@ from tiny_graph import images, invert_spec, publish_all, semantic_spec
 
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, ModelNotFoundError, RepositoryError
+from seg_runtime.local_session import LocalSession
 from seg_runtime.model_config import to_text
-from seg_runtime.onnx_session import OnnxSession
 from seg_runtime.repository import Repository
 from seg_runtime.session import Handle
 from seg_runtime.spec import EnsembleStep, ModelSpec, TensorSpec
@@ -47,11 +47,11 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def session(repo: Path):
-    with OnnxSession(repo, threads=1) as session:
+    with LocalSession(repo, threads=1) as session:
         yield session
 
 
-def test_an_ensemble_answers_what_its_models_answer_one_after_the_other(session: OnnxSession) -> None:
+def test_an_ensemble_answers_what_its_models_answer_one_after_the_other(session: LocalSession) -> None:
     assert session.models() == ("both", "invert", "tiny", "tiny_dynamic")
     assert session.spec("both") == ensemble_spec()
     between = session.infer("tiny", {"image": images(3)})
@@ -62,7 +62,7 @@ def test_an_ensemble_answers_what_its_models_answer_one_after_the_other(session:
 
 
 def test_what_passes_between_the_steps_stays_a_handle_and_is_freed(
-    session: OnnxSession, monkeypatch: pytest.MonkeyPatch
+    session: LocalSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Handle] = []
     infer = session.infer
@@ -107,7 +107,7 @@ def test_a_session_refuses_an_ensemble_whose_model_moved_on_or_is_gone(tmp_path:
     config.write_text(to_text(replace(invert_spec(), version=2)))
     expected: list[tuple[type[EdgesegError], str]] = [(RepositoryError, "version 2 is served")]
     for error, message in [*expected, (ModelNotFoundError, "no model 'invert'")]:
-        with OnnxSession(tmp_path) as session, pytest.raises(error, match=message):
+        with LocalSession(tmp_path) as session, pytest.raises(error, match=message):
             session.infer("both", {"photo": images(1)})
         config.unlink(missing_ok=True)
 

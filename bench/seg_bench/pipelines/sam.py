@@ -58,6 +58,9 @@ class TimedSession(Session):
     def spec(self, model: str) -> ModelSpec:
         return self._session.spec(model)
 
+    def engine(self, model: str) -> str:
+        return self._session.engine(model)
+
     def close(self) -> None:
         self._session.close()
 

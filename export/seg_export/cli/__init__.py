@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import check, repository, sam, unet, verify
+from seg_export.cli import build, check, repository, sam, unet, verify
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -21,6 +21,7 @@ app.command("sam")(sam.sam)
 app.command("list")(repository.list_command)
 app.command("verify")(verify.verify)
 app.command("check")(check.check)
+app.command("build")(build.build)
 app.command("rollback")(repository.rollback)
 app.command("remove")(repository.remove)
 

@@ -40,6 +40,7 @@ def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
         "folder": str(published.folder),
         "size_bytes": published.size_bytes,
         "verification": exported.report.as_dict() if exported.report else None,
+        "nodes_in_fp32": dict(exported.precision.kept) if exported.precision else None,
     }
 
 
@@ -49,6 +50,8 @@ def show(exported: ExportedModel) -> None:
     console = stdout_console()
     if exported.report:
         console.print(report_table(exported.report))
+    if exported.precision and exported.precision.precision != "fp32":
+        console.print(exported.precision.summary(), soft_wrap=True)
     console.print(
         f"published {published.spec.name} version {published.spec.version} "
         f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",

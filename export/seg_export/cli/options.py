@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointOption",
     "ImagesOption",
     "JsonOption",
+    "PrecisionOption",
     "PretrainedOption",
     "RepoOption",
     "load",
@@ -35,6 +36,10 @@ PretrainedOption = Annotated[
 ImagesOption = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "fp16"],
+    typer.Option(help="What the graph computes in; in fp16, norms, softmax and large values stay in fp32."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_export.cli.exporting import export, exported_as_dict, show
-from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
+from seg_export.cli.options import (
+    CheckpointOption,
+    ImagesOption,
+    JsonOption,
+    PrecisionOption,
+    RepoOption,
+    require_torch,
+)
 from seg_export.cli.output import echo_json
 from seg_runtime.console import progress_bar
 from seg_runtime.errors import BadInputError
@@ -49,6 +56,7 @@ def sam(
         typer.Option(help="What the names of the models begin with. Default: sam_vit_b and so on."),
     ] = None,
     images: ImagesOption = None,
+    precision: PrecisionOption = "fp32",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
     instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
     no_warm_up: Annotated[
@@ -95,7 +103,16 @@ def sam(
         weights = _load(source, arguments)
     serving = ServingSpec(instances=instances, warm_up=not no_warm_up)
     name = name or _default_name(weights, pretrained, variant_config)
-    exported = export(weights, repo, name, images=images, opset=opset, serving=serving, embeddings=embeddings)
+    exported = export(
+        weights,
+        repo,
+        name,
+        images=images,
+        opset=opset,
+        precision=precision,
+        serving=serving,
+        embeddings=embeddings,
+    )
     if as_json:
         echo_json([exported_as_dict(model) for model in exported])
         return

@@ -12,6 +12,7 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    PrecisionOption,
     PretrainedOption,
     RepoOption,
     load,
@@ -49,6 +50,7 @@ def unet(
         typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH. Default: the checkpoint's."),
     ] = None,
     images: ImagesOption = None,
+    precision: PrecisionOption = "fp32",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8,
     queue_delay_us: Annotated[
@@ -104,6 +106,7 @@ def unet(
         size_hw=size_hw,
         images=images,
         opset=opset,
+        precision=precision,
         max_batch_size=max_batch,
         serving=serving,
     )

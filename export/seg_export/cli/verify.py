@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,12 @@ from seg_export.cli.options import (
     load,
 )
 from seg_export.cli.output import echo_json, report_table
-from seg_runtime.console import stdout_console
+from seg_runtime.console import progress_bar, stdout_console
+
+if TYPE_CHECKING:
+    from seg_export.bisect import BisectReport
+    from seg_export.checkpoint import Checkpoint
+    from seg_export.precision.divergence import Divergence
 
 __all__ = ["verify"]
 
@@ -28,6 +33,13 @@ def verify(
     pretrained: PretrainedOption = None,
     repo: RepoOption = Path("triton_repo"),
     images: ImagesOption = None,
+    bisect: Annotated[
+        bool,
+        typer.Option(
+            "--bisect",
+            help="Also name the first node that strays and, for fp16, the operators that must stay in fp32.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the served version of a model with a checkpoint; exit code 3 when they differ.
@@ -37,6 +49,8 @@ def verify(
       seg-export verify unet_lung --pretrained lung
 
       seg-export verify unet --checkpoint best_unet.pth --images xrays/ --json
+
+      seg-export verify sam_tiny_decoder --pretrained sam_tiny --bisect
     """
     weights = load(checkpoint, pretrained)
 
@@ -44,8 +58,35 @@ def verify(
     from seg_export.verify import require_parity
 
     report = verify_published(repo, model, weights, images=images)
+    found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
-        echo_json(report.as_dict())
+        echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))
     else:
         stdout_console().print(report_table(report))
+        if found:
+            _show(found)
     require_parity(report)
+
+
+def _bisect(repo: Path, model: str, weights: Checkpoint, images: Path | None) -> BisectReport:
+    from seg_export.bisect import bisect_published
+
+    with progress_bar() as bar:
+        task = bar.add_task("bisect", total=None)
+        return bisect_published(
+            repo, model, weights, images=images, on_step=lambda what: bar.update(task, description=what)
+        )
+
+
+def _show(found: BisectReport) -> None:
+    console = stdout_console()
+    console.print(f"first node that strays from a fresh trace: {_node(found.first)}", soft_wrap=True)
+    if found.precision == "fp16":
+        console.print(f"with no node kept in fp32: {_node(found.first_all_half)}", soft_wrap=True)
+        console.print(f"must stay in fp32: {', '.join(found.ops_to_keep) or 'nothing'}", soft_wrap=True)
+
+
+def _node(found: Divergence | None) -> str:
+    if found is None:
+        return "none"
+    return f"{found.node} ({found.op}), by {found.difference:.1e} at values up to {found.magnitude:.1e}"

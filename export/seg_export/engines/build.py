@@ -1,4 +1,4 @@
-"""Builds engines of published graphs on the machine that runs them, and publishes them when they prove right."""
+"""Builds engines of published graphs on the machine that runs them; publishes those that prove right."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def build_engines(
     machine = machine or this_machine()
     if machine.compute_capability is None:
         raise EdgesegError(
-            "no NVIDIA GPU here: engines are built on the machine that runs them; `seg-export check` needs none"
+            "no NVIDIA GPU here: engines are built on the machine that runs them; "
+            "`seg-export check` needs none"
         )
     tensorrt = load_tensorrt(backend)
     repository = Repository(repo)

@@ -56,6 +56,7 @@ class SamEncoderGraph(nn.Module):
         Returns:
             (N, 256, S / 16, S / 16) float32 image embeddings.
         """
+        # TensorRT transposes no uint8.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)
         normalised = (pixels - self.pixel_mean) / self.pixel_std * _valid(image, valid_hw)
         tokens = self.patch_embed(normalised)

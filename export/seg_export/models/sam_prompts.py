@@ -57,7 +57,9 @@ class PointPrompts(nn.Module):
             (N, 1, 1, T).
         """
         relative = (point_coords + 0.5) / self.get_buffer("size_wh")
-        angle = 2 * math.pi * ((2 * relative - 1) @ self.gaussian)
+        place = 2 * relative - 1
+        # Not as a matrix product: angles stay in fp32, and TensorRT for RTX has none in fp32 for Turing.
+        angle = 2 * math.pi * (place[..., :1] * self.gaussian[0] + place[..., 1:] * self.gaussian[1])
         position = torch.cat((torch.sin(angle), torch.cos(angle)), dim=-1)
         labels = point_labels[..., None]
         live = (labels == self.labels).to(torch.float32)

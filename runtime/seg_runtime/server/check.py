@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seg_runtime.engine_file import ENGINE_FILE, engine_fault, rebuild_command, this_machine
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, Repository, model_not_found
 
 __all__ = ["RepositoryCheck", "check_repository", "require_servable"]
 
-_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+_FILES = {"onnxruntime": "model.onnx", "tensorrt": ENGINE_FILE}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,15 @@ def _faults(repository: Repository, model: str) -> list[str]:
         fault = _version_fault(repository.path / model / str(version), filename)
         if fault:
             faults.append(f"version {version} {fault}: publish it again with seg-export, or roll back")
+        elif filename == ENGINE_FILE:
+            faults += _engine_faults(repository, model, version)
     return faults + _step_faults(repository, config)
+
+
+def _engine_faults(repository: Repository, model: str, version: int) -> list[str]:
+    fault = engine_fault(repository.path / model / str(version), this_machine())
+    command = rebuild_command(model, repository.path)
+    return [f"version {version} {fault}: run  {command} , or roll back"] if fault else []
 
 
 def _step_faults(repository: Repository, config: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""`seg_runtime.onnx_session` against bare ONNX Runtime."""
+"""`seg_runtime.local_session` against bare ONNX Runtime, on every engine that runs on a CPU."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tiny_graph import (
     semantic_spec,
 )
 
+from seg_export.tolerances import TOLERANCES
 from seg_runtime.errors import (
     BadInputError,
     InferenceError,
@@ -32,8 +33,10 @@ from seg_runtime.errors import (
     ModelNotFoundError,
     RepositoryError,
 )
-from seg_runtime.onnx_session import OnnxSession
+from seg_runtime.local_session import LocalSession
 from seg_runtime.spec import TensorSpec
+
+ON_CPU = ("onnxruntime", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +44,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish_all(tmp_path_factory.mktemp("repo"))
 
 
-@pytest.fixture
-def session(repository: Path):
-    with OnnxSession(repository, threads=1) as session:
+@pytest.fixture(params=ON_CPU)
+def session(request: pytest.FixtureRequest, repository: Path):
+    with LocalSession(repository, threads=1, engine=request.param) as session:
         yield session
+
+
+def same(session: LocalSession, answer: np.ndarray, expected: np.ndarray) -> None:
+    """Bit for bit what bare ONNX Runtime gives, or within the tolerance of fp32 on another engine."""
+    if session.engine("tiny").startswith("ONNX Runtime"):
+        np.testing.assert_array_equal(answer, expected)
+    row = TOLERANCES["fp32"]
+    np.testing.assert_allclose(answer, expected, rtol=row.rtol, atol=row.atol)
 
 
 def bare_runner(repository: Path, model: str = "tiny") -> onnxruntime.InferenceSession:
@@ -53,16 +64,14 @@ def bare_runner(repository: Path, model: str = "tiny") -> onnxruntime.InferenceS
     )
 
 
-def test_session_gives_what_bare_onnx_runtime_gives(session: OnnxSession, repository: Path) -> None:
+def test_session_gives_what_bare_onnx_runtime_gives(session: LocalSession, repository: Path) -> None:
     runner = bare_runner(repository)
     for batch in (1, 2, 8):
         expected = runner.run(None, {"image": images(batch)})[0]
-        np.testing.assert_array_equal(
-            session.infer("tiny", {"image": images(batch)})["probabilities"], expected
-        )
+        same(session, session.infer("tiny", {"image": images(batch)})["probabilities"], expected)
 
 
-def test_session_takes_arrays_of_any_memory_layout(session: OnnxSession) -> None:
+def test_session_takes_arrays_of_any_memory_layout(session: LocalSession) -> None:
     array = images(2)
     strided = np.asfortranarray(array)
     expected = session.infer("tiny", {"image": array})["probabilities"]
@@ -71,7 +80,7 @@ def test_session_takes_arrays_of_any_memory_layout(session: OnnxSession) -> None
     np.testing.assert_array_equal(kept.numpy(), expected)
 
 
-def test_session_lists_models_and_runs_in_process(session: OnnxSession) -> None:
+def test_session_lists_models_and_runs_in_process(session: LocalSession) -> None:
     assert session.models() == ("invert", "tiny", "tiny_dynamic")
     assert session.where == "in-process"
     assert session.spec("tiny") == semantic_spec()
@@ -87,13 +96,13 @@ def test_session_loads_each_model_once_even_from_many_threads(
         "InferenceSession",
         lambda *args, **named: loaded.append(args[0]) or original(*args, **named),
     )
-    with OnnxSession(repository) as session, ThreadPoolExecutor(8) as pool:
+    with LocalSession(repository) as session, ThreadPoolExecutor(8) as pool:
         assert not loaded
         list(pool.map(lambda seed: session.infer("tiny", {"image": images(1, seed)}), range(32)))
     assert len(loaded) == 1
 
 
-def test_many_threads_get_the_serial_answers(session: OnnxSession) -> None:
+def test_many_threads_get_the_serial_answers(session: LocalSession) -> None:
     inputs = [images(1 + seed % 8, seed) for seed in range(200)]
     expected = [session.infer("tiny", {"image": array})["probabilities"] for array in inputs]
     with ThreadPoolExecutor(8) as pool:
@@ -105,7 +114,7 @@ def test_many_threads_get_the_serial_answers(session: OnnxSession) -> None:
 
 
 def test_session_costs_less_than_a_millisecond_over_bare_onnx_runtime(
-    session: OnnxSession, repository: Path
+    session: LocalSession, repository: Path
 ) -> None:
     runner, feed = bare_runner(repository), {"image": images(1)}
 
@@ -125,7 +134,7 @@ def test_session_costs_less_than_a_millisecond_over_bare_onnx_runtime(
     assert fastest(keep_and_fetch) - bare < 1e-3
 
 
-def test_kept_output_is_an_input_of_another_model_without_a_copy_through_numpy(session: OnnxSession) -> None:
+def test_kept_output_is_an_input_of_another_model_without_a_copy_through_numpy(session: LocalSession) -> None:
     with session.infer("tiny", {"image": images(3)}, keep=["probabilities"])["probabilities"] as kept:
         assert kept.shape == (3, 1, 32, 32)
         assert kept.dtype == "float32"
@@ -134,14 +143,14 @@ def test_kept_output_is_an_input_of_another_model_without_a_copy_through_numpy(s
         np.testing.assert_array_equal(inverted, 1 - kept.numpy())
 
 
-def test_values_of_a_handle_are_a_copy(session: OnnxSession) -> None:
+def test_values_of_a_handle_are_a_copy(session: LocalSession) -> None:
     kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
     values = kept.numpy()
     values[:] = 7
     assert kept.numpy().max() <= 1
 
 
-def test_released_handle_is_refused_in_one_line(session: OnnxSession) -> None:
+def test_released_handle_is_refused_in_one_line(session: LocalSession) -> None:
     kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
     kept.release()
     kept.release()
@@ -151,8 +160,8 @@ def test_released_handle_is_refused_in_one_line(session: OnnxSession) -> None:
         session.infer("invert", {"probabilities": kept})
 
 
-def test_handle_of_another_session_is_refused(session: OnnxSession, repository: Path) -> None:
-    with OnnxSession(repository) as other:
+def test_handle_of_another_session_is_refused(session: LocalSession, repository: Path) -> None:
+    with LocalSession(repository) as other:
         kept = other.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
         with pytest.raises(BadInputError, match=r"made by another session: pass handle\.numpy\(\)"):
             session.infer("invert", {"probabilities": kept})
@@ -161,7 +170,7 @@ def test_handle_of_another_session_is_refused(session: OnnxSession, repository: 
 def test_handle_of_a_model_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     publish(tmp_path, semantic_spec(), semantic_graph())
     publish(tmp_path, replace(invert_spec(), checkpoint_sha256="cd" * 32), invert_graph())
-    with OnnxSession(tmp_path) as session:
+    with LocalSession(tmp_path) as session:
         kept = session.infer("tiny", {"image": images(1)}, keep=("probabilities",))["probabilities"]
         message = "'invert' is of checkpoint cdcdcdcdcdcd and 'tiny' of checkpoint abababababab"
         with pytest.raises(BadInputError, match=message):
@@ -172,14 +181,14 @@ def test_inputs_that_must_be_of_one_length_are_refused_when_they_are_not(tmp_pat
     publish(tmp_path, rows_spec(), rows_graph())
     left, right = np.zeros((3, 32), np.float32), np.zeros((2, 32), np.float32)
     with (
-        OnnxSession(tmp_path) as session,
+        LocalSession(tmp_path) as session,
         pytest.raises(BadInputError, match="as many rows in every input; it was given 3 and, in right, 2"),
     ):
         session.infer("rows", {"left": left, "right": right})
 
 
 def test_closing_releases_handles_and_refuses_more_work(repository: Path) -> None:
-    session = OnnxSession(repository)
+    session = LocalSession(repository)
     kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
     session.close()
     session.close()
@@ -189,7 +198,7 @@ def test_closing_releases_handles_and_refuses_more_work(repository: Path) -> Non
         session.infer("tiny", {"image": images(1)})
 
 
-def test_unknown_model_suggests_the_nearest_name(session: OnnxSession) -> None:
+def test_unknown_model_suggests_the_nearest_name(session: LocalSession) -> None:
     with pytest.raises(ModelNotFoundError, match="did you mean 'tiny'"):
         session.infer("tinny", {"image": images(1)})
 
@@ -200,7 +209,7 @@ def test_corrupt_graph_is_one_line_and_nothing_on_stderr(
 ) -> None:
     publish(tmp_path, semantic_spec(), semantic_graph()).write_bytes(contents)
     with (
-        OnnxSession(tmp_path) as session,
+        LocalSession(tmp_path) as session,
         pytest.raises(RepositoryError, match=r"model\.onnx.*publish") as caught,
     ):
         session.infer("tiny", {"image": images(1)})
@@ -223,7 +232,7 @@ def test_graph_that_is_not_what_its_configuration_says_is_refused(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     publish(tmp_path, semantic_spec(**changes), semantic_graph())
-    with OnnxSession(tmp_path) as session, pytest.raises(RepositoryError, match=r"config\.pbtxt says"):
+    with LocalSession(tmp_path) as session, pytest.raises(RepositoryError, match=r"config\.pbtxt says"):
         session.spec("tiny")
 
 
@@ -245,7 +254,7 @@ def test_graph_that_fails_while_it_runs_is_one_line(
     }
     publish(tmp_path, semantic_spec("gather", **tensors), model)
     with (
-        OnnxSession(tmp_path) as session,
+        LocalSession(tmp_path) as session,
         pytest.raises(InferenceError, match="model 'gather' failed") as caught,
     ):
         session.infer("gather", {"index": np.array([[99]])})
@@ -253,7 +262,16 @@ def test_graph_that_fails_while_it_runs_is_one_line(
     assert capfd.readouterr().err == ""
 
 
-def test_missing_onnx_runtime_names_the_extra(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"edgeseg\[cpu\]"):
-        OnnxSession(repository)
+@pytest.mark.parametrize(
+    ("engine", "extra"), [("auto", "cpu"), ("onnxruntime", "cpu"), ("openvino", "openvino")]
+)
+def test_missing_engine_names_its_extra(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, engine: str, extra: str
+) -> None:
+    for module in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with (
+        LocalSession(repository, engine=engine) as session,
+        pytest.raises(MissingExtraError, match=rf"edgeseg\[{extra}\]"),
+    ):
+        session.infer("tiny", {"image": images(1)})

@@ -1,0 +1,1 @@
+"""Precision as a property of the graph: half precision written into it, and what stays in fp32."""

@@ -1,0 +1,175 @@
+"""Graphs in ONNX Runtime: on the CPU, or with its CUDA or TensorRT execution provider."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_runtime.engines.contract import check_tensors
+from seg_runtime.errors import EngineError, InferenceError, MissingExtraError, RepositoryError
+from seg_runtime.repository import version_file
+from seg_runtime.spec import ModelSpec, TensorSpec
+
+__all__ = ["OnnxEngine", "OrtKept"]
+
+PROVIDERS = {
+    "CPU": "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "TensorRT": "TensorrtExecutionProvider",
+}
+"""ONNX Runtime's execution providers, by what `Engine.about` calls them."""
+
+_FATAL_ONLY = 4
+"""ONNX Runtime's log level: its errors reach the caller as exceptions, not on stderr as well."""
+
+
+class OrtKept:
+    """A kept output: an OrtValue on the device that computed it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.shape: tuple[int, ...] = tuple(value.shape())
+
+    def numpy(self) -> NDArray[Any]:
+        # OrtValue.numpy() of a value on the CPU is a view of its memory.
+        return np.array(self.value.numpy())
+
+
+class OnnxEngine:
+    """`model.onnx` of a version, loaded.
+
+    Args:
+        spec: its contract.
+        folder: its version folder.
+        threads: threads inside one operator; None lets ONNX Runtime use all cores.
+        device: a key of `PROVIDERS`. Operators that the provider does not have run on CUDA and the CPU.
+
+    Raises:
+        MissingExtraError: ONNX Runtime, or one with this provider, is not installed.
+        EngineError: the provider is there and does not start.
+        RepositoryError: the graph is missing, broken or not what `spec` says.
+    """
+
+    kept_type = OrtKept
+
+    def __init__(
+        self, spec: ModelSpec, folder: Path, threads: int | None = None, device: str = "CPU"
+    ) -> None:
+        ort = _import_onnxruntime(device)
+        path = version_file(spec, folder, "model.onnx")
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._runner = ort.InferenceSession(path, options, providers=_providers(device))
+        except _onnxruntime_errors() as error:
+            raise RepositoryError(
+                f"{path} cannot be loaded ({_first_line(error)}): publish '{spec.name}' again with seg-export"
+            ) from error
+        if self._runner.get_providers()[0] != PROVIDERS[device]:
+            # ONNX Runtime goes on without a provider whose libraries or device are missing.
+            raise EngineError(
+                f"ONNX Runtime could not start {device} on this machine: run  seg-bench doctor  or choose "
+                "another engine"
+            )
+        check_tensors(spec, path, _tensors(self._runner.get_inputs()), _tensors(self._runner.get_outputs()))
+        self.about = f"ONNX Runtime {ort.__version__}, {device}"
+        self._model = spec.name
+        self._outputs = [tensor.name for tensor in spec.outputs]
+        self._device = "cpu" if device == "CPU" else "cuda"
+
+    def run(self, inputs: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """As `Engine.run`."""
+        try:
+            if keep or OrtKept in map(type, inputs.values()):
+                return self._run_bound(inputs, keep)
+            return dict(zip(self._outputs, self._runner.run(self._outputs, inputs), strict=True))
+        except _onnxruntime_errors() as error:
+            raise InferenceError(f"model '{self._model}' failed: {_first_line(error)}") from error
+
+    def _run_bound(self, inputs: Mapping[str, Any], keep: frozenset[str]) -> dict[str, Any]:
+        """Run with OrtValues as inputs or outputs: what is kept stays on its device."""
+        binding = self._runner.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, OrtKept):
+                binding.bind_ortvalue_input(name, value.value)
+            else:
+                binding.bind_cpu_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, self._device if name in keep else "cpu")
+        self._runner.run_with_iobinding(binding)
+        values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        return {
+            name: OrtKept(value) if name in keep else np.array(value.numpy())
+            for name, value in values.items()
+        }
+
+
+def _import_onnxruntime(device: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("ONNX Runtime", "cpu" if device == "CPU" else "gpu") from error
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        raise MissingExtraError(f"ONNX Runtime with {device}", "gpu")
+    return onnxruntime
+
+
+def _providers(device: str) -> list[Any]:
+    if device == "CPU":
+        return [PROVIDERS["CPU"]]
+    if device == "CUDA":
+        return [PROVIDERS["CUDA"], PROVIDERS["CPU"]]
+    return [(PROVIDERS["TensorRT"], _tensorrt_options()), PROVIDERS["CUDA"], PROVIDERS["CPU"]]
+
+
+def _tensorrt_options() -> dict[str, str]:
+    """Building an engine takes minutes, so it is kept; fp16 stays off: precision is in the graph."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "edgeseg" / "onnxruntime-tensorrt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write TensorRT's engines to '{folder}' ({error.strerror}): set XDG_CACHE_HOME"
+        ) from error
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": "0",
+    }
+
+
+def _tensors(nodes: list[Any]) -> dict[str, TensorSpec]:
+    return {node.name: TensorSpec(node.name, _dtype(node.type), _shape(node.shape)) for node in nodes}
+
+
+def _dtype(onnx_type: str) -> str:
+    name = onnx_type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _shape(axes: list[Any]) -> tuple[int, ...]:
+    return tuple(axis if isinstance(axis, int) else -1 for axis in axes)
+
+
+def _onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """All of ONNX Runtime's exceptions; they have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    known = [
+        value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)
+    ]
+    return (*known, RuntimeError)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
