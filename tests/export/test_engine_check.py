@@ -16,8 +16,7 @@ from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, CheckedGraph, check_graphs, require_built
 from seg_export.engines.reasons import BuildError
 from seg_export.export import export_models
-from seg_export.random_weights import random_sam, random_unet
-from seg_export.sam_checkpoints import variant_arguments
+from seg_export.random_weights import random_unet
 from seg_runtime.errors import BadInputError, MissingExtraError, ModelNotFoundError, RepositoryError
 
 FULL = TensorProto.FLOAT
@@ -88,14 +87,6 @@ def test_convolutional_networks_in_fp32_compile_for_every_capability(tiny_repo: 
     results = check_graphs(["unet_tiny"], tiny_repo)
     assert len(results) == len(CAPABILITIES)
     assert failures(results) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_vit_b_compiles(tmp_path: Path, precision: str) -> None:
-    export_models(random_sam(variant_arguments("vit_b")), tmp_path, "vit_b", precision=precision)  # type: ignore[arg-type]
-    capabilities = CAPABILITIES if precision == "fp16" else CAPABILITIES[1:]
-    assert failures(check_graphs((), tmp_path, capabilities)) == []
 
 
 def test_roi_align_is_named_with_what_to_write_instead(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def largest_values(
         ParityError: the graph cannot be run.
     """
     probe, names = _with_largest(graph)
-    run = GraphRunner(probe, "the graph", folder)
+    run = GraphRunner(probe, "the graph", folder, in_order=True)
     largest = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor, str(folder or ""))).max(initial=0))
         for tensor in graph.graph.initializer
@@ -63,9 +63,25 @@ def _with_largest(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         for name in (*(value.name for value in body.input), *made)
         if types.get(name) == TensorProto.FLOAT
     ]
+    wanted = set(names)
+    nodes: list[onnx.NodeProto] = []
     del body.output[:]
-    for name in names:
-        body.node.append(helper.make_node("Abs", [name], [name + _MAGNITUDE]))
-        body.node.append(helper.make_node("ReduceMax", [name + _MAGNITUDE], [name + _LARGEST], keepdims=0))
-        body.output.append(helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, []))
+    for name in (value.name for value in body.input if value.name in wanted):
+        nodes += _largest_of(name)
+    for node in body.node:
+        nodes.append(node)
+        # Right behind its maker, so that a value need not live longer than without looking.
+        nodes += [each for name in node.output if name in wanted for each in _largest_of(name)]
+    del body.node[:]
+    body.node.extend(nodes)
+    body.output.extend(
+        helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, []) for name in names
+    )
     return probe, names
+
+
+def _largest_of(name: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    return (
+        helper.make_node("Abs", [name], [name + _MAGNITUDE]),
+        helper.make_node("ReduceMax", [name + _MAGNITUDE], [name + _LARGEST], keepdims=0),
+    )
