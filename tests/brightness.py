@@ -64,5 +64,8 @@ class BrightnessSession(Session):
         near = np.maximum(0, 1 - (count - 1) * np.abs(np.expand_dims(brightness, -3) - peaks))
         return {"probabilities": near.astype(np.float32)}
 
+    def engine(self, model: str) -> str:
+        return "brightness"
+
     def close(self) -> None:
         self.batches.clear()
