@@ -18,7 +18,7 @@ from seg_runtime.ensemble import run_steps
 from seg_runtime.errors import InferenceError
 from seg_runtime.handles import ArrayHandle, OwnedHandle, usable_handle
 from seg_runtime.repository import Repository
-from seg_runtime.session import Handle, Session
+from seg_runtime.session import Handle, Session, engine_of_models
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["EngineHandle", "LocalSession"]
@@ -97,7 +97,7 @@ class LocalSession(Session):
         loaded = self._model(model)
         if loaded.engine is not None:
             return loaded.engine.about
-        return "; ".join(dict.fromkeys(self.engine(step.model) for step in loaded.spec.steps))
+        return engine_of_models(self, (step.model for step in loaded.spec.steps))
 
     def close(self) -> None:
         with self._lock:

@@ -37,6 +37,7 @@ class FileResult:
         overlay_path: the overlay, or None when none was asked for.
         area_px: pixels per class name; the background of a model with several classes is one of them.
         timings_ms: as in `SemanticResult`.
+        engine: what computed it, as `Session.engine`.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class FileResult:
     overlay_path: Path | None = None
     area_px: dict[str, int] | None = None
     timings_ms: dict[str, float] | None = None
+    engine: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: path and error, or path and everything found."""
@@ -61,6 +63,7 @@ class FileResult:
             "overlay": str(self.overlay_path) if self.overlay_path else None,
             "area_px": self.area_px,
             "timings_ms": timings,
+            "engine": self.engine,
         }
 
 
@@ -99,11 +102,15 @@ def segment_files(
     check_out(out, paths)
     reader = _Reader(paths, 3 if segmenter.spec.channels == 3 else 1, gray)
     results = segmenter.stream(reader, batch_size)
-    return _segment_files(segmenter.spec, reader, results, out, overlay)
+    return _segment_files(segmenter, reader, results, out, overlay)
 
 
 def _segment_files(
-    spec: ModelSpec, reader: _Reader, results: Iterator[SemanticResult], out: Path, overlay: bool
+    segmenter: SemanticSegmenter,
+    reader: _Reader,
+    results: Iterator[SemanticResult],
+    out: Path,
+    overlay: bool,
 ) -> Iterator[FileResult]:
     with _ResultsFile(out) as file:
         for result in results:
@@ -111,7 +118,7 @@ def _segment_files(
             for failed in read.failed_before:
                 yield file.add(failed)
             file.open()
-            yield file.add(_write(spec, read, result, out, overlay))
+            yield file.add(_write(segmenter, read, result, out, overlay))
         for failed in reader.failed:
             yield file.add(failed)
 
@@ -200,7 +207,9 @@ class _ResultsFile:
             raise _unwritable(self._path, failure) from failure
 
 
-def _write(spec: ModelSpec, read: _Read, result: SemanticResult, out: Path, overlay: bool) -> FileResult:
+def _write(
+    segmenter: SemanticSegmenter, read: _Read, result: SemanticResult, out: Path, overlay: bool
+) -> FileResult:
     mask_path = out / f"{read.name}_mask.png"
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
     one_class = len(result.probabilities) == 1
@@ -212,8 +221,9 @@ def _write(spec: ModelSpec, read: _Read, result: SemanticResult, out: Path, over
         size_hw=(result.mask.shape[0], result.mask.shape[1]),
         mask_path=mask_path,
         overlay_path=overlay_path,
-        area_px=_areas(spec, result),
+        area_px=_areas(segmenter.spec, result),
         timings_ms=dict(result.timings_ms),
+        engine=segmenter.engine,
     )
 
 

@@ -81,6 +81,11 @@ class SemanticSegmenter:
         self.postprocess = None if postprocess == PostProcess() else postprocess
         self.tile_overlap = tile_overlap
 
+    @property
+    def engine(self) -> str:
+        """What computes the model, as `Session.engine`."""
+        return self.session.engine(self.spec.name)
+
     def segment(self, image: NDArray[np.uint8]) -> SemanticResult:
         """Segment one image.
 

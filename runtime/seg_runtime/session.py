@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Handle", "Session", "axis_lengths", "check_same_checkpoint"]
+__all__ = ["Handle", "Session", "axis_lengths", "check_same_checkpoint", "engine_of_models"]
 
 
 class Handle(ABC):
@@ -122,6 +122,11 @@ class Session(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def engine_of_models(session: Session, models: Iterable[str]) -> str:
+    """What computes models that run together, in words: each engine once. Raises as `Session.engine`."""
+    return "; ".join(dict.fromkeys(session.engine(model) for model in models))
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from seg_runtime import connection
 from seg_runtime.cli import run
+from seg_runtime.cli.options import EngineOption
+from seg_runtime.engines import AUTO, ENGINES
 from seg_runtime.images import read_image, write_png
 
 
@@ -30,7 +33,7 @@ def xray(height: int = 48, width: int = 40) -> NDArray[np.uint8]:
 def session(monkeypatch: pytest.MonkeyPatch) -> BrightnessSession:
     """The commands find this session wherever they are told to connect to."""
     session = BrightnessSession()
-    monkeypatch.setattr(run, "open_session", lambda repo, url: session)
+    monkeypatch.setattr(run, "open_session", lambda *target: session)
     return session
 
 
@@ -74,8 +77,9 @@ class TestSegment:
         assert row["area_px"] == {"class 0": int((mask > 0).sum())}
         assert set(row["timings_ms"]) == {"preprocess", "infer", "postprocess"}
         captured = capsys.readouterr()
+        assert row["engine"] == "brightness"
         assert captured.out == ""
-        assert "1 image segmented into" in captured.err
+        assert captured.err.replace("\n", "") == f"1 image segmented into '{out}' (brightness)"
 
     def test_json_lines_go_to_stdout_and_nothing_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -267,7 +271,7 @@ def test_several_classes_are_written_as_ids_with_an_area_each(
     tmp_path: Path, session: BrightnessSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = BrightnessSession(brightness_spec(classes=3))
-    monkeypatch.setattr(run, "open_session", lambda repo, url: several)
+    monkeypatch.setattr(run, "open_session", lambda *target: several)
     image = np.repeat(np.array([0, 128, 255], np.uint8), [8, 16, 8])[None].repeat(32, axis=0)
     write_png(tmp_path / "a.png", image)
     assert segment(monkeypatch, tmp_path / "a.png", "-o", tmp_path / "out") == 0
@@ -372,6 +376,79 @@ def test_a_url_that_leads_nowhere_is_one_line_and_writes_nothing(
     assert error.count("\n") == 1
     assert message in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "openvino"])
+def test_the_engine_is_the_one_asked_for_and_is_said_once(
+    tmp_path: Path,
+    tiny_repo: Path,
+    xray_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    engine: str,
+) -> None:
+    with connection.connect(tiny_repo, engine=engine) as session:
+        expected = session.engine("unet_tiny")
+    assert expected.startswith("OpenVINO" if engine == "openvino" else "ONNX Runtime")
+    image = sorted((xray_folder / "images").glob("*.png"))[0]
+    arguments = ["--repo", tiny_repo, "-m", "unet_tiny", "--engine", engine, "-o", tmp_path, "--json"]
+    assert call(monkeypatch, "segment", image, *arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(f"({expected})") == 1
+    assert json.loads(captured.out)["engine"] == rows(tmp_path)[0]["engine"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "tensorflow"], "there is no engine 'tensorflow': choose auto, tensorrt, onnxruntime-"),
+        (["--engine", "openvino"], "OpenVINO is not installed: run  pip install 'edgeseg[openvino]'"),
+        (["--engine", "tensorrt"], "has no model.plan: run  seg-export build unet_tiny --repo"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    tiny_repo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    write_png(tmp_path / "a.png", xray())
+    options = ["--repo", tiny_repo, "-m", "unet_tiny", "-o", tmp_path / "out", *arguments]
+    assert call(monkeypatch, "segment", tmp_path / "a.png", *options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert " ".join(message.split()) in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["segment", "-m", "unet"], ["sam", "--point", "9,9"], ["everything"]], ids=lambda it: it[0]
+)
+def test_an_engine_for_a_server_is_refused_before_it_is_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    write_png(tmp_path / "a.png", xray())
+    options = ["--url", "grpc://127.0.0.1:9", "--engine", "openvino", "-o", tmp_path / "out"]
+    assert call(monkeypatch, *command, tmp_path / "a.png", *options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: engine 'openvino' is for a repository folder: the server at grpc://127.0."
+    )
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_engine() -> None:
+    (option,) = EngineOption.__metadata__  # type: ignore[attr-defined]
+    named = set(re.findall(r"[a-z]+(?:-[a-z]+)?", option.help))
+    assert {AUTO, *ENGINES} <= named
 
 
 def test_a_missing_repository_is_one_line(

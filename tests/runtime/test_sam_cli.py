@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from seg_runtime.sam.rle import rle_to_mask
 def discs(monkeypatch: pytest.MonkeyPatch) -> DiscSamSession:
     """The commands find this session wherever they are told to connect to."""
     session = DiscSamSession()
-    monkeypatch.setattr(sam, "open_session", lambda repo, url: session)
+    monkeypatch.setattr(sam, "open_session", lambda *target: session)
     return session
 
 
@@ -79,7 +80,8 @@ def test_candidates_come_best_first_and_json_goes_to_stdout(
     captured = capsys.readouterr()
     scores = [annotation["score"] for annotation in json.loads(captured.out)["annotations"]]
     assert scores == pytest.approx([0.95, 0.9, 0.8])
-    assert "3 masks in" in captured.err
+    assert captured.err.replace("\n", "") == f"3 masks in '{out}' (discs)"
+    assert json.loads(captured.out)["info"] == {"engine": "discs"}
 
 
 @pytest.mark.usefixtures("discs")
@@ -202,7 +204,9 @@ def test_everything_is_written_largest_first(
 ) -> None:
     out = tmp_path / "out"
     assert call(monkeypatch, "everything", photo, "--points-per-side", 4, "--json", "-o", out) == 0
-    annotations = json.loads(capsys.readouterr().out)["annotations"]
+    written = json.loads(capsys.readouterr().out)
+    assert written["info"] == {"engine": "discs"}
+    annotations = written["annotations"]
     areas = [annotation["area"] for annotation in annotations]
     assert len(areas) >= 4
     assert areas == sorted(areas, reverse=True)
@@ -231,14 +235,24 @@ def test_settings_that_leave_no_points_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_published_sam_finds_a_lung(
-    tmp_path: Path, tiny_sam_repo: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_sam_repo: Path,
+    xray_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    engine: str,
 ) -> None:
     image = sorted((xray_folder / "images").glob("*.png"))[0]
     truth = read_image(xray_folder / "masks" / image.name, 1) > 127
     truth[:, 256:] = False
     y, x = np.nonzero(truth)
     box = f"{x.min()},{y.min()},{x.max() + 1},{y.max() + 1}"
-    assert call(monkeypatch, "sam", image, "--box", box, "--repo", tiny_sam_repo, "-o", tmp_path) == 0
+    options = ["--repo", tiny_sam_repo, "--engine", engine, "-o", tmp_path]
+    assert call(monkeypatch, "sam", image, "--box", box, *options) == 0
+    # Both models in one engine, which is named once.
+    name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[engine]
+    assert re.search(rf"\({name} [^;]*, CPU\)$", capsys.readouterr().err.replace("\n", ""))
     mask = read_image(tmp_path / f"{image.stem}_mask_1.png", 1) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.93

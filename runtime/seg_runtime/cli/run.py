@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_runtime.cli import sam
-from seg_runtime.cli.options import JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
 from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, overlays and results.jsonl.")],
     repo: RepoOption = None,
     url: UrlOption = None,
+    engine: EngineOption = "auto",
     threshold: Annotated[
         float | None, typer.Option(help="Foreground probability instead of the model's own, 0 to 1.")
     ] = None,
@@ -113,7 +114,7 @@ def segment(
     from seg_runtime.semantic import SemanticSegmenter
 
     files = list_images(images)
-    with open_session(repo, url) as session:
+    with open_session(repo, url, engine) as session:
         segmenter = SemanticSegmenter(
             session,
             model,
@@ -123,7 +124,7 @@ def segment(
             tile_overlap=tile_overlap if tile else None,
         )
         results = segment_files(segmenter, files, out, gray=gray, overlay=overlay, batch_size=batch)
-        _report(results, len(files), out, as_json)
+        _report(results, len(files), out, segmenter.engine, as_json)
 
 
 @app.command()
@@ -172,7 +173,7 @@ def _clahe(spec: ModelSpec, wanted: bool | None) -> ClaheSpec | Literal["model"]
     return (spec.clahe or ClaheSpec()) if wanted else None
 
 
-def _report(results: Iterable[FileResult], count: int, out: Path, as_json: bool) -> None:
+def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, as_json: bool) -> None:
     """Show results as they come; raise at the end when some images could not be read."""
     from seg_runtime.errors import BadImageError
 
@@ -195,7 +196,7 @@ def _report(results: Iterable[FileResult], count: int, out: Path, as_json: bool)
         raise BadImageError(
             f"{len(errors)} of {count} images could not be read; {count - len(errors)} masks are in '{out}'"
         )
-    _note(f"{count} images segmented into '{out}'" if count > 1 else f"1 image segmented into '{out}'")
+    _note(f"{count} image{'' if count == 1 else 's'} segmented into '{out}' ({engine})")
 
 
 def _model_row(spec: ModelSpec) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seg_runtime.cli.options import JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
 from seg_runtime.console import stderr_console
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def sam(
     model: ModelOption = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    engine: EngineOption = "auto",
     overlay: OverlayOption = True,
     logits: Annotated[
         bool, typer.Option("--logits", help="Write low-resolution logits too, to refine with --mask.")
@@ -82,7 +83,10 @@ def sam(
     boxes = [_box(text) for text in box or ()]
     pixels = read_image(image, 3)
     size_hw = (pixels.shape[0], pixels.shape[1])
-    with open_session(repo, url) as session, SamPredictor(session, _name(session, model)) as predictor:
+    with (
+        open_session(repo, url, engine) as session,
+        SamPredictor(session, _name(session, model)) as predictor,
+    ):
         dense = None if mask is None else read_mask_input(mask, predictor.transform, size_hw)
         prompts = group_prompts(points, boxes, dense, predictor.transform, size_hw)
         predictor.set_image(pixels)
@@ -118,6 +122,7 @@ def everything(
     model: ModelOption = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    engine: EngineOption = "auto",
     overlay: OverlayOption = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write a file for each mask.")] = True,
     as_json: JsonOption = False,
@@ -137,7 +142,7 @@ def everything(
     from seg_runtime.sam.files import segment_everything
 
     pixels = read_image(image, 3)
-    with open_session(repo, url) as session:
+    with open_session(repo, url, engine) as session:
         generator = SamAutomaticMaskGenerator(
             session,
             _name(session, model),
@@ -192,5 +197,5 @@ def _report(written: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(written, ensure_ascii=False))
     count = len(written["annotations"])
-    text = f"{count} mask{'' if count == 1 else 's'} in '{out}'"
+    text = f"{count} mask{'' if count == 1 else 's'} in '{out}' ({written['info']['engine']})"
     stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -69,7 +69,7 @@ def segment_prompts(
             writer.array(f"logits_{number}.npy", low_res[0])
     if overlay:
         writer.overlay(draw_masks(image, (rle_to_mask(rle) for rle in best)))
-    return writer.annotations("masks.json", annotations)
+    return writer.annotations("masks.json", annotations, predictor.engine)
 
 
 def segment_everything(
@@ -109,9 +109,8 @@ def segment_everything(
             record["mask"] = writer.mask(f"mask_{number}.png", rle_to_mask(record["segmentation"]))
     if overlay:
         writer.overlay(draw_masks(image, (rle_to_mask(record["segmentation"]) for record in records)))
-    return writer.annotations(
-        "masks.json", [{**record, "score": record["predicted_iou"]} for record in records]
-    )
+    annotations = [{**record, "score": record["predicted_iou"]} for record in records]
+    return writer.annotations("masks.json", annotations, generator.predictor.engine)
 
 
 def draw_masks(image: NDArray[np.uint8], masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.uint8]:
@@ -169,10 +168,11 @@ class _Writer:
         except OSError as error:
             raise BadInputError(f"cannot write '{file}': {error.strerror or error}") from error
 
-    def annotations(self, name: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """COCO's format: image, category and annotations, readable by pycocotools."""
+    def annotations(self, name: str, annotations: list[dict[str, Any]], engine: str) -> dict[str, Any]:
+        """COCO's format: what computed, image, category and annotations, readable by pycocotools."""
         height, width = self._size_hw
         written = {
+            "info": {"engine": engine},
             "images": [{"id": 1, "file_name": str(self._path), "height": height, "width": width}],
             "categories": [{"id": 1, "name": "object"}],
             "annotations": [

@@ -16,7 +16,7 @@ from seg_runtime.sam.masks import MaskFrame
 from seg_runtime.sam.memory import check_memory
 from seg_runtime.sam.prompts import Prompts, prompt_of_image, prompts_of_model
 from seg_runtime.sam.transforms import ResizeLongestSide
-from seg_runtime.session import Handle, Session
+from seg_runtime.session import Handle, Session, engine_of_models
 
 __all__ = ["Prediction", "SamPredictor", "best_first"]
 
@@ -56,6 +56,11 @@ class SamPredictor:
         self.mask_threshold = self._decoder.threshold
         self._embedding: Handle | None = None
         self._frame: MaskFrame | None = None
+
+    @property
+    def engine(self) -> str:
+        """What computes encoder and decoder, as `Session.engine`."""
+        return engine_of_models(self.session, (self._encoder.name, self._decoder.name))
 
     @property
     def is_image_set(self) -> bool:
