@@ -58,6 +58,13 @@ def make_record(
     )
 
 
+def make_engine_record(asked: str, engine: str, median_ms: float = 40.0, name: str = "unet_lung") -> Record:
+    """A row in process as it is written today: with the engine that was asked for and the one that ran."""
+    runtime = "OpenVINO" if engine.startswith("OpenVINO") else "ONNX Runtime"
+    record = make_record(name, runtime=runtime, median_ms=median_ms)
+    return replace(record, settings=replace(record.settings, engine=asked), engine=engine)
+
+
 def make_sam_record(runtime: str = "ONNX Runtime", median_ms: float = 800.0, **changes: str) -> Record:
     """One row of a SAM: its decoder takes a tenth of the time of its encoder."""
     record = make_record("sam_tiny", runtime=runtime, median_ms=median_ms, **changes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BASELINES", "OFFICIAL_DECODER", "PYTORCH", "Candidate"]
+__all__ = ["BASELINES", "ENGINE", "OFFICIAL_DECODER", "PYTORCH", "Candidate"]
 
+ENGINE = "engine"
 PYTORCH = "PyTorch eager"
 OFFICIAL_DECODER = "ONNX Runtime (official decoder)"
 BASELINES = (PYTORCH, OFFICIAL_DECODER)
@@ -19,10 +20,11 @@ class Candidate:
     Attributes:
         model: the model's name; for a SAM, what the names of its two models begin with.
         where: "in-process", "grpc", "http" or "shared-memory".
-        runtime: "ONNX Runtime", "Triton", `PYTORCH` or `OFFICIAL_DECODER`.
+        runtime: `ENGINE` (in process), "Triton", `PYTORCH` or `OFFICIAL_DECODER`.
         target: what `seg_runtime.connect` takes: a repository folder or a URL.
         data: folder with the images.
         samples: names of the samples to measure on, in order.
+        engine: "auto" or a key of `seg_runtime.engines.ENGINES` where `runtime` is `ENGINE`, else None.
         threads: intra-op threads of an in-process candidate, or None for the runtime's own choice.
         sam: whether the model is a SAM, measured with boxes.
         checkpoint: file of the PyTorch baseline, else None.
@@ -38,6 +40,7 @@ class Candidate:
     target: str
     data: str
     samples: tuple[str, ...]
+    engine: str | None = None
     threads: int | None = None
     sam: bool = False
     checkpoint: str | None = None
@@ -48,4 +51,4 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        return f"{self.model}, {self.where}, {self.runtime}"
+        return f"{self.model}, {self.where}, {self.engine or self.runtime}"

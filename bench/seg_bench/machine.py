@@ -22,6 +22,7 @@ _PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "opencv-python-headless",
     "torch",
     "tritonclient",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
 
-__all__ = ["PLACES_TO_RUN", "Place", "RunOptions", "places_of", "split_names"]
+__all__ = ["PLACES_TO_RUN", "Place", "RunOptions", "engines_of", "places_of", "split_names"]
 
 Place = Literal["in-process", "grpc", "http", "shared-memory"]
 PLACES_TO_RUN: tuple[Place, ...] = get_args(Place)
@@ -27,6 +28,8 @@ class RunOptions:
         limit: at most this many images, in the order of their names.
         models: names; empty takes all that are built.
         where: places to run in.
+        engines: what computes in process, each measured on its own: "auto" or keys of
+            `seg_runtime.engines.ENGINES`.
         url: a running server for the server places; None starts one from `repo`.
         baseline: also measure each model's PyTorch checkpoint.
         channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
@@ -39,7 +42,8 @@ class RunOptions:
         seed: of the order in which rows take turns.
 
     Raises:
-        BadInputError: a number out of range, or places that the URL does not reach.
+        BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,
+            or places that the URL does not reach.
     """
 
     repo: Path
@@ -49,6 +53,7 @@ class RunOptions:
     limit: int | None = None
     models: tuple[str, ...] = ()
     where: tuple[Place, ...] = ("in-process",)
+    engines: tuple[str, ...] = (AUTO,)
     url: str | None = None
     baseline: bool = False
     channels_last: bool = False
@@ -74,7 +79,20 @@ class RunOptions:
             raise BadInputError("--split-file needs --part train, val or test")
         if self.checkpoint and not (self.baseline or self.official_decoder):
             raise BadInputError("--checkpoint is for a baseline: add --baseline torch")
+        for engine in self.engines:
+            check_engine(engine)
+        if self.engines != (AUTO,) and "in-process" not in self.where:
+            raise BadInputError("--engines compute in process: add in-process to --where, or leave them out")
         self._check_url()
+
+    @property
+    def ways(self) -> tuple[tuple[Place, str | None], ...]:
+        """Every place with every engine that runs there; a server has its own, None."""
+        return tuple(
+            (place, engine)
+            for place in self.where
+            for engine in (self.engines if place == "in-process" else (None,))
+        )
 
     @property
     def server_places(self) -> tuple[Place, ...]:
@@ -97,6 +115,14 @@ class RunOptions:
 def split_names(text: str) -> tuple[str, ...]:
     """Names between commas, without blanks and repetitions."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def engines_of(text: str) -> tuple[str, ...]:
+    """Engines between commas; `RunOptions` knows their names. Raises BadInputError when there is none."""
+    names = split_names(text)
+    if not names:
+        raise BadInputError("--engines is empty; leave it out, or name engines with commas between")
+    return names
 
 
 def places_of(text: str) -> tuple[Place, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH, Candidate
+from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.samples import Sample
 from seg_bench.data.splits import load_split, montgomery_split, select
@@ -87,15 +87,16 @@ class Plan:
 
     def _deployed(self, options: RunOptions, server: TritonServer | None) -> Iterator[Candidate]:
         for name, subject in self.subjects.items():
-            for place in options.where:
+            for place, engine in options.ways:
                 yield Candidate(
                     model=name,
                     where=place,
-                    runtime="ONNX Runtime" if place == "in-process" else "Triton",
+                    runtime=ENGINE if engine else "Triton",
                     target=_target(place, options, server),
                     data=str(options.data),
                     samples=self.samples,
-                    threads=options.threads if place == "in-process" else None,
+                    engine=engine,
+                    threads=options.threads if engine else None,
                     sam=subject.sam,
                 )
 

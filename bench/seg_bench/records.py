@@ -107,6 +107,8 @@ class Settings:
         allocator: environment variables that tuned the allocator of this candidate, or None.
         channels_last: whether this PyTorch candidate ran in NHWC memory order.
         prompts: what a SAM was prompted with, or None for models that take none.
+        engine: which engine was asked for in process, "auto" or a key of `seg_runtime.engines.ENGINES`;
+            None for servers and baselines.
     """
 
     threads: int | None
@@ -117,6 +119,7 @@ class Settings:
     allocator: str | None = None
     channels_last: bool = False
     prompts: str | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,16 @@ class Record:
     """One row: one model measured in one place.
 
     Attributes:
-        runtime: what computed: "ONNX Runtime" or "Triton", or one of `seg_bench.candidate.BASELINES`.
+        runtime: what computed: the name of an engine as "ONNX Runtime" (of a SAM, its encoder's),
+            "Triton", or one of `seg_bench.candidate.BASELINES`.
         where: "in-process", "grpc", "http" or "shared-memory".
         accuracy: None for random weights.
         latency: None when nothing was timed.
         images_per_s: images over the summed time of the timed calls, one call after another.
         peak_memory_mib: highest resident memory in MiB.
         peak_memory_of: "process" (this candidate's own) or "server" (all processes of the server).
+        engine: what computed, with version and device, as `Session.engine` says it (on a
+            server, its backend); None in records from before it was noted.
     """
 
     model: MeasuredModel
@@ -180,6 +186,7 @@ class Record:
     images_per_s: float | None = None
     peak_memory_mib: float | None = None
     peak_memory_of: str | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

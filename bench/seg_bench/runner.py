@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH, Candidate
+from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.objects import PROMPTS
 from seg_bench.latency import Timings, measure_interleaved, noise_note
 from seg_bench.machine import describe_machine
@@ -59,7 +60,7 @@ def measure(options: RunOptions, command: str = "", on_step: Progress | None = N
         workers = _open_workers(candidates, stack, step)
         results = _measure(options, plan, workers, server, step)
     records = [
-        _record(options, plan, candidate, results)
+        _record(options, plan, candidate, workers[candidate.name].engine, results)
         for candidate in candidates
         if candidate.name in results.timings.latencies
     ]
@@ -163,13 +164,13 @@ def _accuracy(scores: Sequence[Mapping[str, float]]) -> Accuracy:
     return Accuracy(dice, iou, hd95, summarize(dice), summarize(iou), summarize(hd95))
 
 
-def _record(options: RunOptions, plan: Plan, candidate: Candidate, results: _Results) -> Record:
+def _record(options: RunOptions, plan: Plan, candidate: Candidate, engine: str, results: _Results) -> Record:
     latency = results.timings.latencies[candidate.name]
     peak = results.peaks_mib[candidate.name]
     memory_of = "server" if candidate.runtime == "Triton" else "process"
     return Record(
         model=_measured_model(plan, candidate),
-        runtime=candidate.runtime,
+        runtime=_engine_name(engine) if candidate.runtime == ENGINE else candidate.runtime,
         where=candidate.where,
         data=Data(options.data.resolve().name, len(plan.samples), plan.split),
         settings=_settings(options, candidate),
@@ -178,7 +179,13 @@ def _record(options: RunOptions, plan: Plan, candidate: Candidate, results: _Res
         images_per_s=1000 * options.batch * len(latency.total) / sum(latency.total),
         peak_memory_mib=peak,
         peak_memory_of=None if peak is None else memory_of,
+        engine=engine,
     )
+
+
+def _engine_name(engine: str) -> str:
+    """What stands before the version, "OpenVINO" of "OpenVINO 2026.4.1, CPU"."""
+    return re.split(r" \d", engine)[0]
 
 
 def _settings(options: RunOptions, candidate: Candidate) -> Settings:
@@ -192,6 +199,7 @@ def _settings(options: RunOptions, candidate: Candidate) -> Settings:
         allocator=allocator if candidate.runtime == PYTORCH else None,
         channels_last=candidate.channels_last,
         prompts=PROMPTS if candidate.sam else None,
+        engine=candidate.engine,
     )
 
 

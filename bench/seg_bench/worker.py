@@ -47,8 +47,8 @@ class Measurement:
         self._samples = select(load_montgomery(Path(candidate.data)), candidate.samples)
 
     def facts(self) -> dict[str, Any]:
-        """What the session says about itself: where tensors really travel."""
-        return {"where": self._pipeline.where}
+        """What the session says about itself: where tensors really travel, and what computes."""
+        return {"where": self._pipeline.where, "engine": self._pipeline.engine}
 
     def time(self, samples: Sequence[int]) -> dict[str, float]:
         """Segment these images in one call; milliseconds per stage and in total.

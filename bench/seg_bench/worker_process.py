@@ -28,6 +28,10 @@ class WorkerProcess:
         candidate: what it runs.
         environment: variables to set for it, besides those of this process.
 
+    Attributes:
+        where: how tensors travel, as `Session.where`.
+        engine: what computes, as `Session.engine`.
+
     Raises:
         EdgesegError: the candidate cannot be opened; the message is the worker's.
         InferenceError: the worker died.
@@ -46,10 +50,11 @@ class WorkerProcess:
             start_new_session=True,
         )
         try:
-            self.where = str(self._ask(to_json(candidate))["where"])
+            facts = self._ask(to_json(candidate))
         except BaseException:
             self.close()
             raise
+        self.where, self.engine = str(facts["where"]), str(facts["engine"])
 
     @property
     def pid(self) -> int:

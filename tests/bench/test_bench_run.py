@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from seg_bench.candidate import PYTORCH, Candidate
-from seg_bench.options import RunOptions, places_of
-from seg_bench.records import Record, Run, read_run
+from seg_bench.candidate import ENGINE, PYTORCH, Candidate
+from seg_bench.options import RunOptions, engines_of, places_of
+from seg_bench.records import Record, Run, read_run, write_run
 from seg_bench.runner import measure
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import (
@@ -124,7 +124,33 @@ def test_the_baseline_scores_as_the_deployed_graph_does(measured: Run) -> None:
     assert baseline.accuracy.dice == pytest.approx(deployed.accuracy.dice, abs=2e-3)
     assert baseline.settings.allocator and "MALLOC_MMAP_MAX_=0" in baseline.settings.allocator
     assert deployed.settings.allocator is None
+    assert (deployed.settings.engine, baseline.settings.engine) == ("auto", None)
+    assert baseline.engine and baseline.engine.startswith("PyTorch 2.")
     assert (baseline.model.version, baseline.model.graph_sha256) == (None, None)
+
+
+def test_every_engine_gets_a_row_of_its_own_with_its_masks(options: RunOptions, tmp_path: Path) -> None:
+    from seg_runtime import connect
+
+    engines = engines_of("auto, openvino,onnxruntime")
+    run = measure(replace(options, engines=engines, repeats=2))
+    assert [record.settings.engine for record in run.records] == ["auto", "openvino", "onnxruntime"]
+    for record, engine in zip(run.records, engines, strict=True):
+        with connect(options.repo, engine=engine) as session:
+            assert record.engine == session.engine("unet_tiny")
+        assert record.latency and len(record.latency.total) == 2
+    auto, openvino, onnx = run.records
+    assert (openvino.runtime, onnx.runtime) == ("OpenVINO", "ONNX Runtime")
+    assert (auto.runtime, auto.engine) == (onnx.runtime, onnx.engine)
+    assert auto.accuracy and openvino.accuracy and auto.accuracy == onnx.accuracy
+    assert openvino.accuracy.dice == pytest.approx(auto.accuracy.dice, abs=2e-3)
+    write_run(run, tmp_path / "run.json")
+    assert read_run(tmp_path / "run.json") == run
+
+
+def test_an_engine_that_cannot_run_the_model_is_its_own_error(options: RunOptions) -> None:
+    with pytest.raises(EdgesegError, match=r"has no model\.plan: run  seg-export build unet_tiny"):
+        measure(replace(options, engines=("onnxruntime", "tensorrt")))
 
 
 def test_models_are_identified_by_their_hashes(measured: Run, checkpoint: Path, repo: Path) -> None:
@@ -213,6 +239,8 @@ def test_bad_requests_are_refused_before_anything_starts(
         ({"threads": 0}, "--threads is 0"),
         ({"split_file": Path("x.json")}, "--split-file needs --part"),
         ({"checkpoint": Path("x.pth")}, "add --baseline torch"),
+        ({"engines": ("tensorflow",)}, "there is no engine 'tensorflow': choose auto, tensorrt"),
+        ({"engines": ("openvino",), "where": ("grpc",)}, "add in-process to --where, or leave them out"),
         ({"url": "ftp://host", "where": ("grpc",)}, "must begin with grpc:// or http://"),
         ({"url": "http://host:8000", "where": ("grpc",)}, "--where grpc cannot be measured over"),
     ],
@@ -228,8 +256,15 @@ def test_unknown_places_are_named() -> None:
         places_of("cloud")
 
 
+def test_engines_run_in_process_and_servers_have_their_own(options: RunOptions) -> None:
+    both = replace(options, where=places_of("grpc,in-process"), engines=engines_of("openvino,auto,openvino"))
+    assert both.ways == (("in-process", "openvino"), ("in-process", "auto"), ("grpc", None))
+    with pytest.raises(BadInputError, match="--engines is empty"):
+        engines_of(" ,")
+
+
 def test_a_worker_that_dies_is_one_clear_error(repo: Path, data: Path) -> None:
-    candidate = Candidate("unet_tiny", "in-process", "ONNX Runtime", str(repo), str(data), ("disc_0",))
+    candidate = Candidate("unet_tiny", "in-process", ENGINE, str(repo), str(data), ("disc_0",), "auto")
     with WorkerProcess(candidate) as worker:
         assert worker.where == "in-process"
         assert worker.time([0])["total"] > 0
@@ -273,6 +308,7 @@ def test_every_place_of_one_run_gives_the_same_masks(options: RunOptions) -> Non
     accuracies = [record.accuracy for record in run.records]
     assert all(accuracy == accuracies[0] for accuracy in accuracies)
     assert [record.peak_memory_of for record in run.records] == ["process", "server", "server", "server"]
+    assert [record.engine for record in run.records[1:]] == ["Triton, onnxruntime"] * 3
     assert all(record.peak_memory_mib for record in run.records)
 
 

@@ -40,6 +40,8 @@ def test_ours_and_both_baselines_are_rows_of_one_run(measured: Run) -> None:
         assert record.settings.prompts and "each lung" in record.settings.prompts
         assert record.latency and record.latency.encode and record.latency.decode
         assert record.latency.infer[0] == record.latency.encode[0] + record.latency.decode[0]
+    assert row(measured, "ONNX Runtime").engine == row(measured, OFFICIAL_DECODER).engine
+    assert str(row(measured, PYTORCH).engine).startswith("PyTorch 2.")
     assert (
         row(measured, PYTORCH).settings.allocator and not row(measured, OFFICIAL_DECODER).settings.allocator
     )

@@ -69,6 +69,21 @@ def test_records_from_before_there_were_sams_are_still_read() -> None:
         assert record.settings.prompts is None
 
 
+def test_records_from_before_engines_were_noted_are_still_read(tmp_path: Path) -> None:
+    results = Path(__file__).parents[2] / "bench" / "results"
+    path = tmp_path / "old.json"
+    document = json.loads((results / "table_shenzhen.json").read_text())
+    for record in document["records"]:
+        record.pop("engine", None)
+        record["settings"].pop("engine", None)
+    path.write_text(json.dumps(document))
+    assert {(record.engine, record.settings.engine) for record in read_run(path).records} == {(None, None)}
+
+
+def test_every_committed_record_is_read() -> None:
+    assert len(read_runs([Path(__file__).parents[2] / "bench" / "results"])) >= 6
+
+
 def test_percentiles_are_those_of_the_raw_samples() -> None:
     latency = make_latency(40.0)
     assert latency.percentile(50) == np.median(latency.total)

@@ -10,7 +10,14 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from bench_records import example_run, make_accuracy, make_record, make_run, make_sam_record
+from bench_records import (
+    example_run,
+    make_accuracy,
+    make_engine_record,
+    make_record,
+    make_run,
+    make_sam_record,
+)
 from rich.console import Console
 
 from seg_bench.article import ARTICLE_TABLE
@@ -109,6 +116,56 @@ def test_speed_is_compared_with_the_baseline_of_the_same_checkpoint_only() -> No
     assert baseline.latency and deployed.latency
     ratio = baseline.latency.percentile(50) / deployed.latency.percentile(50)
     assert f"{ratio:.2f} times as fast as PyTorch eager" in lines[0]
+
+
+ORT, OPENVINO = "ONNX Runtime 1.32.0, CPU", "OpenVINO 2026.4.1, CPU"
+
+
+def engines_run() -> Run:
+    return make_run(
+        make_record(runtime="PyTorch eager", median_ms=80),
+        make_engine_record("auto", ORT),
+        make_engine_record("onnxruntime", ORT),
+        make_engine_record("openvino", OPENVINO, median_ms=20),
+        make_record(where="grpc", runtime="Triton", median_ms=55),
+    )
+
+
+def test_engines_have_a_column_where_they_differ() -> None:
+    table = build_table([engines_run()])
+    keys = [column.key for column in table.columns]
+    assert keys == [*COLUMNS[:3], "engine", *COLUMNS[3:]]
+    shown = [row[3].text for row in table.rows]
+    assert shown == ["PyTorch eager", f"{ORT} (auto)", ORT, OPENVINO, "Triton"]
+    rows = json.loads(to_json_report([engines_run()]))["rows"]
+    assert [row["engine"] for row in rows] == [None, ORT, ORT, OPENVINO, None]
+
+
+def test_one_engine_for_all_is_said_below_the_table() -> None:
+    run = make_run(make_record(runtime="PyTorch eager"), make_engine_record("auto", ORT))
+    assert [column.key for column in build_table([run]).columns] == COLUMNS
+    assert f"- engines: {ORT} (auto)" in to_markdown([run]).splitlines()
+    assert "engines:" not in to_markdown([make_run()])
+    assert "engines:" not in to_markdown([engines_run()])
+
+
+def test_lines_and_plots_name_the_engine_that_was_asked_for() -> None:
+    names = [line.partition(":")[0] for line in speed_lines(engines_run().records)]
+    assert names == [f"unet_lung, in process, {it}" for it in ("auto", "onnxruntime", "openvino")] + [
+        "unet_lung, gRPC"
+    ]
+    for plot in (dice_against_latency(engines_run().records), latency_samples(engines_run().records)):
+        svg = ElementTree.fromstring(plot)
+        texts = [element.text for element in svg.iter() if element.text]
+        assert all(name in texts for name in names)
+        colours = {css for it in svg.iter() for css in it.get("class", "").split() if "colour" in css}
+        assert len(colours) == 5
+
+
+def test_a_narrow_terminal_repeats_the_engine_that_names_a_row() -> None:
+    tables = rich_tables([engines_run()], 120)
+    assert len(tables) > 1
+    assert all("engine" in [column.header for column in table.columns] for table in tables)
 
 
 def sam_run() -> Run:

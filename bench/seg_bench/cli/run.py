@@ -46,6 +46,13 @@ def run(
         str,
         typer.Option(help="Places, separated by commas: in-process, grpc, http, shared-memory."),
     ] = "in-process",
+    engines: Annotated[
+        str,
+        typer.Option(
+            help="What computes in process, separated by commas, a row for each: auto, onnxruntime, "
+            "openvino, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt."
+        ),
+    ] = "auto",
     url: Annotated[
         str | None,
         typer.Option(help="Measure this running server (grpc://HOST:PORT, http://HOST:PORT) and start none."),
@@ -90,13 +97,14 @@ def run(
       seg-bench run --data tests/data/montgomery --out results/run.json
       seg-bench run --data data/montgomery --part test --where in-process,grpc,http,shared-memory
       seg-bench run --data data/montgomery --models unet_lung --baseline torch --threads 2
+      seg-bench run --data data/montgomery --models unet_lung --engines onnxruntime,openvino
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
 
     from seg_bench.machine import shown_command
-    from seg_bench.options import RunOptions, places_of, split_names
+    from seg_bench.options import RunOptions, engines_of, places_of, split_names
     from seg_bench.runner import measure
     from seg_runtime.console import progress_bar
 
@@ -108,6 +116,7 @@ def run(
         limit=limit,
         models=split_names(models or ""),
         where=places_of(where),
+        engines=engines_of(engines),
         url=url,
         **_baselines(baseline or []),
         checkpoint=checkpoint,

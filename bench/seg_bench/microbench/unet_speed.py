@@ -91,6 +91,7 @@ def measure_unet(
         options = RunOptions(
             repo=root / "repo",
             data=root / "noise",
+            engines=("onnxruntime",),
             baseline=True,
             channels_last=channels_last,
             checkpoint=root / "unet.pth",

@@ -36,9 +36,11 @@ class Pipeline(Protocol):
 
     Attributes:
         where: how tensors travel, as `Session.where`.
+        engine: what computes the model, as `Session.engine`.
     """
 
     where: str
+    engine: str
 
     def load(self, sample: Sample) -> Any:
         """Read what one call needs of a sample; not timed."""
@@ -84,7 +86,8 @@ def _open_session(candidate: Candidate) -> Session:
         from seg_runtime import connect
 
         shared = None if candidate.where == "in-process" else candidate.where == "shared-memory"
-        return connect(candidate.target, threads=candidate.threads, shared_memory=shared)
+        engine = candidate.engine or "auto"
+        return connect(candidate.target, threads=candidate.threads, shared_memory=shared, engine=engine)
     from seg_bench.baseline import TorchSession
 
     height, width = candidate.input_size_hw

@@ -89,6 +89,7 @@ class SamPipeline:
         self._session = TimedSession(session)
         self._predictor = SamPredictor(self._session, name)
         self.where = session.where
+        self.engine = self._predictor.engine
 
     def load(self, sample: Sample) -> BoxPrompts:
         return load_box_prompts(sample)

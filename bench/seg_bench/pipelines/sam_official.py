@@ -42,6 +42,7 @@ class OfficialDecoderPipeline:
         self._threads = threads
         self._graphs: dict[Path, Any] = {}
         self.where = session.where
+        self.engine = session.engine(f"{name}_encoder")
 
     def load(self, sample: Sample) -> BoxPrompts:
         """The image and its boxes; also loads the graph for images of this shape."""

@@ -46,6 +46,7 @@ class TorchSamPipeline:
         if channels_last:
             sam = sam.to(memory_format=torch.channels_last)
         sam.mask_decoder.register_forward_hook(self._note_decoded)
+        self.engine = f"PyTorch {torch.__version__}, CPU"
         self._torch = torch
         self._predictor = SamPredictor(sam)
         self._decoded = 0.0

@@ -38,6 +38,7 @@ def _beside(record: Record) -> dict[str, Any]:
     return {
         "where": record.where,
         "runtime": record.runtime,
+        "engine": record.engine,
         "weights": record.model.weights,
         "dice_interval": _interval(measured.dice_summary) if measured else None,
         "iou_interval": _interval(measured.iou_summary) if measured else None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from seg_bench.article import ARTICLE_SOURCE
 from seg_bench.records import Record, Run
-from seg_bench.report.table import speed_lines
+from seg_bench.report.table import engine_of, engines_differ, speed_lines
 
 __all__ = ["legend_lines", "run_facts"]
 
@@ -34,6 +34,7 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
         ),
         ("data", "; ".join(dict.fromkeys(_data(record) for record in run.records))),
         ("settings", _settings(run.records)),
+        *_engines(run.records),
         *(
             ("prompts", prompts)
             for prompts in dict.fromkeys(r.settings.prompts for r in run.records)
@@ -65,6 +66,12 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
 def _data(record: Record) -> str:
     split = f" ({record.data.split})" if record.data.split else ""
     return f"{record.data.name}{split}, {record.data.images} images"
+
+
+def _engines(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What computed, where the table has no column for it."""
+    engines = dict.fromkeys(engine_of(record) for record in records if record.engine)
+    return [("engines", "; ".join(engines))] if engines and not engines_differ(records) else []
 
 
 def _settings(records: Sequence[Record]) -> str:

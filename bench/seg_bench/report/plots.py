@@ -9,7 +9,7 @@ from seg_bench.article import article_figures
 from seg_bench.candidate import BASELINES
 from seg_bench.records import Latency, Record
 from seg_bench.report.svg import Axis, linear_axis, log_axis, mark, svg, text
-from seg_bench.report.table import PLACES, place_of
+from seg_bench.report.table import PLACES, engines_differ, row_name
 
 __all__ = ["dice_against_latency", "latency_samples"]
 
@@ -18,12 +18,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 20.0, 16.0, 50.0
 _SHAPES = {place: number for number, place in enumerate(PLACES)}
 _COLOURS = 6
 _STRIP = 34.0
-_NAMES_WIDTH = 250.0
+_NAMES_WIDTH = 300.0
 
 
 @dataclass(frozen=True)
 class _Point:
     record: Record
+    name: str
     dice: float
     low: float
     high: float
@@ -41,8 +42,7 @@ def dice_against_latency(records: Sequence[Record]) -> str:
     Returns:
         An SVG element, or "" when no trained model has both figures.
     """
-    colours = _colours(records)
-    points = [point for record in records if (point := _point(record, colours[_colour_key(record)]))]
+    points = [point for row in _named_and_coloured(records) if (point := _point(*row))]
     if not points:
         return ""
     families = dict.fromkeys(point.record.model.family for point in points)
@@ -68,18 +68,18 @@ def latency_samples(records: Sequence[Record]) -> str:
     Returns:
         An SVG element, or "" when nothing was timed.
     """
-    colours = _colours(records)
-    timed = [(record, record.latency) for record in records if record.latency]
+    rows = _named_and_coloured(records)
+    timed = [(name, record.latency, css) for record, name, css in rows if record.latency]
     if not timed:
         return ""
     bottom = _TOP + _STRIP * len(timed)
-    x = log_axis([value for _, latency in timed for value in latency.total], _NAMES_WIDTH, _WIDTH - _RIGHT)
+    milliseconds = [value for _, latency, _ in timed for value in latency.total]
+    x = log_axis(milliseconds, _NAMES_WIDTH, _WIDTH - _RIGHT)
     parts = _vertical_lines(x, _TOP, bottom)
     parts.append(text((x.start + x.end) / 2, bottom + 38, "latency of one call (ms)"))
-    for row, (record, latency) in enumerate(timed):
+    for row, (name, latency, css) in enumerate(timed):
         middle = _TOP + _STRIP * (row + 0.5)
-        css = colours[_colour_key(record)]
-        parts.append(text(_NAMES_WIDTH - 12, middle + 4, f"{record.model.name}, {place_of(record)}", "end"))
+        parts.append(text(_NAMES_WIDTH - 12, middle + 4, name, "end"))
         parts += [
             mark(x.pixel(value), middle, 0, f"{css} faint", title=f"{value:.2f} ms", radius=4)
             for value in latency.total
@@ -92,22 +92,30 @@ def latency_samples(records: Sequence[Record]) -> str:
     return svg(_WIDTH, bottom + _BOTTOM, "Latency of every timed call", parts)
 
 
-def _point(record: Record, css: str) -> _Point | None:
+def _point(record: Record, name: str, css: str) -> _Point | None:
     if record.accuracy is None or record.latency is None or record.model.weights == "random":
         return None
     dice = record.accuracy.dice_summary
     if dice.mean is None or dice.ci_low is None or dice.ci_high is None:
         return None
-    return _Point(record, dice.mean, dice.ci_low, dice.ci_high, record.latency, css)
+    return _Point(record, name, dice.mean, dice.ci_low, dice.ci_high, record.latency, css)
 
 
-def _colour_key(record: Record) -> tuple[str, str]:
-    return record.model.name, record.runtime if record.runtime in BASELINES else ""
+def _named_and_coloured(records: Sequence[Record]) -> list[tuple[Record, str, str]]:
+    """Rows with their names, and a colour for each model, baseline and, where they differ, engine."""
+    differ = engines_differ(records)
+    keys = [_colour_key(record, differ) for record in records]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [
+        (record, row_name(record, differ), f"colour{numbers[key] % _COLOURS}")
+        for record, key in zip(records, keys, strict=True)
+    ]
 
 
-def _colours(records: Sequence[Record]) -> dict[tuple[str, str], str]:
-    keys = dict.fromkeys(_colour_key(record) for record in records)
-    return {key: f"colour{number % _COLOURS}" for number, key in enumerate(keys)}
+def _colour_key(record: Record, differ: bool) -> tuple[str, str | None]:
+    if record.runtime in BASELINES:
+        return record.model.name, record.runtime
+    return record.model.name, record.settings.engine if differ else None
 
 
 def _vertical_lines(x: Axis, top: float, bottom: float) -> list[str]:
@@ -135,7 +143,7 @@ def _dice_mark(point: _Point, x: Axis, y: Axis) -> list[str]:
     at = x.pixel(point.p50_ms)
     low, high = y.pixel(point.low), y.pixel(point.high)
     tip = (
-        f"{point.record.model.name}, {point.record.model.precision}, {place_of(point.record)}: "
+        f"{point.name}, {point.record.model.precision}: "
         f"Dice {point.dice:.4f} [{point.low:.4f}, {point.high:.4f}], p50 {point.p50_ms:.1f} ms"
     )
     return [
@@ -151,7 +159,5 @@ def _legend(points: Sequence[_Point], top: float) -> tuple[list[str], float]:
         left = _LEFT + (number % 2) * 340
         height = top + (number // 2) * 22
         parts.append(mark(left, height, _SHAPES.get(point.record.where, 0), point.css))
-        parts.append(
-            text(left + 14, height + 4, f"{point.record.model.name}, {place_of(point.record)}", "start")
-        )
+        parts.append(text(left + 14, height + 4, point.name, "start"))
     return parts, height + 16

@@ -11,6 +11,7 @@ from seg_bench.article import ArticleFigures, article_figures
 from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, PYTORCH
 from seg_bench.metrics.summary import MetricSummary
 from seg_bench.records import Latency, Record, Run
+from seg_runtime.engines import AUTO
 
 __all__ = [
     "ABSENT",
@@ -19,7 +20,10 @@ __all__ = [
     "Column",
     "Table",
     "build_table",
+    "engine_of",
+    "engines_differ",
     "place_of",
+    "row_name",
     "speed_lines",
 ]
 
@@ -62,11 +66,14 @@ class Table:
 def build_table(runs: Sequence[Run]) -> Table:
     """Make the table of one or several runs.
 
-    Several machines get a column that tells them apart, and SAMs those of their two models.
+    Several machines, and several engines in process, get a column that tells them apart, and SAMs those of
+    their two models.
     """
     machines = list(dict.fromkeys(run.machine.cpu for run in runs))
     pairs = [(run, record) for run in runs for record in run.records]
     left_out = set() if len(machines) > 1 else {"machine"}
+    if not engines_differ(record for _, record in pairs):
+        left_out |= {"engine"}
     if not any(record.latency and record.latency.encode for _, record in pairs):
         left_out |= {*_SAM_COLUMNS}
     columns = [column for column in _COLUMNS if column[0].key not in left_out]
@@ -77,14 +84,13 @@ def build_table(runs: Sequence[Run]) -> Table:
 def speed_lines(records: Iterable[Record]) -> list[str]:
     """One line per deployed row and baseline that was timed in the same run: how much faster it is."""
     records = list(records)
+    differ = engines_differ(records)
     lines = []
     for record in records:
         for base in records:
             if record.latency and base.latency and _is_baseline(base, record):
                 ratio = base.latency.percentile(50) / record.latency.percentile(50)
-                line = (
-                    f"{record.model.name}, {place_of(record)}: {ratio:.2f} times as fast as {_called(base)}"
-                )
+                line = f"{row_name(record, differ)}: {ratio:.2f} times as fast as {_called(base)}"
                 lines.append(line + _sam_ratios(base.latency, record.latency))
     return lines
 
@@ -92,6 +98,27 @@ def speed_lines(records: Iterable[Record]) -> list[str]:
 def place_of(record: Record) -> str:
     """Where a record was measured, in words; the baselines always run in process."""
     return _called(record) if record.runtime in BASELINES else PLACES.get(record.where, record.where)
+
+
+def engine_of(record: Record) -> str:
+    """What computed, in words, with version and device where the record has them; says when "auto" chose."""
+    chosen = " (auto)" if record.settings.engine == AUTO else ""
+    return (record.engine or record.runtime) + chosen
+
+
+def engines_differ(records: Iterable[Record]) -> bool:
+    """Whether deployed models ran in more than one engine in process, so that rows must name theirs."""
+    return len({engine_of(record) for record in records if _runs_in_process(record)}) > 1
+
+
+def row_name(record: Record, engines_differ: bool) -> str:
+    """Model and place, and where engines differ the one that was asked for, for lines of text."""
+    engine = record.settings.engine if engines_differ else None
+    return ", ".join(filter(None, (record.model.name, place_of(record), engine)))
+
+
+def _runs_in_process(record: Record) -> bool:
+    return record.where == "in-process" and record.runtime not in BASELINES
 
 
 def _called(baseline: Record) -> str:
@@ -173,6 +200,7 @@ _COLUMNS: tuple[tuple[Column, Callable[[Run, Record], Cell]], ...] = (
     (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
     (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
     (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),
+    (Column("engine", "engine", numeric=False), _text(lambda run, record: engine_of(record))),
     (Column("dice", "Dice"), _summary("dice_summary", ".4f")),
     (Column("iou", "IoU"), _summary("iou_summary", ".4f")),
     (Column("hd95_px", "HD95", "px"), _summary("hd95_summary", ".2f")),

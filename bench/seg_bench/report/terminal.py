@@ -20,7 +20,7 @@ __all__ = ["print_report", "rich_tables", "to_plain_text"]
 _FULL_WIDTH = 240
 """Characters per line of output that goes to a pipe or file and has no width of its own."""
 
-_ROW_NAMES = ("machine", "model", "where")
+_ROW_NAMES = ("machine", "model", "where", "engine")
 _GAP = 3
 
 
