@@ -1,0 +1,301 @@
+"""Times ONNX Runtime against OpenVINO, in fp32 and in its own precision, with the same graphs on the CPU.
+
+    python -m seg_bench.microbench.engines prepare /tmp/engines
+    python -m seg_bench.microbench.engines measure /tmp/engines --out bench/results/engines.json
+
+Engines take turns, each turn in a process of its own: their thread pools would disturb one another, and
+peak memory is then theirs alone. Answers are compared with ONNX Runtime's, so that no ratio stands without
+what it costs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from seg_bench.json_fields import write_json
+from seg_bench.machine import describe_machine, shown_command
+from seg_bench.memory import peak_memory_mib
+from seg_bench.options import split_names
+from seg_bench.records import Machine
+from seg_runtime.console import progress_bar, run_app
+from seg_runtime.engines import load_model
+from seg_runtime.repository import Repository
+from seg_runtime.spec import ModelSpec
+
+__all__ = ["WAYS", "EngineRow", "EngineTimes", "GraphTimes", "graph_inputs", "measure_engines", "prepare"]
+
+SCHEMA = "edgeseg-engines/1"
+THREADS = 2
+PROMPTS = 8
+MODELS = ("unet_lung", "sam_tiny_encoder", "sam_tiny_decoder", "sam_vit_b_encoder")
+WAYS = {
+    "onnxruntime": ("onnxruntime", "fp32"),
+    "openvino-fp32": ("openvino", "fp32"),
+    "openvino-own-precision": ("openvino", "fp16"),
+}
+"""The engine, and the precision that it is told the graph has: only fp32 holds OpenVINO to fp32."""
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One graph computed in one way.
+
+    Attributes:
+        way: a key of `WAYS`.
+        engine: name, version and device, as `Session.engine`.
+        load_s: seconds until the model is loaded, imports included; one per turn.
+        samples_ms: one per call of all turns.
+        median_ms, p10_ms, p90_ms: of them.
+        times_as_fast: ONNX Runtime's median over this one's.
+        max_relative_difference: largest difference from ONNX Runtime's answers, relative to the largest
+            value of each output.
+        peak_memory_mib: highest resident memory of its processes; None where the system does not tell.
+    """
+
+    way: str
+    engine: str
+    load_s: tuple[float, ...]
+    samples_ms: tuple[float, ...]
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    times_as_fast: float
+    max_relative_difference: float
+    peak_memory_mib: float | None
+
+
+@dataclass(frozen=True)
+class GraphTimes:
+    """One graph in all ways; its weights are "trained" or "random"."""
+
+    model: str
+    weights: str
+    rows: tuple[EngineRow, ...]
+
+
+@dataclass(frozen=True)
+class EngineTimes:
+    """All graphs, with what is needed to repeat it.
+
+    Attributes:
+        threads: of every engine.
+        prompts: of one call of a SAM's decoder.
+        openvino_own_precision: what OpenVINO computes in on this processor when it may choose.
+    """
+
+    schema: str
+    command: str
+    machine: Machine
+    threads: int
+    prompts: int
+    openvino_own_precision: str
+    graphs: tuple[GraphTimes, ...]
+
+
+def prepare(folder: Path, models: Sequence[str] = MODELS) -> None:
+    """Publish the models in `folder`: trained ones, and a ViT-B whose encoder has random weights.
+
+    Args:
+        folder: a model repository.
+        models: names out of `MODELS`.
+    """
+    from seg_bench.microbench.sam_weights import sam_with_trained_decoder
+    from seg_export.export import export_model, export_models
+    from seg_export.pretrained import pretrained_path
+
+    if "unet_lung" in models:
+        export_model(pretrained_path("lung"), folder, "unet_lung")
+    if any(model.startswith("sam_tiny") for model in models):
+        export_models(pretrained_path("sam_tiny"), folder, "sam_tiny")
+    if any(model.startswith("sam_vit_b") for model in models):
+        export_models(sam_with_trained_decoder("vit_b"), folder, "sam_vit_b")
+
+
+def measure_engines(
+    folder: Path, models: Sequence[str] = MODELS, rounds: int = 5, calls: int = 4, command: str = ""
+) -> EngineTimes:
+    """Time every way with every graph.
+
+    Args:
+        folder: what `prepare` published.
+        models: names of semantic models, and of encoders and decoders of SAMs.
+        rounds: turns of each way.
+        calls: timed calls per turn, after one that is not timed.
+        command: the command line, for the record.
+
+    Raises:
+        RepositoryError: a model is not in the folder.
+    """
+    import openvino
+
+    specs = [Repository(folder).spec(model) for model in models]
+    with progress_bar() as bar:
+        graphs = [
+            GraphTimes(spec.name, spec.weights, _race(folder, spec.name, rounds, calls))
+            for spec in bar.track(specs, description="engines")
+        ]
+    own_precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    return EngineTimes(
+        schema=SCHEMA,
+        command=command,
+        machine=describe_machine(),
+        threads=THREADS,
+        prompts=PROMPTS,
+        openvino_own_precision=own_precision.to_string(),
+        graphs=tuple(graphs),
+    )
+
+
+def graph_inputs(spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Seeded noise for one call of a semantic model, or of a SAM's encoder or decoder."""
+    generator = np.random.default_rng(0)
+    if spec.task == "sam-decoder":
+        points = generator.uniform(0, spec.input_size_hw[0], (PROMPTS, 2, 2))
+        return {
+            "image_embeddings": generator.standard_normal((1, 256, 64, 64), np.float32),
+            "point_coords": points.astype(np.float32),
+            "point_labels": np.tile(np.array([1, 0], np.int32), (PROMPTS, 1)),
+            "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+            "has_mask_input": np.zeros(PROMPTS, np.float32),
+        }
+    inputs: dict[str, NDArray[Any]] = {
+        "image": generator.integers(0, 256, (1, *spec.input_size_hw, spec.channels), np.uint8)
+    }
+    if spec.task == "sam-encoder":
+        inputs["valid_hw"] = np.array([spec.input_size_hw], np.int32)
+    return inputs
+
+
+def _race(folder: Path, model: str, rounds: int, calls: int) -> tuple[EngineRow, ...]:
+    turns: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    with TemporaryDirectory(prefix="engines-") as answers:
+        for _ in range(rounds):
+            for way in WAYS:
+                turns[way].append(_turn(folder, model, way, calls, Path(answers)))
+        outputs = {way: dict(np.load(_answer_file(Path(answers), way))) for way in WAYS}
+    base, *_ = WAYS
+    base_ms = statistics.median(_samples_ms(turns[base]))
+    return tuple(
+        _row(way, turns[way], base_ms, _largest_difference(outputs[base], outputs[way])) for way in WAYS
+    )
+
+
+def _row(way: str, turns: Sequence[Mapping[str, Any]], base_ms: float, difference: float) -> EngineRow:
+    samples = _samples_ms(turns)
+    p10, median, p90 = (float(value) for value in np.percentile(samples, (10, 50, 90)))
+    peaks = [turn["peak_memory_mib"] for turn in turns]
+    return EngineRow(
+        way=way,
+        engine=turns[0]["engine"],
+        load_s=tuple(turn["load_s"] for turn in turns),
+        samples_ms=samples,
+        median_ms=median,
+        p10_ms=p10,
+        p90_ms=p90,
+        times_as_fast=base_ms / median,
+        max_relative_difference=difference,
+        peak_memory_mib=None if None in peaks else max(peaks),
+    )
+
+
+def _samples_ms(turns: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    return tuple(sample for turn in turns for sample in turn["samples_ms"])
+
+
+def _largest_difference(expected: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]]) -> float:
+    return max(
+        float(np.abs(got[name] - values).max() / np.abs(values).max()) for name, values in expected.items()
+    )
+
+
+def _turn(folder: Path, model: str, way: str, calls: int, answers: Path) -> dict[str, Any]:
+    call = [sys.executable, "-m", "seg_bench.microbench.engines", "turn"]
+    arguments = [str(folder), model, way, str(calls), str(answers)]
+    answer = subprocess.run([*call, *arguments], stdout=subprocess.PIPE, check=True)
+    turn: dict[str, Any] = json.loads(answer.stdout)
+    return turn
+
+
+def _answer_file(answers: Path, way: str) -> Path:
+    return answers / f"{way}.npz"
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+Folder = Annotated[Path, typer.Argument(help="Model repository of this benchmark.")]
+Models = Annotated[str, typer.Option(help="Models, separated by commas.")]
+ALL_MODELS = ",".join(MODELS)
+
+
+@app.command("turn", hidden=True)
+def turn_command(folder: Path, model: str, way: str, calls: int, answers: Path) -> None:
+    """One way in this process: its answer goes to a file, its figures to stdout as JSON."""
+    repository = Repository(folder)
+    engine, precision = WAYS[way]
+    spec = replace(repository.spec(model), precision=precision)
+    inputs = graph_inputs(spec)
+    start = time.perf_counter()
+    loaded = load_model(engine, spec, repository.version_folder(spec), THREADS)
+    load_s = time.perf_counter() - start
+    np.savez(_answer_file(answers, way), **loaded.run(inputs))
+    samples_ms = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        loaded.run(inputs)
+        samples_ms.append(1000 * (time.perf_counter() - start))
+    memory = peak_memory_mib(os.getpid())
+    figures = {"engine": loaded.about, "load_s": load_s, "samples_ms": samples_ms, "peak_memory_mib": memory}
+    sys.stdout.write(json.dumps(figures))
+
+
+@app.command("prepare")
+def prepare_command(folder: Folder, models: Models = ALL_MODELS) -> None:
+    """Publish the models that are measured.
+
+    Examples:
+
+        python -m seg_bench.microbench.engines prepare /tmp/engines
+    """
+    prepare(folder, split_names(models))
+
+
+@app.command("measure")
+def measure_command(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
+    models: Models = ALL_MODELS,
+    rounds: Annotated[int, typer.Option(help="Turns of each engine with each graph.", min=1)] = 5,
+    calls: Annotated[int, typer.Option(help="Timed calls per turn.", min=1)] = 4,
+) -> None:
+    """Time the engines of a CPU, in turns.
+
+    Examples:
+
+        python -m seg_bench.microbench.engines measure /tmp/engines --out bench/results/engines.json
+    """
+    command = shown_command(["python", "-m", "seg_bench.microbench.engines", *sys.argv[1:]])
+    result = measure_engines(folder, split_names(models), rounds, calls, command)
+    write_json(out, result)
+    for graph in result.graphs:
+        for row in graph.rows:
+            typer.echo(
+                f"{graph.model:18} {row.way:22} {row.median_ms:8.1f} ms  {row.times_as_fast:.2f} x  "
+                f"differs by {row.max_relative_difference:.1e}"
+            )
+
+
+if __name__ == "__main__":
+    run_app(app)
