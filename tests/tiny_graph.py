@@ -31,8 +31,9 @@ def semantic_spec(name: str = "tiny", version: int = 1, **changes: object) -> Mo
 def semantic_graph() -> ModelProto:
     """sigmoid(4 * image / 255 - 2), NHWC to NCHW."""
     nodes = [
-        helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["nchw"], ["pixels"], to=TensorProto.FLOAT),
+        # TensorRT takes uint8 in a cast and nowhere else.
+        helper.make_node("Cast", ["image"], ["nhwc"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["nhwc"], ["pixels"], perm=[0, 3, 1, 2]),
         helper.make_node("Mul", ["pixels", "scale"], ["scaled"]),
         helper.make_node("Sub", ["scaled", "shift"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
