@@ -91,3 +91,15 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_page_of_engines_lists_every_engine_with_extras_that_exist() -> None:
+    from importlib.metadata import metadata
+
+    from seg_runtime.engines import ENGINES
+
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| `model\..*\| (.*) \|$", page, re.MULTILINE)
+    assert {name for name, _ in rows} == set(ENGINES)
+    extras = {extra for _, install in rows for extra in re.findall(r"edgeseg\[([\w-]+)\]", install)}
+    assert extras <= set(metadata("edgeseg").get_all("Provides-Extra") or ())
