@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.half import element_types
+from seg_export.precision.probe import probed
 
 __all__ = ["largest_values"]
 
@@ -23,8 +24,7 @@ def largest_values(
 ) -> dict[str, float]:
     """The largest magnitude that each value in fp32 reaches over some inputs.
 
-    The graph itself reduces each value to one number, so that a run needs hardly more memory than one
-    without looking.
+    The graph itself reduces each value to one number.
 
     Args:
         graph: in fp32; is not changed.
@@ -37,7 +37,10 @@ def largest_values(
     Raises:
         ParityError: the graph cannot be run.
     """
-    probe, names = _with_largest(graph)
+    types = element_types(graph)
+    values = (*(value.name for value in graph.graph.input), *(o for n in graph.graph.node for o in n.output))
+    names = [name for name in values if types.get(name) == TensorProto.FLOAT]
+    probe = probed(graph, {name: _largest_of(name) for name in names})
     run = GraphRunner(probe, "the graph", folder, in_order=True)
     largest = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor, str(folder or ""))).max(initial=0))
@@ -50,34 +53,6 @@ def largest_values(
             value = float(found[name + _LARGEST])
             largest[name] = max(largest.get(name, 0.0), value if np.isfinite(value) else np.inf)
     return largest
-
-
-def _with_largest(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy whose only outputs are the largest magnitudes of all values in fp32, and their names."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(graph)
-    body, types = probe.graph, element_types(graph)
-    made = [name for node in body.node for name in node.output]
-    names = [
-        name
-        for name in (*(value.name for value in body.input), *made)
-        if types.get(name) == TensorProto.FLOAT
-    ]
-    wanted = set(names)
-    nodes: list[onnx.NodeProto] = []
-    del body.output[:]
-    for name in (value.name for value in body.input if value.name in wanted):
-        nodes += _largest_of(name)
-    for node in body.node:
-        nodes.append(node)
-        # Right behind its maker, so that a value need not live longer than without looking.
-        nodes += [each for name in node.output if name in wanted for each in _largest_of(name)]
-    del body.node[:]
-    body.node.extend(nodes)
-    body.output.extend(
-        helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, []) for name in names
-    )
-    return probe, names
 
 
 def _largest_of(name: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
