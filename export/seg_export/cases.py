@@ -14,7 +14,14 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.preprocess import to_batch
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["VerificationCase", "extreme_cases", "image_cases", "semantic_cases", "synthetic_cases"]
+__all__ = [
+    "VerificationCase",
+    "extreme_cases",
+    "image_cases",
+    "semantic_case",
+    "semantic_cases",
+    "synthetic_cases",
+]
 
 Images = NDArray[np.uint8]
 
@@ -80,18 +87,27 @@ def image_cases(spec: ModelSpec, folder: Path) -> tuple[VerificationCase, ...]:
         BadInputError: the folder has no images.
         BadImageError: one of them cannot be read.
     """
-    channels: Literal[1, 3] = 3 if spec.channels == 3 else 1
-    files = list_images([folder])[:6]
-    images = [read_image(file, channels, gray=True) for file in files]
-    batch = to_batch(
-        [images[index % len(images)] for index in range(6)], spec.input_size_hw, channels, spec.clahe
-    )
+    images = [_read(spec, file) for file in list_images([folder])[:6]]
+    batch = [images[index % len(images)] for index in range(6)]
     real = (
-        _case(spec, "images", list(batch[:1])),
-        _case(spec, "images", list(batch[1:3])),
-        _case(spec, "images", list(batch[3:])),
+        _case(spec, "images", batch[:1]),
+        _case(spec, "images", batch[1:3]),
+        _case(spec, "images", batch[3:]),
     )
     return (*real, synthetic_cases(spec)[-1])
+
+
+def semantic_case(spec: ModelSpec, file: Path) -> VerificationCase:
+    """One image, read as `image_cases` does. Raises BadImageError."""
+    return _case(spec, file.name, [_read(spec, file)])
+
+
+def _read(spec: ModelSpec, file: Path) -> Images:
+    """(H, W, C) as the graph takes it."""
+    channels: Literal[1, 3] = 3 if spec.channels == 3 else 1
+    image = read_image(file, channels, gray=True)
+    pixels: Images = to_batch([image], spec.input_size_hw, channels, spec.clahe)[0]
+    return pixels
 
 
 def _case(spec: ModelSpec, name: str, images: Sequence[Images]) -> VerificationCase:

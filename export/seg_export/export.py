@@ -10,6 +10,7 @@ from typing import Any, Literal
 from seg_export.cases import VerificationCase, extreme_cases
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.families import traceable_model, traceable_models
+from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.write import PrecisionReport, in_precision
 from seg_export.publish import (
     GRAPH_FILE,
@@ -30,7 +31,7 @@ from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 STEPS = ("load", "trace", "optimise", "precision", "verify", "publish")
 
@@ -72,6 +73,7 @@ def export_models(
     images: Path | None = None,
     opset: int = DEFAULT_OPSET,
     precision: Precision = "fp32",
+    calibrate: Path | None = None,
     max_batch_size: int = 8,
     embeddings: Literal["fp32", "fp16"] = "fp32",
     serving: ServingSpec | None = None,
@@ -86,23 +88,31 @@ def export_models(
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
         images: a folder of real images to verify with, beside synthetic ones.
         opset: of the ONNX graph, 18 to 20.
-        precision: what the graphs compute in, written into them.
+        precision: what the graphs compute in, written into them. With "int8" a graph that takes no images,
+            such as SAM's decoder, stays in fp32.
+        calibrate: a folder of images like those of use, for int8 and only for it.
         max_batch_size: largest batch that is served, where the family leaves the choice.
         embeddings: type in which an image embedding travels from encoder to decoder, whatever they
             compute in.
         serving: how Triton runs it.
-        on_step: called with the name of each of `STEPS` as it begins.
+        on_step: called with the name of each of `STEPS` as it begins; what it tries may follow a colon.
 
     Returns:
         One entry per model: a U-Net's, or a SAM's encoder, decoder and the ensemble of both.
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
-        BadInputError: a name, size, opset or image that cannot be used.
-        ParityError: a graph strays from PyTorch; nothing was published.
+        BadInputError: a name, size, opset, image or folder of images that cannot be used.
+        ParityError: a graph strays from PyTorch, or cannot be in int8; nothing was published.
         RepositoryError: the repository cannot be written to; what it served is served still.
         MissingExtraError: a package of the `export` extra is not installed.
     """
+    if (precision == "int8") != (calibrate is not None):
+        raise BadInputError(
+            "int8 needs a folder of images to calibrate with: --calibrate FOLDER"
+            if calibrate is None
+            else f"--calibrate is for int8: {precision} takes no calibration"
+        )
     begin = on_step or (lambda step: None)
     begin("load")
     if isinstance(checkpoint, Path):
@@ -112,12 +122,17 @@ def export_models(
     models = traceable_models(checkpoint, name, size_hw, max_batch_size)
     if embeddings == "fp16":
         models = with_half_embeddings(models)
-    models = tuple(replace(model, spec=replace(model.spec, precision=precision)) for model in models)
+    calibrations = [calibration_images(model, calibrate) if calibrate else None for model in models]
+    models = tuple(
+        replace(model, spec=replace(model.spec, precision=_precision_of(model, precision)))
+        for model in models
+    )
     with staging_folder(repo) as staging:
         reports, precisions, staged = {}, {}, []
-        for model in models:
+        for model, calibration in zip(models, calibrations, strict=True):
             folder, name_of = staging / model.spec.name, model.spec.name
-            precisions[name_of], report = _build(model, _cases(model, images), folder, opset, begin)
+            cases = _cases(model, images, calibration)
+            precisions[name_of], report = _build(model, cases, calibration, folder, opset, begin)
             reports[name_of] = report
             spec = replace(model.spec, parity=report.parity())
             staged.append(StagedModel(spec, serving or ServingSpec(), folder))
@@ -129,8 +144,26 @@ def export_models(
         )
 
 
-def _cases(model: TraceableModel, images: Path | None) -> tuple[VerificationCase, ...]:
-    """Lower precision is tried on extreme images as well, which drive values to their ends."""
+def _precision_of(model: TraceableModel, wanted: Precision) -> Precision:
+    return "fp32" if wanted == "int8" and model.image_case is None else wanted
+
+
+def _cases(
+    model: TraceableModel, images: Path | None, calibration: CalibrationImages | None = None
+) -> tuple[VerificationCase, ...]:
+    """What a precision is verified with.
+
+    Half precision is tried on extreme images as well, which drive values to their ends. Int8 is made for
+    images like those it was calibrated with, and noise is none of them.
+    """
+    if model.spec.precision == "int8":
+        judged_on = calibration.judged_on if calibration else ()
+        if not judged_on and images is None:
+            raise BadInputError(
+                f"model '{model.spec.name}' is in int8, which holds for images like those it was made for: "
+                "name a folder of some with --images"
+            )
+        return (*judged_on, *(real_cases(model, images) if images else ()))
     cases = model.cases(model.spec, images)
     return cases if model.spec.precision == "fp32" else (*cases, *extreme_cases(cases[0]))
 
@@ -138,6 +171,7 @@ def _cases(model: TraceableModel, images: Path | None) -> tuple[VerificationCase
 def _build(
     model: TraceableModel,
     cases: tuple[VerificationCase, ...],
+    calibration: CalibrationImages | None,
     folder: Path,
     opset: int,
     begin: Callable[[str], None],
@@ -150,7 +184,9 @@ def _build(
     begin("optimise")
     graph = optimise(graph, model)
     begin("precision")
-    graph, precision = in_precision(graph, model, cases, weights_file)
+    graph, precision = in_precision(
+        graph, model, cases, weights_file, calibration, lambda what: begin(f"precision: {what}")
+    )
     save_graph(graph, folder / GRAPH_FILE)
     begin("verify")
     report = verify(model, folder / GRAPH_FILE, cases)

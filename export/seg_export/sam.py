@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_export.checkpoint import Checkpoint, build_model
 from seg_export.models.sam_decoder import SamDecoderGraph
 from seg_export.models.sam_encoder import SamEncoderGraph
-from seg_export.sam_cases import decoder_cases, encoder_cases
+from seg_export.sam_cases import decoder_cases, encoder_case, encoder_cases
 from seg_export.sam_reference import DecoderReference, EncoderReference
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, CheckpointError
@@ -54,6 +54,7 @@ def sam_models(
         lambda outputs: _labels_of_embedding(sam, outputs),
         EncoderReference(sam).eval(),
         encoder_cases,
+        encoder_case,
         dynamic_batch=False,
     )
     decoder = TraceableModel(

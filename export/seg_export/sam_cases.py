@@ -14,7 +14,7 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.sam.prompts import PADDING
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_cases", "prompt_cases"]
+__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_case", "encoder_cases", "prompt_cases"]
 
 NOT_A_POINT = -1
 """SAM's label of the point that fills up prompts without a box."""
@@ -55,10 +55,13 @@ def encoder_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCas
             _encoder_case("wide gradient", _gradient(side * 2 // 3, side), side),
             _encoder_case("tall blobs", _blobs(side, side // 2 + 1), side),
         )
-    files = list_images([images])[:3]
-    return tuple(
-        _encoder_case(file.name, _resized(read_image(file, 3, gray=False), side), side) for file in files
-    )
+    return tuple(encoder_case(spec, file) for file in list_images([images])[:3])
+
+
+def encoder_case(spec: ModelSpec, file: Path) -> VerificationCase:
+    """One image, scaled to the encoder's side. Raises BadImageError."""
+    side = spec.input_size_hw[0]
+    return _encoder_case(file.name, _resized(read_image(file, 3, gray=False), side), side)
 
 
 def decoder_cases(sam: Any, spec: ModelSpec, images: Path | None) -> tuple[VerificationCase, ...]:

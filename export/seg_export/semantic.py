@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from seg_export.cases import semantic_case
 from seg_export.checkpoint import Checkpoint, build_model
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, CheckpointError
@@ -106,7 +107,7 @@ def semantic_model(
         toolkit_version=version("edgeseg"),
     )
     graph = SemanticGraph(network, preprocessing.mean, preprocessing.std).eval()
-    return TraceableModel(spec, graph, to_labels)
+    return TraceableModel(spec, graph, to_labels, image_case=semantic_case)
 
 
 def to_labels(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -30,7 +30,8 @@ TOLERANCES = {
     "fp32, TF32": Tolerance(rtol=1e-2, atol=2e-2, mask_iou=0.995),
     "fp32, fp16 tensors": Tolerance(rtol=1e-3, atol=1e-3, mask_iou=0.995),
     "fp16": Tolerance(rtol=1e-2, atol=2e-2, mask_iou=0.995),
-    "int8": Tolerance(rtol=5e-2, atol=2e-1, mask_iou=0.97),
+    # Masks decide: where an edge moves by a pixel, a probability changes by up to 1.
+    "int8": Tolerance(rtol=0.0, atol=1.0, mask_iou=0.97),
 }
 
 

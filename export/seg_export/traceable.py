@@ -14,13 +14,16 @@ from torch import nn
 from seg_export.cases import VerificationCase, semantic_cases
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Cases", "Labels", "TraceableModel"]
+__all__ = ["Cases", "ImageCase", "Labels", "TraceableModel"]
 
 Labels = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.uint8]]
 """From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
 
 Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
 """Inputs to verify a graph with: synthetic ones, or of the images in a folder."""
+
+ImageCase = Callable[[ModelSpec, Path], VerificationCase]
+"""The inputs that a file of an image becomes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class TraceableModel:
         labels: the masks that the outputs lead to, for comparing what users see.
         reference: what the graph is verified against, called like `module`; None for `module` itself.
         cases: what it is verified with.
+        image_case: of one image, to calibrate int8 with; None for a model that takes no images, which
+            stays in fp32.
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
     """
 
@@ -42,6 +47,7 @@ class TraceableModel:
     labels: Labels
     reference: nn.Module | None = None
     cases: Cases = semantic_cases
+    image_case: ImageCase | None = None
     dynamic_batch: bool = True
 
     def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:

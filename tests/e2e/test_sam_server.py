@@ -269,7 +269,7 @@ def counts(server: TritonServer, part: str) -> dict[str, int]:
 def check_change(
     server: TritonServer, part: str, before: dict[str, int], wanted: tuple[int, int, int], why: str = ""
 ) -> None:
-    """(ran, hits, misses) since then; Triton counts a request after it has answered, so it may take a moment."""
+    """(ran, hits, misses) since then. Triton counts a request only after it has answered it."""
     deadline = time.monotonic() + 10
     while True:
         changed = tuple(count - before[what] for what, count in counts(server, part).items())

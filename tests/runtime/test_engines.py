@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,3 +198,26 @@ def test_only_graphs_in_fp32_are_held_to_fp32_by_openvino(tmp_path: Path) -> Non
     own = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     assert hints["fp32"] == openvino.Type.f32
     assert hints["fp16"] == hints["int8"] == own
+
+
+SIGNAL_AFTER_ANOTHER_THREAD_CLOSED = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from seg_runtime.local_session import LocalSession
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+held = [LocalSession(Path(sys.argv[1]), engine="openvino")]
+held[0].engine("tiny")
+closer = threading.Thread(target=lambda: (held.pop().close(), gc.collect()))
+closer.start()
+closer.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print("alive")
+"""
+
+
+def test_signal_after_openvino_was_closed_by_another_thread_is_handled(tmp_path: Path) -> None:
+    publish(tmp_path, semantic_spec(), semantic_graph())
+    command = [sys.executable, "-c", SIGNAL_AFTER_ANOTHER_THREAD_CLOSED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

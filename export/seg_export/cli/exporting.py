@@ -35,12 +35,14 @@ def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
     from dataclasses import asdict
 
     published = exported.published
+    calibration = exported.precision.calibration if exported.precision else None
     return {
         "spec": asdict(published.spec),
         "folder": str(published.folder),
         "size_bytes": published.size_bytes,
         "verification": exported.report.as_dict() if exported.report else None,
         "nodes_in_fp32": dict(exported.precision.kept) if exported.precision else None,
+        "calibration": asdict(calibration) if calibration else None,
     }
 
 
@@ -66,4 +68,4 @@ def _steps() -> Iterator[Callable[[str], None]]:
 
     with progress_bar() as bar:
         task = bar.add_task(STEPS[0], total=len(STEPS))
-        yield lambda step: bar.update(task, description=step, completed=STEPS.index(step))
+        yield lambda step: bar.update(task, description=step, completed=STEPS.index(step.split(":")[0]))

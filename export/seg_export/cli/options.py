@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seg_export.checkpoint import Checkpoint
 
 __all__ = [
+    "CalibrateOption",
     "CheckpointOption",
     "ImagesOption",
     "JsonOption",
@@ -38,8 +39,12 @@ ImagesOption = Annotated[
     typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "fp16"],
-    typer.Option(help="What the graph computes in; in fp16, norms, softmax and large values stay in fp32."),
+    Literal["fp32", "fp16", "int8"],
+    typer.Option(help="What the graph computes in; what would lose too much stays in fp32."),
+]
+CalibrateOption = Annotated[
+    Path | None,
+    typer.Option("--calibrate", help="Folder of images like those of use, 24 or more; for --precision int8."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 

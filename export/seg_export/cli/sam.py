@@ -9,6 +9,7 @@ import typer
 
 from seg_export.cli.exporting import export, exported_as_dict, show
 from seg_export.cli.options import (
+    CalibrateOption,
     CheckpointOption,
     ImagesOption,
     JsonOption,
@@ -57,6 +58,7 @@ def sam(
     ] = None,
     images: ImagesOption = None,
     precision: PrecisionOption = "fp32",
+    calibrate: CalibrateOption = None,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
     instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
     no_warm_up: Annotated[
@@ -84,6 +86,8 @@ def sam(
 
       seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/ --embeddings fp16
 
+      seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 --calibrate photographs/
+
       seg-export sam --variant-config small.json --random --name sam_small --json
     """
     if [checkpoint is not None, download, pretrained, random].count(True) != 1:
@@ -110,6 +114,7 @@ def sam(
         images=images,
         opset=opset,
         precision=precision,
+        calibrate=calibrate,
         serving=serving,
         embeddings=embeddings,
     )

@@ -9,6 +9,7 @@ import typer
 
 from seg_export.cli.exporting import export, exported_as_dict, show
 from seg_export.cli.options import (
+    CalibrateOption,
     CheckpointOption,
     ImagesOption,
     JsonOption,
@@ -51,6 +52,7 @@ def unet(
     ] = None,
     images: ImagesOption = None,
     precision: PrecisionOption = "fp32",
+    calibrate: CalibrateOption = None,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8,
     queue_delay_us: Annotated[
@@ -74,6 +76,8 @@ def unet(
       seg-export unet --pretrained lung --repo triton_repo
 
       seg-export unet --checkpoint best_unet.pth --name unet_lung --size 512 --images xrays/
+
+      seg-export unet --pretrained lung --name unet_lung_int8 --precision int8 --calibrate xrays/
 
       seg-export unet --random --transposed --name unet_31m --json
     """
@@ -107,6 +111,7 @@ def unet(
         images=images,
         opset=opset,
         precision=precision,
+        calibrate=calibrate,
         max_batch_size=max_batch,
         serving=serving,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class OpenVinoEngine:
             graph = reader.convert(reader.load(str(path)))
             # Compiling gives an output the names of what was fused into it too.
             inputs, outputs = _tensors(graph.inputs, spec.inputs), _tensors(graph.outputs, spec.outputs)
-            self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+            self._compiled = _core().compile_model(graph, "CPU", options)
         except failures as error:
             raise EngineError(
                 f"OpenVINO cannot load {path} ({_last_line(error)}): use the engine onnxruntime, or publish "
@@ -87,6 +88,18 @@ class OpenVinoEngine:
             raise InferenceError(f"model '{self._model}' failed: {_last_line(error)}") from error
         self._idle.append(request)
         return {name: answer[output] for name, output in self._outputs.items()}
+
+
+@functools.cache
+def _core() -> Any:
+    """The one of this process, which is never unloaded.
+
+    OpenVINO lends the thread that loads it a stack for signal handlers. Unloaded by another thread, it takes
+    that memory away and leaves the pointer, and the next signal, a Ctrl-C, ends in a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _tensors(ports: list[Any], wanted: tuple[TensorSpec, ...]) -> dict[str, TensorSpec]:
