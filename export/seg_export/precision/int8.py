@@ -137,10 +137,10 @@ def quantised(graph: onnx.ModelProto, ranges: Ranges, left_out: Collection[str] 
 
 def _lengths(graph: onnx.ModelProto) -> dict[str, int]:
     """How many numbers each value holds; axes of unknown length count once."""
-    values = onnx.shape_inference.infer_shapes(graph).graph.value_info
+    body = onnx.shape_inference.infer_shapes(graph).graph
     return {
         value.name: math.prod(max(axis.dim_value, 1) for axis in value.type.tensor_type.shape.dim)
-        for value in values
+        for value in (*body.value_info, *body.input, *body.output)
     }
 
 
