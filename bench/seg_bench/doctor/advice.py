@@ -107,12 +107,10 @@ def _gpu_install(facts: Facts) -> str | None:
     if not _is_jetson(facts):
         return None if _is_arm(facts) else "pip install 'edgeseg[gpu]'"
     target = _target(facts)
-    # The wheels of a Jetson's index are for the Python of its system.
-    if (
-        target is None
-        or target.onnxruntime_index is None
-        or not _python(facts).startswith(f"{target.python}.")
-    ):
+    if target is None or target.onnxruntime_index is None:
+        return None
+    # Its wheels are for the Python of the board's system.
+    if not _python(facts).startswith(f"{target.python}."):
         return None
     return f"pip install onnxruntime-gpu --index-url {target.onnxruntime_index}"
 

@@ -7,6 +7,7 @@ process of its own: see `seg_bench.doctor.gather`.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import sys
 import tempfile
@@ -45,10 +46,7 @@ def _gpu() -> Any:
 
 
 def _onnxruntime() -> OnnxRuntime:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ONNX Runtime", "cpu") from error
+    onnxruntime = _import("onnxruntime", "cpu")
     providers = tuple(onnxruntime.get_available_providers())
     folder = Path(onnxruntime.__file__).parent / "capi"
     fault = _cuda_fault(folder) if "CUDAExecutionProvider" in providers else None
@@ -67,11 +65,17 @@ def _cuda_fault(folder: Path) -> str | None:
 
 
 def _openvino() -> str:
+    return str(_import("openvino", "openvino").__version__).partition("-")[0]
+
+
+def _import(module: str, extra: str) -> Any:
+    """Raises MissingExtraError when it is not installed, and what it raises itself when it is broken."""
     try:
-        import openvino
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError("OpenVINO", "openvino") from error
-    return str(openvino.__version__).partition("-")[0]
+        if error.name != module:
+            raise
+        raise MissingExtraError(module, extra) from error
 
 
 def _tensorrt(backend: Backend) -> Callable[[], TensorRTFound]:
