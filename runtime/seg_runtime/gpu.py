@@ -18,10 +18,12 @@ class Gpu:
     Attributes:
         name: as the driver calls it, for example "NVIDIA GeForce RTX 3090" or "Orin".
         compute_capability: for example "8.6".
+        memory: its memory in bytes; on a Jetson that is the board's, shared with the processor.
     """
 
     name: str
     compute_capability: str
+    memory: int
 
 
 def first_gpu() -> Gpu | None:
@@ -36,10 +38,13 @@ def first_gpu() -> Gpu | None:
     name = ctypes.create_string_buffer(256)
     if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
         return None
+    memory = ctypes.c_size_t()
+    if driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device):
+        return None
     numbers = []
     for attribute in (_MAJOR, _MINOR):
         value = ctypes.c_int()
         if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
             return None
         numbers.append(value.value)
-    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}")
+    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}", memory.value)

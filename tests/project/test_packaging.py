@@ -110,3 +110,11 @@ def test_thin_wheel_segments_and_reports_without_torch(
     report = [str(binaries / "seg-bench"), "report", str(records[0]), "--format", "markdown"]
     table = subprocess.run(report, check=True, capture_output=True, text=True).stdout
     assert "| model" in table.lower() and "unet_lung" in table
+
+    doctor = subprocess.run(
+        [str(binaries / "seg-bench"), "doctor", "--json"], check=True, capture_output=True, text=True
+    )
+    facts = json.loads(doctor.stdout)["facts"]
+    assert facts["auto_fp32"] == f"ONNX Runtime {facts['onnxruntime']['version']}, CPU"
+    assert "torch" not in facts["machine"]["packages"]
+    assert facts["openvino"] is facts["tensorrt_rtx"] is None

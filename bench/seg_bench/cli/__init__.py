@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_bench.cli import data, report, run, train
+from seg_bench.cli import data, doctor, report, run, train
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -20,6 +20,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("run")(run.run)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What a machine can do for edgeseg: facts are gathered, then judged, then shown."""
