@@ -149,26 +149,32 @@ def test_long_values_are_sampled_all_over() -> None:
         assert len(np.unique(values)) > 500
 
 
-@pytest.mark.parametrize("factor", [1.0, 50.0])
-def test_percentile_cuts_where_numpy_says_and_entropy_cuts_outliers(factor: float) -> None:
+def test_percentile_cuts_where_numpy_says_and_entropy_cuts_outliers() -> None:
     values = RNG.normal(size=200_000).astype(np.float32)
-    values[:5] = 40 * factor
+    values[:5] = 40
     found = {method: float(ranges_of({"x": values}, method)["x"][1]) for method in ("percentile", "entropy")}
-    # A histogram of 512 bins knows a place to one of them.
-    assert found["percentile"] == pytest.approx(np.percentile(np.abs(values), 99.99), abs=40 * factor / 512)
-    assert found["entropy"] < 20 * factor
+    # A histogram of 512 bins over both signs knows a place to one of them.
+    assert found["percentile"] == pytest.approx(np.percentile(np.abs(values), 99.99), abs=80 / 512)
+    assert found["entropy"] < 20
 
 
 def test_error_of_a_layer_is_that_of_pytorch(graph: onnx.ModelProto, image: Array) -> None:
     ranges = {name: (np.float32(-3), np.float32(3)) for name in "xcr"}
     errors = layer_errors(graph, quantised(graph, ranges), [{"x": image}])
-    w, b = weight(graph, "w"), weight(graph, "b")
+    w, b, m = (weight(graph, name) for name in "wbm")
     exact = torch.nn.functional.conv2d(torch.from_numpy(image), w, b, padding=1)
     rounded = torch.nn.functional.conv2d(
         as_int8(torch.from_numpy(image), 3), as_int8_per_channel(w, 0), b, padding=1
     )
-    want = float(((exact - rounded) ** 2).sum() / (exact**2).sum())
-    assert errors["conv"] == pytest.approx(want, rel=1e-3)
+    product = torch.relu(exact) @ m
+    rounded_product = as_int8(torch.relu(exact), 3) @ as_int8_per_channel(m, 1)
+
+    def lost(want: torch.Tensor, got: torch.Tensor, axes: tuple[int, ...]) -> float:
+        return float((((want - got) ** 2).sum(axes) / (want**2).sum(axes)).mean())
+
+    # A convolution's result is rounded as well; channels of a product with a matrix come last.
+    assert errors["conv"] == pytest.approx(lost(exact, as_int8(rounded, 3), (0, 2, 3)), rel=1e-3)
+    assert errors["product"] == pytest.approx(lost(product, rounded_product, (0, 1, 2)), rel=1e-3)
     assert errors.keys() == {"conv", "product"}
 
 
@@ -223,8 +229,8 @@ def test_dice_of_the_lungs_drops_by_less_than_half_a_percent(
 ) -> None:
     repo, _ = int8_models
     files = list_images([xray_folder / "images"])
-    images = [read_image(file, 1, gray=True) for file in files]
-    truth = [read_image(xray_folder / "masks" / file.name, 1, gray=True)[..., 0] > 127 for file in files]
+    images = [read_image(file, 1) for file in files]
+    truth = [read_image(xray_folder / "masks" / file.name, 1) > 127 for file in files]
     dice = {}
     with connect(repo, engine=engine) as session:
         for model in ("fp32", "unet_lung"):
@@ -268,15 +274,14 @@ def test_layer_that_ruins_the_masks_is_left_out(uneven_checkpoint: Checkpoint, f
     images = calibration_images(model, few_xrays)
     assert images
     found = calibrate(graph, model, images)
-    first, second = [node.name for node in layers(graph)][:2]
-    assert second in found.left_out
+    assert {node.name for node in layers(graph)[:2]} & found.left_out.keys()
     assert len(found.left_out) <= 4, "the others stay in int8"
     assert found.mask_iou >= 0.99
     everything = quantised(graph, ranges_of(sampled_values(graph, [images.ranges_from[0].inputs]), "entropy"))
     run, case = GraphRunner(everything, "all in int8"), images.judged_on[0]
     mask, exact = run(case.inputs), GraphRunner(graph, "fp32")(case.inputs)
     ours, theirs = model.labels(mask) > 0, model.labels(exact) > 0
-    assert (ours & theirs).sum() / (ours | theirs).sum() < 0.9, first
+    assert (ours & theirs).sum() / (ours | theirs).sum() < 0.9
 
 
 def test_network_whose_masks_hold_in_no_layer_is_refused(

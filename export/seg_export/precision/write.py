@@ -98,7 +98,7 @@ def in_precision(
     if calibration:
         if weights_file.exists():
             raise BadInputError(
-                f"model '{model.spec.name}' has over 1 GB of weights: int8 takes smaller ones"
+                f"model '{model.spec.name}' has over 1 GB of weights: int8 takes smaller models"
             )
         found = calibrate(graph, model, calibration, on_step)
         how = CalibrationReport(found.method, found.mask_iou, *found.images)
