@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from typer.testing import CliRunner
 from seg_export.bisect import bisect_published
 from seg_export.checkpoint import Checkpoint
 from seg_export.cli import app
+from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import export_models, verify_published
 from seg_export.external_weights import write_weights
 from seg_export.families import traceable_model
@@ -233,6 +237,19 @@ def test_masks_of_the_tiny_sam_in_half_precision(
             found.append([predictor.predict(box=np.array(box), multimask_output=False)[0] for box in boxes])
     for full, half in zip(*found, strict=True):
         assert np.count_nonzero(full & half) / np.count_nonzero(full | half) >= 0.995
+
+
+@pytest.mark.slow
+def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
+    vit_b_folder: Path, tmp_path: Path
+) -> None:
+    # In a process of its own, which gives its memory back.
+    command = [str(Path(sys.executable).with_name("seg-export")), "sam", "--precision", "fp16", "--json"]
+    command += ["--checkpoint", str(vit_b_folder / "weights.pth"), "--name", "vit_b", "--repo", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    results = check_graphs(["vit_b_encoder", "vit_b_decoder"], tmp_path)
+    assert [(item.model, item.reason) for item in results if not item.built] == []
+    assert len(results) == 2 * len(CAPABILITIES)
 
 
 def test_bisect_finds_nothing_in_a_right_graph_and_the_sine_in_one_all_in_half(sam_repo: Path) -> None:
