@@ -1,11 +1,11 @@
-"""Times ONNX Runtime against OpenVINO, in fp32 and in its own precision, with the same graphs on the CPU.
+"""Times ONNX Runtime against OpenVINO on the CPU: graphs in fp32, in OpenVINO's own precision, and in int8.
 
-    python -m seg_bench.microbench.engines prepare /tmp/engines
+    python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/
     python -m seg_bench.microbench.engines measure /tmp/engines --out bench/results/engines.json
 
 Engines take turns, each turn in a process of its own: their thread pools would disturb one another, and
 peak memory is then theirs alone. Answers are compared with ONNX Runtime's, so that no ratio stands without
-what it costs.
+what it costs. The input is noise, on which int8, calibrated with images, differs more than on images.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -33,6 +33,7 @@ from seg_bench.options import split_names
 from seg_bench.records import Machine
 from seg_runtime.console import progress_bar, run_app
 from seg_runtime.engines import load_model
+from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec
 
@@ -41,13 +42,35 @@ __all__ = ["WAYS", "EngineRow", "EngineTimes", "GraphTimes", "graph_inputs", "me
 SCHEMA = "edgeseg-engines/1"
 THREADS = 2
 PROMPTS = 8
-MODELS = ("unet_lung", "sam_tiny_encoder", "sam_tiny_decoder", "sam_vit_b_encoder")
-WAYS = {
-    "onnxruntime": ("onnxruntime", "fp32"),
-    "openvino-fp32": ("openvino", "fp32"),
-    "openvino-own-precision": ("openvino", "fp16"),
+MODELS: dict[str, str | None] = {
+    "unet_lung": "unet_lung_int8",
+    "unet_31m": "unet_31m_int8",
+    "sam_tiny_encoder": "sam_tiny_int8_encoder",
+    "sam_tiny_decoder": None,
+    "sam_vit_b_encoder": "sam_vit_b_int8_encoder",
 }
-"""The engine, and the precision that it is told the graph has: only fp32 holds OpenVINO to fp32."""
+"""Models in fp32, each with its name in int8; a SAM's decoder stays in fp32."""
+
+
+class Way(NamedTuple):
+    """How a model is computed.
+
+    Attributes:
+        engine: its name.
+        precision: what the engine is told of the graph: only fp32 holds OpenVINO to fp32.
+    """
+
+    engine: str
+    precision: str
+
+
+WAYS = {
+    "onnxruntime": Way("onnxruntime", "fp32"),
+    "openvino-fp32": Way("openvino", "fp32"),
+    "openvino-own-precision": Way("openvino", "fp16"),
+    "onnxruntime-int8": Way("onnxruntime", "int8"),
+    "openvino-int8": Way("openvino", "int8"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +83,9 @@ class EngineRow:
         load_s: seconds until the model is loaded, imports included; one per turn.
         samples_ms: one per call of all turns.
         median_ms, p10_ms, p90_ms: of them.
-        times_as_fast: ONNX Runtime's median over this one's.
-        max_relative_difference: largest difference from ONNX Runtime's answers, relative to the largest
-            value of each output.
+        times_as_fast: ONNX Runtime's median in fp32 over this one's.
+        max_relative_difference: largest difference from ONNX Runtime's answers in fp32, relative to the
+            largest value of each output.
         peak_memory_mib: highest resident memory of its processes; None where the system does not tell.
     """
 
@@ -106,33 +129,44 @@ class EngineTimes:
     graphs: tuple[GraphTimes, ...]
 
 
-def prepare(folder: Path, models: Sequence[str] = MODELS) -> None:
-    """Publish the models in `folder`: trained ones, and a ViT-B whose encoder has random weights.
+def prepare(folder: Path, calibrate: Path, models: Sequence[str] = tuple(MODELS)) -> None:
+    """Publish the models in fp32 and in int8: trained ones, a U-Net and a ViT-B with random weights.
 
     Args:
         folder: a model repository.
+        calibrate: folder of gray images.
         models: names out of `MODELS`.
     """
     from seg_bench.microbench.sam_weights import sam_with_trained_decoder
-    from seg_export.export import export_model, export_models
+    from seg_export.export import export_models
     from seg_export.pretrained import pretrained_path
+    from seg_export.random_weights import random_unet
 
-    if "unet_lung" in models:
-        export_model(pretrained_path("lung"), folder, "unet_lung")
-    if any(model.startswith("sam_tiny") for model in models):
-        export_models(pretrained_path("sam_tiny"), folder, "sam_tiny")
-    if any(model.startswith("sam_vit_b") for model in models):
-        export_models(sam_with_trained_decoder("vit_b"), folder, "sam_vit_b")
+    # A checkpoint is opened when its turn comes: two of them and an export would need much memory.
+    checkpoints: dict[str, Callable[[], Any]] = {
+        "unet_lung": lambda: pretrained_path("lung"),
+        "unet_31m": lambda: random_unet(bilinear=False),
+        "sam_tiny": lambda: pretrained_path("sam_tiny"),
+        "sam_vit_b": lambda: sam_with_trained_decoder("vit_b"),
+    }
+    for name, checkpoint in checkpoints.items():
+        if any(model.startswith(name) for model in models):
+            export_models(checkpoint(), folder, name)
+            export_models(checkpoint(), folder, f"{name}_int8", precision="int8", calibrate=calibrate)
 
 
 def measure_engines(
-    folder: Path, models: Sequence[str] = MODELS, rounds: int = 5, calls: int = 4, command: str = ""
+    folder: Path,
+    models: Mapping[str, str | None] = MODELS,
+    rounds: int = 5,
+    calls: int = 4,
+    command: str = "",
 ) -> EngineTimes:
     """Time every way with every graph.
 
     Args:
         folder: what `prepare` published.
-        models: names of semantic models, and of encoders and decoders of SAMs.
+        models: names of semantic models, and of encoders and decoders of SAMs, each with that in int8.
         rounds: turns of each way.
         calls: timed calls per turn, after one that is not timed.
         command: the command line, for the record.
@@ -142,11 +176,15 @@ def measure_engines(
     """
     import openvino
 
-    specs = [Repository(folder).spec(model) for model in models]
+    repository = Repository(folder)
+    pairs = [(repository.spec(model), in_int8) for model, in_int8 in models.items()]
+    for _, in_int8 in pairs:
+        if in_int8 is not None:
+            repository.spec(in_int8)
     with progress_bar() as bar:
         graphs = [
-            GraphTimes(spec.name, spec.weights, _race(folder, spec.name, rounds, calls))
-            for spec in bar.track(specs, description="engines")
+            GraphTimes(spec.name, spec.weights, _race(folder, spec.name, in_int8, rounds, calls))
+            for spec, in_int8 in bar.track(pairs, description="engines")
         ]
     own_precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     return EngineTimes(
@@ -180,17 +218,19 @@ def graph_inputs(spec: ModelSpec) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-def _race(folder: Path, model: str, rounds: int, calls: int) -> tuple[EngineRow, ...]:
-    turns: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+def _race(folder: Path, model: str, in_int8: str | None, rounds: int, calls: int) -> tuple[EngineRow, ...]:
+    models = {way: in_int8 if WAYS[way].precision == "int8" else model for way in WAYS}
+    ways = {way: name for way, name in models.items() if name is not None}
+    turns: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     with TemporaryDirectory(prefix="engines-") as answers:
         for _ in range(rounds):
-            for way in WAYS:
-                turns[way].append(_turn(folder, model, way, calls, Path(answers)))
-        outputs = {way: dict(np.load(_answer_file(Path(answers), way))) for way in WAYS}
-    base, *_ = WAYS
+            for way, name in ways.items():
+                turns[way].append(_turn(folder, name, way, calls, Path(answers)))
+        outputs = {way: dict(np.load(_answer_file(Path(answers), way))) for way in ways}
+    base, *_ = ways
     base_ms = statistics.median(_samples_ms(turns[base]))
     return tuple(
-        _row(way, turns[way], base_ms, _largest_difference(outputs[base], outputs[way])) for way in WAYS
+        _row(way, turns[way], base_ms, _largest_difference(outputs[base], outputs[way])) for way in ways
     )
 
 
@@ -234,9 +274,18 @@ def _answer_file(answers: Path, way: str) -> Path:
     return answers / f"{way}.npz"
 
 
+def _known(models: str) -> dict[str, str | None]:
+    """Raises BadInputError for a name that is not in `MODELS`."""
+    names = split_names(models)
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise BadInputError(f"unknown model '{unknown[0]}': choose from {', '.join(MODELS)}")
+    return {name: MODELS[name] for name in names}
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 Folder = Annotated[Path, typer.Argument(help="Model repository of this benchmark.")]
-Models = Annotated[str, typer.Option(help="Models, separated by commas.")]
+Models = Annotated[str, typer.Option(help="Models in fp32, separated by commas.")]
 ALL_MODELS = ",".join(MODELS)
 
 
@@ -262,14 +311,18 @@ def turn_command(folder: Path, model: str, way: str, calls: int, answers: Path) 
 
 
 @app.command("prepare")
-def prepare_command(folder: Folder, models: Models = ALL_MODELS) -> None:
+def prepare_command(
+    folder: Folder,
+    calibrate: Annotated[Path, typer.Option(help="Folder of gray images for int8.")],
+    models: Models = ALL_MODELS,
+) -> None:
     """Publish the models that are measured.
 
     Examples:
 
-        python -m seg_bench.microbench.engines prepare /tmp/engines
+        python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/
     """
-    prepare(folder, split_names(models))
+    prepare(folder, calibrate, tuple(_known(models)))
 
 
 @app.command("measure")
@@ -287,7 +340,7 @@ def measure_command(
         python -m seg_bench.microbench.engines measure /tmp/engines --out bench/results/engines.json
     """
     command = shown_command(["python", "-m", "seg_bench.microbench.engines", *sys.argv[1:]])
-    result = measure_engines(folder, split_names(models), rounds, calls, command)
+    result = measure_engines(folder, _known(models), rounds, calls, command)
     write_json(out, result)
     for graph in result.graphs:
         for row in graph.rows:
