@@ -178,6 +178,22 @@ def test_error_of_a_layer_is_that_of_pytorch(graph: onnx.ModelProto, image: Arra
     assert errors.keys() == {"conv", "product"}
 
 
+def test_errors_are_found_whatever_values_are_called(image: Array) -> None:
+    weights = numpy_helper.from_array(RNG.normal(size=(3, 3, 1, 1)).astype(np.float32), "w")
+    names = ["x", "pad", "pad_1", "pad_1_1"]
+    nodes = [
+        helper.make_node("Conv", [names[index], "w"], [names[index + 1]], name=f"conv_{index}")
+        for index in range(3)
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3, 8, 6]) for name in names]
+    body = helper.make_graph(nodes, "graph", values[:1], values[-1:], [weights])
+    graph = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    ranges = ranges_of(sampled_values(graph, [{"x": image}]), "percentile")
+    errors = layer_errors(graph, quantised(graph, ranges), [{"x": image}])
+    assert all(0 < error < 0.01 for error in errors.values())
+    assert len(errors) == 3
+
+
 def test_products_of_two_values_are_no_layers() -> None:
     model = traceable_model(load_checkpoint(WEIGHTS), "sam_tiny_encoder", (1024, 1024), 1)
     ops = [node.op_type for node in layers(optimise(trace(model), model))]

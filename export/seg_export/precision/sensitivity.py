@@ -84,19 +84,19 @@ class _Pairs:
 
 
 def _in_int8(layer: onnx.NodeProto, expected: str, pairs: _Pairs) -> list[onnx.NodeProto]:
-    """A copy of a layer in int8 with the pairs at its ends; its result is named EXPECTED_int8."""
+    """A copy of a layer in int8 with the pairs at its ends; its result is named EXPECTED:int8."""
     nodes: list[onnx.NodeProto] = []
     inputs: list[str] = []
     for index, source in enumerate(layer.input):
         steps = pairs.before(source)
         start = steps[0].input[0] if steps else source
-        nodes += _renamed(steps, start, f"{expected}_{index}")
+        nodes += _renamed(steps, start, f"{expected}:input_{index}")
         inputs.append(nodes[-1].output[0] if steps else source)
     alone = onnx.NodeProto()
     alone.CopyFrom(layer)
-    alone.name, alone.input[:], alone.output[:] = "", inputs, [f"{expected}_whole"]
-    nodes += [alone, *_renamed(pairs.behind(layer.output[0]), alone.output[0], expected)]
-    nodes.append(helper.make_node("Identity", [nodes[-1].output[0]], [f"{expected}_int8"]))
+    alone.name, alone.input[:], alone.output[:] = "", inputs, [f"{expected}:whole"]
+    nodes += [alone, *_renamed(pairs.behind(layer.output[0]), alone.output[0], f"{expected}:result")]
+    nodes.append(helper.make_node("Identity", [nodes[-1].output[0]], [f"{expected}:int8"]))
     return nodes
 
 
@@ -106,20 +106,20 @@ def _renamed(steps: Iterable[onnx.NodeProto], value: str, prefix: str) -> list[o
     for step in steps:
         copy = onnx.NodeProto()
         copy.CopyFrom(step)
-        copy.name, copy.input[0], copy.output[0] = "", value, f"{prefix}_{step.op_type}"
+        copy.name, copy.input[0], copy.output[0] = "", value, f"{prefix}:{step.op_type}"
         nodes.append(copy)
         value = copy.output[0]
     return nodes
 
 
 def _error_of(value: str, rank: int) -> list[onnx.NodeProto]:
-    """VALUE_int8 against VALUE, per channel."""
-    want, got = value, f"{value}_int8"
+    """VALUE:int8 against VALUE, per channel."""
+    want, got = value, f"{value}:int8"
     nodes = []
     if rank == 2:
-        nodes = [helper.make_node("Flatten", [name], [f"{name}_rows"], axis=-1) for name in (want, got)]
+        nodes = [helper.make_node("Flatten", [name], [f"{name}:rows"], axis=-1) for name in (want, got)]
         want, got = (node.output[0] for node in nodes)
-    less, lost, size = (f"{value}_{what}" for what in ("less", "lost", "size"))
+    less, lost, size = (f"{value}:{what}" for what in ("less", "lost", "size"))
     return [
         *nodes,
         helper.make_node("Sub", [want, got], [less]),
