@@ -44,7 +44,6 @@ THREADS = 2
 PROMPTS = 8
 MODELS: dict[str, str | None] = {
     "unet_lung": "unet_lung_int8",
-    "unet_31m": "unet_31m_int8",
     "sam_tiny_encoder": "sam_tiny_int8_encoder",
     "sam_tiny_decoder": None,
     "sam_vit_b_encoder": "sam_vit_b_int8_encoder",
@@ -130,7 +129,7 @@ class EngineTimes:
 
 
 def prepare(folder: Path, calibrate: Path, models: Sequence[str] = tuple(MODELS)) -> None:
-    """Publish the models in fp32 and in int8: trained ones, a U-Net and a ViT-B with random weights.
+    """Publish the models in fp32 and in int8: trained ones, and a ViT-B whose encoder has random weights.
 
     Args:
         folder: a model repository.
@@ -140,12 +139,9 @@ def prepare(folder: Path, calibrate: Path, models: Sequence[str] = tuple(MODELS)
     from seg_bench.microbench.sam_weights import sam_with_trained_decoder
     from seg_export.export import export_models
     from seg_export.pretrained import pretrained_path
-    from seg_export.random_weights import random_unet
 
-    # A checkpoint is opened when its turn comes: two of them and an export would need much memory.
     checkpoints: dict[str, Callable[[], Any]] = {
         "unet_lung": lambda: pretrained_path("lung"),
-        "unet_31m": lambda: random_unet(bilinear=False),
         "sam_tiny": lambda: pretrained_path("sam_tiny"),
         "sam_vit_b": lambda: sam_with_trained_decoder("vit_b"),
     }
