@@ -89,3 +89,6 @@ def test_a_model_that_was_not_prepared_is_named(tiny_repo: Path) -> None:
     result = CliRunner().invoke(app, ["prepare", str(tiny_repo), "--calibrate", ".", "--models", "unet"])
     assert isinstance(result.exception, BadInputError)
     assert "unknown model 'unet': choose from unet_lung" in str(result.exception)
+    result = CliRunner().invoke(app, ["prepare", str(tiny_repo), "--calibrate", ".", "--models", "unet_31m"])
+    assert isinstance(result.exception, BadInputError)
+    assert "pass it as --unet-31m" in str(result.exception)

@@ -1,6 +1,9 @@
 """Times ONNX Runtime against OpenVINO on the CPU: graphs in fp32, in OpenVINO's own precision, and in int8.
 
-    python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/
+    seg-bench train unet data/montgomery --out /tmp/unet_31m --transposed --no-clahe \\
+        --size 256 --epochs 5 --batch-size 4 --learning-rate 0.001
+    python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/ \\
+        --unet-31m /tmp/unet_31m/best.pth
     python -m seg_bench.microbench.engines measure /tmp/engines --out bench/results/engines.json
 
 Engines take turns, each turn in a process of its own: their thread pools would disturb one another, and
@@ -44,11 +47,14 @@ THREADS = 2
 PROMPTS = 8
 MODELS: dict[str, str | None] = {
     "unet_lung": "unet_lung_int8",
+    "unet_31m": "unet_31m_int8",
     "sam_tiny_encoder": "sam_tiny_int8_encoder",
     "sam_tiny_decoder": None,
     "sam_vit_b_encoder": "sam_vit_b_int8_encoder",
 }
 """Models in fp32, each with its name in int8; a SAM's decoder stays in fp32."""
+UNET_31M = "unet_31m"
+"""The article's network at 512x512. It must be trained, be it little: random masks do not hold in int8."""
 
 
 class Way(NamedTuple):
@@ -128,27 +134,40 @@ class EngineTimes:
     graphs: tuple[GraphTimes, ...]
 
 
-def prepare(folder: Path, calibrate: Path, models: Sequence[str] = tuple(MODELS)) -> None:
+def prepare(
+    folder: Path, calibrate: Path, models: Sequence[str] = tuple(MODELS), unet_31m: Path | None = None
+) -> None:
     """Publish the models in fp32 and in int8: trained ones, and a ViT-B whose encoder has random weights.
 
     Args:
         folder: a model repository.
         calibrate: folder of gray images.
         models: names out of `MODELS`.
+        unet_31m: checkpoint for the model of that name.
+
+    Raises:
+        BadInputError: that model is wanted and has no checkpoint; also all that `export_models` raises.
     """
     from seg_bench.microbench.sam_weights import sam_with_trained_decoder
     from seg_export.export import export_models
     from seg_export.pretrained import pretrained_path
 
+    if UNET_31M in models and unet_31m is None:
+        raise BadInputError(f"train {UNET_31M} first and pass it as --unet-31m, or leave it out of --models")
     checkpoints: dict[str, Callable[[], Any]] = {
+        UNET_31M: lambda: unet_31m,
         "unet_lung": lambda: pretrained_path("lung"),
         "sam_tiny": lambda: pretrained_path("sam_tiny"),
         "sam_vit_b": lambda: sam_with_trained_decoder("vit_b"),
     }
     for name, checkpoint in checkpoints.items():
         if any(model.startswith(name) for model in models):
-            export_models(checkpoint(), folder, name)
-            export_models(checkpoint(), folder, f"{name}_int8", precision="int8", calibrate=calibrate)
+            size_hw = (512, 512) if name == UNET_31M else None
+            export_models(checkpoint(), folder, name, size_hw=size_hw)
+            in_int8 = f"{name}_int8"
+            export_models(
+                checkpoint(), folder, in_int8, size_hw=size_hw, precision="int8", calibrate=calibrate
+            )
 
 
 def measure_engines(
@@ -311,14 +330,19 @@ def prepare_command(
     folder: Folder,
     calibrate: Annotated[Path, typer.Option(help="Folder of gray images for int8.")],
     models: Models = ALL_MODELS,
+    unet_31m: Annotated[
+        Path | None, typer.Option("--unet-31m", help="Checkpoint of a trained U-Net of 31M parameters.")
+    ] = None,
 ) -> None:
     """Publish the models that are measured.
 
     Examples:
 
-        python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/
+        python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/ --unet-31m best.pth
+
+        python -m seg_bench.microbench.engines prepare /tmp/engines --calibrate xrays/ --models unet_lung
     """
-    prepare(folder, calibrate, tuple(_known(models)))
+    prepare(folder, calibrate, tuple(_known(models)), unet_31m)
 
 
 @app.command("measure")
