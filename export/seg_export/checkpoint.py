@@ -16,16 +16,27 @@ import torch
 from torch import nn
 
 from seg_export.checkpoint_file import file_sha256, read_plain, write_atomically
+from seg_export.models.maskrcnn import (
+    COCO_V1_SHA256,
+    build_maskrcnn,
+    coco_names,
+    current_names,
+    maskrcnn_arguments,
+)
 from seg_export.models.sam import build_sam, sam_arguments
 from seg_export.models.unet import UNet, unet_arguments
-from seg_runtime.errors import CheckpointError, EdgesegError
+from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
 __all__ = ["FORMAT", "Checkpoint", "Preprocessing", "build_model", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "edgeseg/1"
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"sam": build_sam, "unet": UNet}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "maskrcnn": build_maskrcnn,
+    "sam": build_sam,
+    "unet": UNet,
+}
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -184,18 +195,38 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
             Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, size_hw),
             sha256=file_sha256(path),
         )
+    if "roi_heads.box_predictor.cls_score.weight" in tensors:
+        return _torchvision_maskrcnn(current_names(tensors), path)
     arguments = unet_arguments(tensors)
     if arguments is None:
         raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but neither a SAM's nor a U-Net's: "
+            f"checkpoint {path} is a plain state dict but no SAM's, U-Net's or Mask R-CNN's: "
             f"{_first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
-            "or image_encoder..., prompt_encoder..., mask_decoder..."
+            "or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., rpn..., roi_heads..."
         )
     classes = arguments["num_classes"]
     names = ("foreground",) if classes == 1 else tuple(f"class_{index}" for index in range(classes))
     channels = arguments["in_channels"]
     preprocessing = Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
     return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
+
+
+def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
+    sha256 = file_sha256(path)
+    try:
+        arguments = maskrcnn_arguments(tensors)
+    except BadInputError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from error
+    if arguments is None:
+        raise CheckpointError(f"checkpoint {path} is a detector without masks: a Mask R-CNN is expected")
+    if sha256.startswith(COCO_V1_SHA256):
+        arguments["norm_eps"] = 0.0
+    classes = arguments["num_classes"]
+    names = coco_names()
+    if classes != len(names) + 1:
+        names = ("object",) if classes == 2 else tuple(f"class_{label}" for label in range(1, classes))
+    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, (800, 1333))
+    return Checkpoint("maskrcnn", arguments, tensors, preprocessing, names, sha256=sha256)
 
 
 def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
