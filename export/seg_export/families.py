@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from seg_export.checkpoint import Checkpoint
+from seg_export.maskrcnn import maskrcnn_model
 from seg_export.sam import sam_models
 from seg_export.semantic import semantic_model
 from seg_export.traceable import TraceableModel
@@ -27,7 +28,11 @@ def _sam(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_
     return sam_models(checkpoint, name, size_hw)
 
 
-FAMILIES: dict[str, Builder] = {"sam": _sam, "unet": _unet}
+def _maskrcnn(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
+    return (maskrcnn_model(checkpoint, name, size_hw, max_batch_size),)
+
+
+FAMILIES: dict[str, Builder] = {"maskrcnn": _maskrcnn, "sam": _sam, "unet": _unet}
 
 
 def traceable_models(

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from seg_export.checkpoint import Checkpoint, Preprocessing
+from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
 from seg_export.models.unet import UNet
 
-__all__ = ["random_sam", "random_unet"]
+__all__ = ["random_maskrcnn", "random_sam", "random_unet"]
 
 
 def random_unet(
@@ -89,6 +90,40 @@ def random_sam(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         arguments=dict(arguments),
         state_dict=state_dict,
         preprocessing=Preprocessing(input_size_hw=(side, side)),
+        metadata={"weights": "random", "seed": seed},
+        sha256=_sha256(state_dict),
+    )
+
+
+def random_maskrcnn(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
+    """A Mask R-CNN with seeded random weights that finds many objects; the global random state is left alone.
+
+    Args:
+        arguments: keyword arguments of `seg_export.models.maskrcnn.build_maskrcnn`.
+        seed: of PyTorch's generator.
+
+    Returns:
+        A checkpoint whose `sha256` is that of its tensors, since there is no file.
+
+    Raises:
+        BadInputError: an architecture that cannot be built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = build_maskrcnn(**arguments)
+        # torchvision begins with scores that are all alike and below its threshold.
+        nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.3)
+        nn.init.normal_(model.rpn.head.bbox_pred.weight, std=0.02)
+        nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+        nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+    state_dict = model.state_dict()
+    return Checkpoint(
+        family="maskrcnn",
+        arguments=dict(arguments),
+        state_dict=state_dict,
+        preprocessing=Preprocessing(
+            tuple(model.transform.image_mean), tuple(model.transform.image_std), None, (800, 1333)
+        ),
         metadata={"weights": "random", "seed": seed},
         sha256=_sha256(state_dict),
     )

@@ -14,10 +14,16 @@ from torch import nn
 from seg_export.cases import VerificationCase, semantic_cases
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Cases", "ImageCase", "Labels", "TraceableModel"]
+__all__ = ["Align", "Cases", "ImageCase", "Labels", "TraceableModel"]
 
 Labels = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.uint8]]
 """From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
+
+Align = Callable[
+    [Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]],
+    tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]],
+]
+"""Brings reference and outputs into one order where they are lists."""
 
 Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
 """Inputs to verify a graph with: synthetic ones, or of the images in a folder."""
@@ -39,6 +45,7 @@ class TraceableModel:
         cases: what it is verified with.
         image_case: of one image, to calibrate int8 with; None for a model that takes no images, which
             stays in fp32.
+        align: for outputs that are lists, of which both sides may have another order; else None.
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
     """
 
@@ -48,6 +55,7 @@ class TraceableModel:
     reference: nn.Module | None = None
     cases: Cases = semantic_cases
     image_case: ImageCase | None = None
+    align: Align | None = None
     dynamic_batch: bool = True
 
     def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:

@@ -47,8 +47,13 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
         references = [(case, _run_torch(model, case.inputs)) for case in cases]
     run_graph = _graph_runner(graph_path, model.spec)
     comparisons: list[OutputComparison] = []
+    wanted: Tensors
+    outputs: Tensors
     for case, reference in references:
-        comparisons += compare(case, reference, run_graph(case.inputs), model.labels, tolerance)
+        wanted, outputs = reference, run_graph(case.inputs)
+        if model.align is not None:
+            wanted, outputs = model.align(reference, outputs)
+        comparisons += compare(case, wanted, outputs, model.labels, tolerance)
     return VerificationReport(model.spec.name, row, tolerance, tuple(comparisons))
 
 

@@ -1,4 +1,4 @@
-"""RoIAlign over a feature pyramid with fixed shapes and no plugin: every box is sampled on its own level only.
+"""RoIAlign over a feature pyramid with fixed shapes and no plugin; each box is sampled on its own level only.
 
 The levels are laid into one map, so that one sampling operator serves boxes of all levels.
 """

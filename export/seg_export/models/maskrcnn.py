@@ -224,7 +224,7 @@ def _light(
         body, {"layer1": "0", "layer2": "1", "layer3": "2"}, [64, 128, 256], fpn_channels
     )
     options = {"rpn_anchor_generator": _anchors(anchor_sizes or (16, 32, 64, 128)), **common}
-    return MaskRCNN(
+    model: nn.Module = MaskRCNN(
         backbone,
         box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
         box_head=TwoMLPHead(fpn_channels * 49, box_features),
@@ -234,3 +234,4 @@ def _light(
         mask_predictor=MaskRCNNPredictor(mask_channels[-1], mask_channels[-1], num_classes),
         **options,
     )
+    return model

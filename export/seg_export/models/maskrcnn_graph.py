@@ -87,7 +87,7 @@ class MaskRcnnGraph(nn.Module):
 
 
 class _Input(nn.Module):
-    """Casts, normalises and pads as torchvision's `GeneralizedRCNNTransform`, which pads with 0 afterwards."""
+    """Casts, normalises and then pads with 0, as torchvision's `GeneralizedRCNNTransform`."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -123,8 +123,10 @@ class _Proposals(nn.Module):
         for level, boxes in enumerate(anchors):
             self.register_buffer(f"anchors_{level}", boxes)
 
-    def forward(self, features: list[torch.Tensor], limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features per level and (N, 2) valid (width, height) to boxes (N, R, 4) and (N, R) float32, 1 where one is."""
+    def forward(
+        self, features: list[torch.Tensor], limits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features per level and valid (width, height), (N, 2), to boxes (N, R, 4) and which are there, (N, R)."""
         objectness, deltas = self.head(features)
         chosen = [self._choose(level, objectness[level], deltas[level]) for level in range(self.level_count)]
         boxes = torch.stack([level_boxes for level_boxes, _ in chosen], dim=1)
@@ -144,7 +146,8 @@ class _Proposals(nn.Module):
         anchors = self.get_buffer(f"anchors_{level}")
         per_place = objectness.shape[1]
         logits = objectness.permute(0, 2, 3, 1).flatten(1)
-        codes = deltas.unflatten(1, (per_place, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        height, width = deltas.shape[2:]
+        codes = deltas.reshape(-1, per_place, 4, height, width).permute(0, 3, 4, 1, 2).flatten(1, 3)
         count = min(self.before, anchors.shape[0])
         best, places = logits.topk(count)
         boxes = _decode(self.coder, _take(codes, places), anchors[places])
@@ -165,10 +168,10 @@ class _Boxes(nn.Module):
     def forward(
         self, pooled: torch.Tensor, proposals: torch.Tensor, present: torch.Tensor, limits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pooled (N, C, R, 7, 7) of proposals (N, R, 4): boxes (N, D, 4), scores (N, D), labels (N, D), count (N, 1)."""
+        """Pooled (N, C, R, 7, 7) of proposals (N, R, 4) to boxes, scores and labels of D rows, and the count."""
         logits, codes = self.predictor(self.head(pooled.transpose(1, 2).flatten(0, 1)))
         per_box = present.shape[1]
-        logits, codes = logits.unflatten(0, (-1, per_box)), codes.unflatten(0, (-1, per_box))
+        logits, codes = (values.reshape(-1, per_box, values.shape[1]) for values in (logits, codes))
         scores = torch.softmax(logits, dim=-1)[..., 1:] * present[..., None]
         classes = scores.shape[-1]
         best, places = scores.flatten(1).topk(min(CANDIDATES, per_box * classes))
