@@ -78,4 +78,4 @@ def _blobs(height: int, width: int, seed: int) -> Images:
         radius = int(generator.uniform(0.02, 0.15) * min(height, width)) + 1
         cv2.circle(canvas, center, radius, tuple(int(value) for value in generator.integers(0, 256, 3)), -1)
     noise = generator.integers(-8, 9, canvas.shape)
-    return np.clip(canvas.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(canvas.astype(np.int16) + noise, 0, 255), dtype=np.uint8)

@@ -112,10 +112,10 @@ def random_maskrcnn(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         torch.manual_seed(seed)
         model: Any = build_maskrcnn(**arguments)
         # torchvision begins with scores that are all alike and below its threshold.
-        nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.3)
-        nn.init.normal_(model.rpn.head.bbox_pred.weight, std=0.02)
-        nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
-        nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+        head, predictor = model.rpn.head, model.roi_heads.box_predictor
+        _scale_outputs(model, {head.cls_logits: 3.0, head.bbox_pred: 0.3})
+        _scale_outputs(model, {predictor.cls_score: 3.0, predictor.bbox_pred: 1.0})
+        _scale_outputs(model, {model.roi_heads.mask_predictor.mask_fcn_logits: 3.0})
     state_dict = model.state_dict()
     return Checkpoint(
         family="maskrcnn",
@@ -127,6 +127,22 @@ def random_maskrcnn(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         metadata={"weights": "random", "seed": seed},
         sha256=_sha256(state_dict),
     )
+
+
+@torch.no_grad()
+def _scale_outputs(model: nn.Module, deviations: Mapping[Any, float]) -> None:
+    """Scale the weights of layers until their outputs for an image of noise have standard deviations."""
+    outputs: dict[nn.Module, torch.Tensor] = {}
+
+    def note(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        outputs.setdefault(layer, output)
+
+    handles = [layer.register_forward_hook(note) for layer in deviations]
+    model([torch.rand(3, 256, 256)])
+    for handle in handles:
+        handle.remove()
+    for layer, deviation in deviations.items():
+        layer.weight.mul_(deviation / outputs[layer].std().clamp(min=1e-6))
 
 
 def _spread(module: nn.Module) -> None:

@@ -126,7 +126,7 @@ class _Proposals(nn.Module):
     def forward(
         self, features: list[torch.Tensor], limits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features per level and valid (width, height), (N, 2), to boxes (N, R, 4) and which are there, (N, R)."""
+        """Features and valid (width, height), (N, 2), to boxes (N, R, 4) and which are there, (N, R)."""
         objectness, deltas = self.head(features)
         chosen = [self._choose(level, objectness[level], deltas[level]) for level in range(self.level_count)]
         boxes = torch.stack([level_boxes for level_boxes, _ in chosen], dim=1)
@@ -168,7 +168,7 @@ class _Boxes(nn.Module):
     def forward(
         self, pooled: torch.Tensor, proposals: torch.Tensor, present: torch.Tensor, limits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pooled (N, C, R, 7, 7) of proposals (N, R, 4) to boxes, scores and labels of D rows, and the count."""
+        """Pooled (N, C, R, 7, 7) of proposals (N, R, 4) to boxes, scores, labels and the count."""
         logits, codes = self.predictor(self.head(pooled.transpose(1, 2).flatten(0, 1)))
         per_box = present.shape[1]
         logits, codes = (values.reshape(-1, per_box, values.shape[1]) for values in (logits, codes))
