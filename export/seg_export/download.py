@@ -15,7 +15,7 @@ from typing import Any
 
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
 
-__all__ = ["Download", "OnBytes", "download"]
+__all__ = ["Download", "OnBytes", "download", "cache_folder"]
 
 OnBytes = Callable[[int, "int | None"], object]
 """Called with the bytes at hand and the total, None where the server does not say."""
@@ -57,7 +57,7 @@ def download(
     Args:
         url: http or https address.
         path: where the file goes; one that is there already is checked and not fetched again.
-        sha256: the hash to insist on, or None where none is known.
+        sha256: the hash to insist on, or how it begins; None where none is known.
         attempts: connections in a row that may bring nothing new.
         pause_s: seconds before the second attempt; doubled for each further one.
 
@@ -75,9 +75,14 @@ def download(
         except OSError as error:
             raise EdgesegError(f"cannot write {path}: {error}") from error
     digest = _sha256(path)
-    if sha256 is not None and digest != sha256.lower():
+    if sha256 is not None and not digest.startswith(sha256.lower()):
         raise EdgesegError(f"{path} has SHA-256 {digest}, expected {sha256}: delete it and download it again")
     return Download(path, digest, _recorded_change(path, digest))
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: edgeseg's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
 
 
 def _fetch(url: str, path: Path, attempts: int, pause_s: float, on_bytes: OnBytes | None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoint import Checkpoint, load_checkpoint
-from seg_export.download import OnBytes, download
+from seg_export.download import OnBytes, cache_folder, download
 from seg_export.models.sam import VARIANTS, build_sam, variant_name
 from seg_runtime.errors import BadInputError, CheckpointError
 
@@ -124,12 +123,8 @@ def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnB
     """
     variant_arguments(variant)
     url, sha256 = OFFICIAL[variant]
-    path = (folder or _cache_folder()) / url.rpartition("/")[2]
+    path = (folder or cache_folder()) / url.rpartition("/")[2]
     return download(url, path, sha256=sha256, on_bytes=on_bytes).path
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
 
 
 def _described(arguments: Mapping[str, Any]) -> str:

@@ -1,0 +1,143 @@
+"""`seg-export maskrcnn`: a Mask R-CNN checkpoint into the model repository, as one graph of fixed shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.options import (
+    CheckpointOption,
+    ImagesOption,
+    JsonOption,
+    RepoOption,
+    parse_size_hw,
+    require_torch,
+)
+from seg_export.cli.output import echo_json
+from seg_runtime.console import progress_bar
+from seg_runtime.errors import BadInputError
+from seg_runtime.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+
+__all__ = ["maskrcnn"]
+
+_DEFAULT_ARCH = "maskrcnn_resnet50_fpn"
+
+
+def maskrcnn(
+    *,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2, maskrcnn_resnet18_fpn and so on. Default: "
+            "what the checkpoint is, or maskrcnn_resnet50_fpn without one."
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch torchvision's COCO weights; their SHA-256 is checked.")
+    ] = False,
+    random: Annotated[
+        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
+    repo: RepoOption = Path("triton_repo"),
+    name: Annotated[str | None, typer.Option(help="Model name; by default the architecture's.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Input size in pixels: 800, or HEIGHTxWIDTH. Default: the checkpoint's, or 800x1333."
+        ),
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="The most objects in an image. Default: 100.")
+    ] = None,
+    norm_eps: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Epsilon of the backbone's norms: 0 for weights that were fine-tuned from --download."
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(help="What the graph computes in; boxes and scores stay in fp32."),
+    ] = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 4,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1,
+    no_warm_up: Annotated[
+        bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export torchvision's Mask R-CNN: one graph, fixed shapes, no plugin, verified against torchvision.
+
+    Images are scaled to fit --size and padded; the graph pads further to
+    multiples of 32. With the default size that is torchvision's own scaling
+    for images that are wider than high; for others swap the sides.
+
+    Examples:
+
+      seg-export maskrcnn --download
+
+      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells
+
+      seg-export maskrcnn --arch maskrcnn_resnet18_fpn --random --size 512 --json
+    """
+    if [checkpoint is not None, download, random].count(True) != 1:
+        raise BadInputError("name the weights with exactly one of --checkpoint FILE, --download and --random")
+    size_hw = parse_size_hw(size) if size else None
+    require_torch()
+    changes = {"max_detections": max_detections, "norm_eps": norm_eps}
+    weights = _weights(
+        arch,
+        _download(arch or _DEFAULT_ARCH) if download else checkpoint,
+        {key: value for key, value in changes.items() if value is not None},
+        classes,
+        seed,
+    )
+    (exported,) = export(
+        weights,
+        repo,
+        name or weights.arguments["arch"],
+        size_hw=size_hw,
+        images=images,
+        opset=opset,
+        precision=precision,
+        max_batch_size=max_batch,
+        serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
+    )
+    if as_json:
+        echo_json(exported_as_dict(exported))
+    else:
+        show(exported)
+
+
+def _weights(
+    arch: str | None, path: Path | None, changes: dict[str, Any], classes: int, seed: int
+) -> Checkpoint:
+    """The weights of a file, or random ones where there is none."""
+    from seg_export.maskrcnn_checkpoints import check_architecture, load_maskrcnn_checkpoint
+    from seg_export.random_weights import random_maskrcnn
+
+    if path is not None:
+        return load_maskrcnn_checkpoint(path, arch, **changes)
+    arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
+    return random_maskrcnn({**arguments, **changes}, seed)
+
+
+def _download(arch: str) -> Path:
+    from seg_export.maskrcnn_checkpoints import download_official
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"download {arch} (bytes)", total=None)
+        return download_official(
+            arch, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
+        )
