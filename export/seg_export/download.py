@@ -15,7 +15,7 @@ from typing import Any
 
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
 
-__all__ = ["Download", "OnBytes", "download", "cache_folder"]
+__all__ = ["Download", "OnBytes", "cache_folder", "download"]
 
 OnBytes = Callable[[int, "int | None"], object]
 """Called with the bytes at hand and the total, None where the server does not say."""

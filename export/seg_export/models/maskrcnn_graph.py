@@ -101,7 +101,7 @@ class _Input(nn.Module):
 
     def forward(self, image: torch.Tensor, valid_hw: torch.Tensor) -> torch.Tensor:
         """(N, H, W, 3) uint8 to (N, 3, H', W') float32."""
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 255
         rows = torch.arange(image.shape[1], dtype=torch.int32)[None] < valid_hw[:, :1]
         columns = torch.arange(image.shape[2], dtype=torch.int32)[None] < valid_hw[:, 1:]
         inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(torch.float32)
