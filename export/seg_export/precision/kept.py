@@ -31,10 +31,14 @@ class KeptInFp32:
     Attributes:
         ops: types of operators.
         leading_to: types of operators that need all that leads to them in fp32, from the inputs on.
+        only: types of operators that are halved at all; None for every one.
+        between: types that are halved as well, where everything they take was made by halved nodes.
     """
 
     ops: frozenset[str]
     leading_to: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    between: frozenset[str] = frozenset()
 
 
 KEPT: Mapping[str, KeptInFp32] = {
@@ -42,6 +46,12 @@ KEPT: Mapping[str, KeptInFp32] = {
     "sam-encoder": KeptInFp32(_NORMS | _SOFTMAX),
     # Half precision holds coordinates near 1024 to half a pixel, and a sine of them to nothing.
     "sam-decoder": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
+    # Layers with weights are in half precision; boxes, scores and where to sample never are.
+    "instances": KeptInFp32(
+        frozenset(),
+        only=frozenset({"Conv", "ConvTranspose", "Gemm"}),
+        between=frozenset({"Add", "MaxPool", "Relu", "Resize"}),
+    ),
 }
 """Per task of a model."""
 
@@ -57,6 +67,9 @@ def kept_nodes(
         largest: the largest magnitude of each value, from `largest_values`; None asks only the row.
     """
     nodes = graph.graph.node
+    if row.only is not None:
+        halved = _halved(graph, row.only, row.between)
+        return {node.name: "geometry or scores" for node in nodes if node.name not in halved}
     kept = {node.name: "norm or softmax" for node in nodes if node.op_type in row.ops}
     kept |= dict.fromkeys(_leading_to(graph, row.leading_to), f"leads to {' or '.join(row.leading_to)}")
     for node in nodes:
@@ -64,6 +77,19 @@ def kept_nodes(
         if reached > LARGEST_IN_HALF:
             kept.setdefault(node.name, f"values up to {reached:.2g}")
     return kept | dict.fromkeys(_between(graph, kept), "inside of a norm")
+
+
+def _halved(graph: onnx.ModelProto, only: frozenset[str], between: frozenset[str]) -> set[str]:
+    """Names of the nodes of some types, and of others that take nothing but what those made."""
+    weights = {tensor.name for tensor in graph.graph.initializer} | {""}
+    made: set[str] = set()
+    names: set[str] = set()
+    for node in graph.graph.node:
+        inside = node.op_type in between and all(name in made | weights for name in node.input)
+        if node.op_type in only or inside:
+            names.add(node.name)
+            made.update(node.output)
+    return names
 
 
 def _leading_to(graph: onnx.ModelProto, ops: frozenset[str]) -> list[str]:
