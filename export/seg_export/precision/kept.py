@@ -46,10 +46,11 @@ KEPT: Mapping[str, KeptInFp32] = {
     "sam-encoder": KeptInFp32(_NORMS | _SOFTMAX),
     # Half precision holds coordinates near 1024 to half a pixel, and a sine of them to nothing.
     "sam-decoder": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
-    # Layers with weights are in half precision; boxes, scores and where to sample never are.
+    # Layers with weights are in half precision; boxes, scores and where to sample never are. Suppression
+    # counts up to 1000 overlaps in products, which half precision holds exactly.
     "instances": KeptInFp32(
         frozenset(),
-        only=frozenset({"Conv", "ConvTranspose", "Gemm"}),
+        only=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
         between=frozenset({"Add", "MaxPool", "Relu", "Resize"}),
     ),
 }
