@@ -39,7 +39,7 @@ def test_sliding_boxes_whose_order_makes_long_chains() -> None:
     boxes = torch.tensor([[10.0 * index, 0, 10.0 * index + 40, 40] for index in range(1000)])
     expected = kept_by_torchvision(boxes, 0.5)
     assert len(expected) == 500
-    assert kept(boxes, 0.5, block=2 * ROUNDS // 2) == expected
+    assert kept(boxes, 0.5, block=ROUNDS) == expected
     assert kept(boxes, 0.5, rounds=BLOCK) == expected
 
 

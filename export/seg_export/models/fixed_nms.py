@@ -15,10 +15,10 @@ import torch
 
 __all__ = ["BLOCK", "ROUNDS", "fixed_nms"]
 
-BLOCK = 100
+BLOCK = 200
 """Boxes whose order is settled together."""
 
-ROUNDS = 12
+ROUNDS = 16
 """How often: a chain of suppressions inside one block may have this many links."""
 
 
