@@ -17,16 +17,18 @@ boxes that overlap by just as much as is allowed fall to either side with the la
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def align_detections(reference: Tensors, outputs: Tensors) -> tuple[Tensors, Tensors]:
+def align_detections(reference: Tensors, outputs: Tensors, atol: float) -> tuple[Tensors, Tensors]:
     """Order rows of `outputs` as those of `reference`; scores that differ by a bit swap places.
 
-    Rows that have no partner are left out on both sides when they are no more than `BORDERLINE_SHARE`, or a
-    single one in an image; else all stays as it is, so that the comparison fails. Counts above the number
-    of rows are cut to one more than it: that there are more is all that they say.
+    Rows that have no partner are left out on both sides where they are borderline, else all stays as it is,
+    so that the comparison fails. Those are rows within `4 * atol` of the score at which the other side's
+    list ends, and beside them a share of `BORDERLINE_SHARE`, of `atol` where that is more, or a single row.
+    Counts above the number of rows are cut to one more than it: that there are more is all that they say.
 
     Args:
         reference: boxes (N, D, 4), scores (N, D), labels (N, D), mask_logits (N, D, 28, 28), count (N, 1).
         outputs: the same.
+        atol: how far scores may be apart.
     """
     first, second = (
         {name: array.copy() for name, array in tensors.items()} for tensors in (reference, outputs)
@@ -40,16 +42,26 @@ def align_detections(reference: Tensors, outputs: Tensors) -> tuple[Tensors, Ten
                 for name in ("boxes", "scores", "labels")
             )
         )
-        present = [int(np.count_nonzero(tensors["scores"][image] > 0)) for tensors in (reference, outputs)]
-        missing = max(present) - len(pairs)
-        counts = [min(int(tensors["count"][image, 0]), rows + 1) for tensors in (first, second)]
-        if missing > max(1, BORDERLINE_SHARE * max(present)):
+        scores = [tensors["scores"][image] for tensors in (reference, outputs)]
+        present = [int(np.count_nonzero(values > 0)) for values in scores]
+        missing = max(
+            _unmatched(scores[side], scores[1 - side], {pair[side] for pair in pairs}, 4 * atol)
+            for side in (0, 1)
+        )
+        if missing > max(1, max(BORDERLINE_SHARE, atol) * max(present)):
             continue
-        same_count = abs(counts[0] - counts[1]) <= missing
+        counts = [min(int(tensors["count"][image, 0]), rows + 1) for tensors in (first, second)]
+        same_count = abs(counts[0] - counts[1]) <= max(present) - len(pairs) + atol * max(counts)
         for tensors, source, side in ((first, reference, 0), (second, outputs, 1)):
             _reorder(tensors, source, image, [pair[side] for pair in pairs])
             tensors["count"][image] = min(counts) if same_count else counts[side]
     return first, second
+
+
+def _unmatched(scores: NDArray[Any], others: NDArray[Any], matched: set[int], slack: float) -> int:
+    """Rows without a partner whose score is clearly above where the other side's list ends."""
+    end = float(others[others > 0].min()) if (others > 0).any() else 0.0
+    return sum(row not in matched and score > end + slack for row, score in enumerate(scores))
 
 
 def match_rows(

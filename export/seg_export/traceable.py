@@ -20,10 +20,10 @@ Labels = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.uint8]]
 """From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
 
 Align = Callable[
-    [Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]],
+    [Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]], float],
     tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]],
 ]
-"""Brings reference and outputs into one order where they are lists."""
+"""Brings reference and outputs, whose scores may differ by so much, into one order where they are lists."""
 
 Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
 """Inputs to verify a graph with: synthetic ones, or of the images in a folder."""

@@ -52,7 +52,7 @@ def verify(model: TraceableModel, graph_path: Path, cases: Iterable[Verification
     for case, reference in references:
         wanted, outputs = reference, run_graph(case.inputs)
         if model.align is not None:
-            wanted, outputs = model.align(reference, outputs)
+            wanted, outputs = model.align(reference, outputs, tolerance.atol)
         comparisons += compare(case, wanted, outputs, model.labels, tolerance)
     return VerificationReport(model.spec.name, row, tolerance, tuple(comparisons))
 
