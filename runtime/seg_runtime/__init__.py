@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seg_runtime.connection import connect
     from seg_runtime.errors import EdgesegError
+    from seg_runtime.instances import InstanceResult, InstanceSegmenter
     from seg_runtime.sam import SamAutomaticMaskGenerator, SamPredictor
     from seg_runtime.semantic import SemanticResult, SemanticSegmenter
     from seg_runtime.session import Handle, Session
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EdgesegError",
     "Handle",
+    "InstanceResult",
+    "InstanceSegmenter",
     "ModelSpec",
     "SamAutomaticMaskGenerator",
     "SamPredictor",
@@ -29,6 +32,8 @@ __all__ = [
 _MODULES = {
     "EdgesegError": "errors",
     "Handle": "session",
+    "InstanceResult": "instances",
+    "InstanceSegmenter": "instances",
     "ModelSpec": "spec",
     "SamAutomaticMaskGenerator": "sam",
     "SamPredictor": "sam",

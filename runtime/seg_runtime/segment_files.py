@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,16 @@ from seg_runtime.overlay import draw_overlay
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["RESULTS_FILE", "FileResult", "check_out", "segment_files"]
+__all__ = [
+    "RESULTS_FILE",
+    "FileResult",
+    "ImageReader",
+    "ReadImage",
+    "ResultsFile",
+    "check_out",
+    "segment_files",
+    "unwritable",
+]
 
 RESULTS_FILE = "results.jsonl"
 
@@ -100,19 +109,19 @@ def segment_files(
     """
     out = Path(out)
     check_out(out, paths)
-    reader = _Reader(paths, 3 if segmenter.spec.channels == 3 else 1, gray)
+    reader = ImageReader(paths, 3 if segmenter.spec.channels == 3 else 1, gray)
     results = segmenter.stream(reader, batch_size)
     return _segment_files(segmenter, reader, results, out, overlay)
 
 
 def _segment_files(
     segmenter: SemanticSegmenter,
-    reader: _Reader,
+    reader: ImageReader,
     results: Iterator[SemanticResult],
     out: Path,
     overlay: bool,
 ) -> Iterator[FileResult]:
-    with _ResultsFile(out) as file:
+    with ResultsFile(out) as file:
         for result in results:
             read = reader.take()
             for failed in read.failed_before:
@@ -124,21 +133,23 @@ def _segment_files(
 
 
 @dataclass(frozen=True)
-class _Read:
+class ReadImage:
+    """An image that could be read, its file, the name of its results, and files before it that could not."""
+
     path: Path
     name: str
     image: NDArray[np.uint8]
     failed_before: list[FileResult]
 
 
-class _Reader:
+class ImageReader:
     """Yields readable images to the segmenter and remembers which files they, and the others, were."""
 
     def __init__(self, paths: Sequence[Path], channels: Literal[1, 3], gray: bool) -> None:
         self._files = zip(paths, _unique_names(paths), strict=True)
         self._channels = channels
         self._gray = gray
-        self._read: deque[_Read] = deque()
+        self._read: deque[ReadImage] = deque()
         self.failed: list[FileResult] = []
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -148,23 +159,33 @@ class _Reader:
             except BadImageError as error:
                 self.failed.append(FileResult(path, " ".join(str(error).split())))
                 continue
-            self._read.append(_Read(path, name, image, self.failed))
+            self._read.append(ReadImage(path, name, image, self.failed))
             self.failed = []
             yield image
 
-    def take(self) -> _Read:
+    def take(self) -> ReadImage:
         """The file of the next result."""
         return self._read.popleft()
 
 
-class _ResultsFile:
+class Row(Protocol):
+    """What becomes a line of `results.jsonl`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+class ResultsFile:
     """`results.jsonl`, under a temporary name until the `with` block ends."""
 
     def __init__(self, out: Path) -> None:
         self._path = out / RESULTS_FILE
         self._temporary = out / f".{uuid.uuid4().hex}.partial"
         self._file: TextIO | None = None
-        self._waiting: list[FileResult] = []
+        self._waiting: list[Row] = []
 
     def open(self) -> None:
         """Create folder and file, for all rows so far and to come; calling it again does nothing."""
@@ -174,12 +195,12 @@ class _ResultsFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("w", encoding="utf-8")
         except OSError as error:
-            raise _unwritable(self._path.parent, error) from error
+            raise unwritable(self._path.parent, error) from error
         for row in self._waiting:
             self.add(row)
         self._waiting = []
 
-    def add(self, row: FileResult) -> FileResult:
+    def add(self, row: RowT) -> RowT:
         """Write a row, or keep it until there is a file; returns the row."""
         if self._file is None:
             self._waiting.append(row)
@@ -188,10 +209,10 @@ class _ResultsFile:
             self._file.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            raise unwritable(self._path, error) from error
         return row
 
-    def __enter__(self) -> _ResultsFile:
+    def __enter__(self) -> ResultsFile:
         return self
 
     def __exit__(
@@ -204,11 +225,11 @@ class _ResultsFile:
             self._temporary.replace(self._path)
         except OSError as failure:
             self._temporary.unlink(missing_ok=True)
-            raise _unwritable(self._path, failure) from failure
+            raise unwritable(self._path, failure) from failure
 
 
 def _write(
-    segmenter: SemanticSegmenter, read: _Read, result: SemanticResult, out: Path, overlay: bool
+    segmenter: SemanticSegmenter, read: ReadImage, result: SemanticResult, out: Path, overlay: bool
 ) -> FileResult:
     mask_path = out / f"{read.name}_mask.png"
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
@@ -260,5 +281,5 @@ def check_out(out: Path, paths: Sequence[Path]) -> None:
         )
 
 
-def _unwritable(path: Path, error: OSError) -> BadInputError:
+def unwritable(path: Path, error: OSError) -> BadInputError:
     return BadInputError(f"cannot write '{path}': {error.strerror or error}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seg_runtime.cli import sam
+from seg_runtime.cli import instances, sam
 from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
 from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
 
@@ -156,6 +156,7 @@ def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption =
         _note("there are no models: publish one with seg-export")
 
 
+app.command()(instances.instances)
 app.command()(sam.sam)
 app.command()(sam.everything)
 
