@@ -63,6 +63,21 @@ def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_maskrcnn_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with `cells`, a small random Mask R-CNN of 3 classes; never write into it."""
+    from dataclasses import replace
+
+    from seg_export.export import export_models
+    from seg_export.random_weights import random_maskrcnn
+
+    repo = tmp_path_factory.mktemp("maskrcnn_repo")
+    arguments = {"arch": "maskrcnn_light_fpn", "num_classes": 4, "max_detections": 20}
+    checkpoint = replace(random_maskrcnn(arguments), class_names=("red", "green", "blue"))
+    export_models(checkpoint, repo, "cells", size_hw=(128, 160))
+    return repo
+
+
+@pytest.fixture(scope="session")
 def vit_b_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`triton_repo` with a verified SAM of the size ViT-B, and its `weights.pth` for segment_anything."""
     folder = tmp_path_factory.mktemp("vit_b")
