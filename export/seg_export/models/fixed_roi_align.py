@@ -75,9 +75,10 @@ class FixedRoIAlign(nn.Module):
         ]
         self.register_buffer("table", torch.tensor(rows, dtype=torch.float32))
         self.limits = _level_limits(pool, scales)
-        indices = torch.arange(self.size * self.sampling)
-        bins, inside = indices // self.sampling, indices % self.sampling
-        self.register_buffer("steps", torch.stack((bins.float(), (inside + 0.5) / self.sampling), dim=0))
+        bins = torch.arange(self.size, dtype=torch.float32).expand(self.sampling, -1)
+        inside = (torch.arange(self.sampling)[:, None] + 0.5) / self.sampling
+        # Samples of one place in all bins follow one another, so that bins are averaged along one axis.
+        self.register_buffer("steps", torch.stack((bins, inside.expand(-1, self.size))).flatten(1))
 
     def forward(self, packed: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Sample boxes.
@@ -89,21 +90,15 @@ class FixedRoIAlign(nn.Module):
         Returns:
             (N, C, R, size, size) float32.
         """
-        grid = self._grid(boxes)
-        batch, boxes_per_image = boxes.shape[0], boxes.shape[1]
-        side = self.size * self.sampling
+        batch, boxes_per_image, per_bin = boxes.shape[0], boxes.shape[1], self.sampling**2
         sampled = F.grid_sample(
-            packed,
-            grid.reshape(batch, boxes_per_image * side, side, 2),
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
+            packed, self._grid(boxes), mode="bilinear", padding_mode="zeros", align_corners=False
         )
-        pooled = F.avg_pool2d(sampled, self.sampling)
+        pooled = sampled.reshape(batch, packed.shape[1], per_bin, -1).mean(dim=2)
         return pooled.reshape(batch, -1, boxes_per_image, self.size, self.size)
 
     def _grid(self, boxes: torch.Tensor) -> torch.Tensor:
-        """(N, R, side, side, 2) places of the samples, (x, y) as `grid_sample` counts them."""
+        """(N, samples per bin * R * size, size, 2) places (x, y), as `grid_sample` counts them."""
         rows = self._rows(boxes)
         scale, origins, sizes = rows[..., 0:1], rows[..., 1:3], rows[..., 3:5]
         offset = 0.5 if self.aligned else 0.0
@@ -120,10 +115,12 @@ class FixedRoIAlign(nn.Module):
         inside = torch.minimum(places.clamp(min=0.0), sizes - 1.0) + origins
         whole = torch.tensor([self.pyramid.width, self.pyramid.height], dtype=torch.float32)
         places = torch.where(outside, _OUTSIDE, (2.0 * inside + 1.0) / whole - 1.0)
-        side = self.size * self.sampling
-        x = places[..., None, :, 0].expand(-1, -1, side, -1)
-        y = places[..., :, None, 1].expand(-1, -1, -1, side)
-        return torch.stack((x, y), dim=-1)
+        places = places.reshape(*boxes.shape[:2], self.sampling, self.size, 2).permute(0, 2, 1, 3, 4)
+        # (N, samples down, samples across, R, bins down, bins across)
+        shape = (-1, self.sampling, self.sampling, boxes.shape[1], self.size, self.size)
+        x = places[:, None, :, :, None, :, 0].expand(*shape)
+        y = places[:, :, None, :, :, None, 1].expand(*shape)
+        return torch.stack((x, y), dim=-1).flatten(1, 4)
 
     def _rows(self, boxes: torch.Tensor) -> torch.Tensor:
         """(N, R, 5): scale, origin x, y, width, height of each box's level."""

@@ -187,23 +187,37 @@ class _Boxes(nn.Module):
 
 
 class _Masks(nn.Module):
-    """The mask head, with the last layer applied for the class of each detection only."""
+    """The mask head, with the last layer applied for the class of each detection only.
+
+    The transposed convolution makes 4 pixels of each place: a convolution with 4 times the channels, whose
+    pixels are put beside one another only when a single channel is left.
+    """
 
     def __init__(self, heads: Any) -> None:
         super().__init__()
         self.head = heads.mask_head
-        self.upscale = heads.mask_predictor.conv5_mask
+        upscale = heads.mask_predictor.conv5_mask
+        channels = upscale.weight.shape[1]
+        self.register_buffer(
+            "up_weight", upscale.weight.detach().permute(2, 3, 1, 0).reshape(4 * channels, -1, 1, 1)
+        )
+        self.register_buffer("up_bias", upscale.bias.detach().repeat(4))
         last = heads.mask_predictor.mask_fcn_logits
         self.register_buffer("weight", last.weight.detach().flatten(1))
         self.register_buffer("bias", last.bias.detach())
 
     def forward(self, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Pooled (N, C, D, 14, 14) and labels (N, D) to logits (N, D, 28, 28)."""
-        features = F.relu(self.upscale(self.head(pooled.transpose(1, 2).flatten(0, 1))))
+        features = self.head(pooled.transpose(1, 2).flatten(0, 1))
+        height, width = features.shape[2:]
+        four = F.relu(F.conv2d(features, self.get_buffer("up_weight"), self.get_buffer("up_bias")))
         chosen = labels.flatten().to(torch.int64)
         weight, bias = self.get_buffer("weight")[chosen], self.get_buffer("bias")[chosen]
-        logits = weight[:, None] @ features.flatten(2) + bias[:, None, None]
-        return logits.reshape(-1, labels.shape[1], *features.shape[2:])
+        pixels = weight[:, None, None] @ four.reshape(-1, 4, weight.shape[1], height * width)
+        logits = (
+            pixels.reshape(-1, 2, 2, height, width).permute(0, 3, 1, 4, 2) + bias[:, None, None, None, None]
+        )
+        return logits.reshape(-1, labels.shape[1], 2 * height, 2 * width)
 
 
 def feature_sizes(model: Any, size_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
