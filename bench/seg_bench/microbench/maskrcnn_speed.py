@@ -1,0 +1,176 @@
+"""Times a Mask R-CNN in three forms: our graph, torchvision's own ONNX export, and torchvision eager.
+
+    python -m seg_bench.microbench.maskrcnn_speed --out bench/results/maskrcnn_speed.json
+
+Equal work: 1000 proposals and 100 detections with masks pasted into the image, on the CPU, batch 1. Weights
+are random, of the kind that finds as many as there may be. The three take turns, each turn in a process of
+its own with PyTorch's allocator tuned, and the peak memory is that of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from seg_bench.json_fields import write_json
+from seg_bench.machine import describe_machine, shown_command
+from seg_bench.records import Machine
+from seg_runtime.console import progress_bar, run_app
+from seg_runtime.errors import EdgesegError
+
+__all__ = ["FormTimes", "MaskRcnnSpeed", "measure_maskrcnn"]
+
+SCHEMA = "edgeseg-maskrcnn-speed/1"
+FORMS = ("torchvision eager", "torchvision's ONNX export", "edgeseg")
+
+
+@dataclass(frozen=True)
+class FormTimes:
+    """One form of the model.
+
+    Attributes:
+        form: one of `FORMS`.
+        samples_ms: from a uint8 image to pasted masks, all turns in order.
+        median_ms: of those.
+        peak_memory_mib: of the process, the largest of all turns.
+        detections: how many it found.
+    """
+
+    form: str
+    samples_ms: list[float]
+    median_ms: float
+    peak_memory_mib: float
+    detections: int
+
+
+@dataclass(frozen=True)
+class MaskRcnnSpeed:
+    """The record: machine, settings and every form."""
+
+    schema: str
+    command: str
+    machine: Machine
+    arch: str
+    size_hw: tuple[int, int]
+    threads: int
+    forms: list[FormTimes]
+    times_as_fast_as_eager: float
+    times_as_fast_as_torchvision_export: float
+
+
+def measure_maskrcnn(
+    arch: str,
+    size_hw: tuple[int, int],
+    *,
+    threads: int = 2,
+    turns: int = 3,
+    repeats: int = 4,
+    command: str = "",
+    on_turn: Callable[[str, int, int], object] = lambda what, done, total: None,
+) -> MaskRcnnSpeed:
+    """Export a random Mask R-CNN twice and time the three forms.
+
+    Args:
+        arch: as for `build_maskrcnn`.
+        size_hw: (height, width) in pixels of graph and image.
+        threads: of each runtime.
+        turns: processes per form.
+        repeats: timed calls per turn, after one to warm up.
+        command: for the record.
+        on_turn: told what begins, how many turns are done and how many there are.
+
+    Raises:
+        EdgesegError: a process failed; says what it said.
+        ParityError: our graph strays from torchvision.
+    """
+    samples: dict[str, list[float]] = {form: [] for form in FORMS}
+    peaks, found = dict.fromkeys(FORMS, 0.0), dict.fromkeys(FORMS, 0)
+    with TemporaryDirectory() as folder:
+        on_turn("export", 0, turns * len(FORMS))
+        _child("prepare", folder, arch, *map(str, size_hw), threads=threads)
+        for turn in range(turns):
+            for index, form in enumerate(FORMS):
+                on_turn(form, turn * len(FORMS) + index, turns * len(FORMS))
+                said = _child("time", folder, form, str(repeats), *map(str, size_hw), threads=threads)
+                answer = json.loads(said)
+                samples[form] += answer["samples_ms"]
+                peaks[form] = max(peaks[form], answer["peak_memory_mib"])
+                found[form] = answer["detections"]
+    forms = [
+        FormTimes(form, samples[form], median(samples[form]), peaks[form], found[form]) for form in FORMS
+    ]
+    eager, exported, ours = (times.median_ms for times in forms)
+    return MaskRcnnSpeed(
+        SCHEMA, command, describe_machine(), arch, size_hw, threads, forms, eager / ours, exported / ours
+    )
+
+
+def _child(*arguments: str, threads: int) -> str:
+    """Run this module's other half in a process of its own; what it prints."""
+    from seg_bench.baseline import TUNED_ALLOCATOR
+
+    environment = {**TUNED_ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "seg_bench.microbench.maskrcnn_forms", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    if done.returncode:
+        raise EdgesegError(f"{' '.join(arguments[:3])} failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command()
+def maskrcnn_speed(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
+    arch: Annotated[str, typer.Option(help="Architecture.")] = "maskrcnn_resnet50_fpn",
+    size: Annotated[int, typer.Option(help="Height and width in pixels.", min=64)] = 800,
+    threads: Annotated[int, typer.Option(help="Threads of each runtime.")] = 2,
+    turns: Annotated[int, typer.Option(help="Processes of each form.", min=1)] = 3,
+    repeats: Annotated[int, typer.Option(help="Timed calls per process.", min=1)] = 4,
+) -> None:
+    """Time a Mask R-CNN: our graph against torchvision eager and torchvision's own export.
+
+    Examples:
+
+        python -m seg_bench.microbench.maskrcnn_speed --out bench/results/maskrcnn_speed.json
+    """
+    command = shown_command(["python", "-m", "seg_bench.microbench.maskrcnn_speed", *sys.argv[1:]])
+    with progress_bar() as bar:
+        task = bar.add_task("starting", total=None)
+        result = measure_maskrcnn(
+            arch,
+            (size, size),
+            threads=threads,
+            turns=turns,
+            repeats=repeats,
+            command=command,
+            on_turn=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
+    write_json(out, result)
+    for form in result.forms:
+        typer.echo(
+            f"{form.form}: {form.median_ms:.0f} ms, {form.detections} detections, "
+            f"{form.peak_memory_mib:.0f} MiB"
+        )
+    typer.echo(
+        f"{result.times_as_fast_as_eager:.2f} times as fast as eager, "
+        f"{result.times_as_fast_as_torchvision_export:.2f} times as torchvision's export"
+    )
+
+
+if __name__ == "__main__":
+    run_app(app)
