@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BORDERLINE_SHARE", "align_detections", "match_rows"]
+__all__ = ["BORDERLINE_SHARE", "align_detections", "detection_masks", "match_rows"]
 
 BORDERLINE_SHARE = 0.005
 """Detections of which one computation may have more than the other. A score beside the threshold or two
@@ -56,6 +56,11 @@ def align_detections(reference: Tensors, outputs: Tensors, atol: float) -> tuple
             _reorder(tensors, source, image, [pair[side] for pair in pairs])
             tensors["count"][image] = min(counts) if same_count else counts[side]
     return first, second
+
+
+def detection_masks(outputs: Tensors) -> NDArray[np.uint8]:
+    """(N, D, 28, 28): the mask of each detection in its box."""
+    return np.asarray(outputs["mask_logits"] > 0, dtype=np.uint8)
 
 
 def _unmatched(scores: NDArray[Any], others: NDArray[Any], matched: set[int], slack: float) -> int:

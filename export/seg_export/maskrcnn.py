@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seg_export.checkpoint import Checkpoint, build_model
-from seg_export.detections import align_detections
-from seg_export.maskrcnn_cases import detection_case, detection_cases
+from seg_export.detections import align_detections, detection_masks
+from seg_export.maskrcnn_cases import detection_cases
 from seg_export.maskrcnn_reference import MaskRcnnReference
 from seg_export.models.maskrcnn_graph import MaskRcnnGraph
 from seg_export.traceable import TraceableModel
@@ -78,11 +74,10 @@ def maskrcnn_model(
     return TraceableModel(
         spec,
         MaskRcnnGraph(model, size_hw).eval(),
-        _labels,
+        detection_masks,
         MaskRcnnReference(model, size_hw).eval(),
         detection_cases,
-        detection_case,
-        align_detections,
+        align=align_detections,
     )
 
 
@@ -94,8 +89,3 @@ def _outputs(detections: int) -> tuple[TensorSpec, ...]:
         TensorSpec("mask_logits", "float32", (detections, 28, 28)),
         TensorSpec("count", "int32", (1,)),
     )
-
-
-def _labels(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """(N, D, 28, 28): the mask of each detection in its box."""
-    return np.asarray(outputs["mask_logits"] > 0, dtype=np.uint8)

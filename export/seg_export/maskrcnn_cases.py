@@ -12,7 +12,7 @@ from seg_export.cases import VerificationCase
 from seg_runtime.images import list_images, read_image
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["detection_case", "detection_cases"]
+__all__ = ["detection_cases"]
 
 Images = NDArray[np.uint8]
 
@@ -43,11 +43,6 @@ def detection_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationC
     if spec.max_batch_size < 2:
         return tuple(_case(spec, f"image {number}", [image]) for number, image in enumerate(read, start=1))
     return _case(spec, "one image", read[:1]), _case(spec, "two images", read[1:])
-
-
-def detection_case(spec: ModelSpec, file: Path) -> VerificationCase:
-    """One image, scaled to fit. Raises BadImageError."""
-    return _case(spec, file.name, [_fit(read_image(file, 3, gray=True), spec.input_size_hw)])
 
 
 def _case(spec: ModelSpec, name: str, images: Sequence[Images]) -> VerificationCase:

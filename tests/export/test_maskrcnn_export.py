@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint, save
 from seg_export.cli import app
 from seg_export.detections import match_rows
 from seg_export.engines.check import CAPABILITIES, check_graphs
+from seg_export.engines.parity import engine_parity
 from seg_export.export import export_models
 from seg_export.families import traceable_model
 from seg_export.graph_runner import GraphRunner
@@ -282,3 +285,43 @@ def test_wrong_arguments_are_one_clear_line(arguments: list[str], message: str, 
     assert result.exit_code != 0
     assert message in str(result.exception)
     assert not (tmp_path / "repo").exists()
+
+
+class _Runner:
+    """A graph in an engine's place, whose scores are moved."""
+
+    def __init__(self, graph: GraphRunner, move: float) -> None:
+        self.graph, self.move = graph, move
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = dict(self.graph(inputs))
+        # As engines may: rows of nearly equal score in another order.
+        order = np.r_[1, 0, 2 : outputs["scores"].shape[1]]
+        for name in ("boxes", "scores", "labels", "mask_logits"):
+            outputs[name] = outputs[name][:, order]
+        outputs["scores"] = np.maximum(outputs["scores"] - np.float32(self.move), 0)
+        return outputs
+
+
+def test_an_engine_is_compared_with_its_graph_row_by_row(repo: Path) -> None:
+    published = Repository(repo)
+    spec, path = published.spec("cells"), published.graph_path("cells")
+    for move, passed in ((0.0, True), (0.2, False)):
+        report = engine_parity(spec, path, _Runner(GraphRunner(path, "cells"), move))
+        assert report.passed is passed
+
+
+@pytest.mark.slow
+def test_the_full_size_model_is_verified_on_photographs_and_compiles(
+    tmp_path: Path, xray_folder: Path
+) -> None:
+    """ResNet-50, 91 classes, 800x1333, in processes of their own."""
+    script = "from seg_export.cli import main; main()"
+    for arguments in (
+        ["maskrcnn", "--random", "--images", str(xray_folder / "images"), "--max-batch", "1", "--json"],
+        ["check", "--compute-capability", "86", "--json"],
+    ):
+        command = [sys.executable, "-c", script, *arguments, "--repo", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert [item["built"] for item in json.loads(done.stdout)] == [True]

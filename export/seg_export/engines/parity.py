@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_export.cases import VerificationCase, synthetic_cases
-from seg_export.comparison import Tensors, VerificationReport, compare
+from seg_export.comparison import OutputComparison, Tensors, VerificationReport, compare
+from seg_export.detections import align_detections, detection_masks
 from seg_export.graph_runner import GraphRunner
+from seg_export.maskrcnn_cases import detection_cases
 from seg_export.sam_cases import encoder_cases, prompt_cases
 from seg_export.tolerances import TOLERANCES
 from seg_runtime.spec import ModelSpec
@@ -50,20 +52,22 @@ def engine_parity(
     """
     run_graph = GraphRunner(graph, f"the graph of model '{spec.name}'")
     row = "fp32, TF32" if spec.precision == "fp32" else spec.precision
-    labels = _labels(spec, partner)
-    comparisons = [
-        comparison
-        for case in _cases(spec, partner)
-        for comparison in compare(
-            case, run_graph(case.inputs), engine.run(case.inputs), labels, TOLERANCES[row]
-        )
-    ]
+    labels, tolerance = _labels(spec, partner), TOLERANCES[row]
+    comparisons: list[OutputComparison] = []
+    for case in _cases(spec, partner):
+        wanted: Tensors = run_graph(case.inputs)
+        outputs: Tensors = engine.run(case.inputs)
+        if spec.task == "instances":
+            wanted, outputs = align_detections(wanted, outputs, tolerance.atol)
+        comparisons += compare(case, wanted, outputs, labels, tolerance)
     return VerificationReport(
-        spec.name, row, TOLERANCES[row], tuple(comparisons), subject="engine", reference="its graph"
+        spec.name, row, tolerance, tuple(comparisons), subject="engine", reference="its graph"
     )
 
 
 def _cases(spec: ModelSpec, partner: Partner | None) -> tuple[VerificationCase, ...]:
+    if spec.task == "instances":
+        return detection_cases(spec, None)
     if spec.task == "sam-encoder":
         return encoder_cases(spec, None)
     if spec.task == "sam-decoder":
@@ -87,6 +91,8 @@ def _labels(spec: ModelSpec, partner: Partner | None) -> Callable[[Tensors], NDA
     """The masks that outputs lead to; none for an encoder whose decoder is not there."""
     if spec.task == "sam-encoder":
         return _decoded(*partner) if partner else lambda outputs: np.zeros(0, np.uint8)
+    if spec.task == "instances":
+        return detection_masks
     name = spec.outputs[0].name
     if spec.task == "sam-decoder":
         return lambda outputs: np.asarray(outputs[name] > spec.threshold, np.uint8)
