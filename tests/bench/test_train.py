@@ -23,10 +23,11 @@ from seg_bench.train import loop
 from seg_bench.train.augment import AugmentSettings, augment, build_augmentation, derived_seed
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
-from seg_bench.train.loop import pick_device
 from seg_bench.train.recipe import TrainResult, UNetRecipe, train_unet
+from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_bench.train.state import TrainState
+from seg_bench.train.task import pick_device
 from seg_export.checkpoint import Preprocessing, build_model, load_checkpoint, save_checkpoint
 from seg_export.checkpoint_file import read_plain
 from seg_export.models.unet import UNet
@@ -63,7 +64,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResul
 
 
 def curve(history: History) -> tuple[list[float], ...]:
-    return history.train_loss, history.val_loss, history.val_dice, history.learning_rate
+    return history.train_loss, history.val_loss, history.val_score, history.learning_rate
 
 
 def test_run_leaves_checkpoint_state_history_and_plot(finished: TrainResult) -> None:
@@ -72,7 +73,7 @@ def test_run_leaves_checkpoint_state_history_and_plot(finished: TrainResult) -> 
         *("best.pth", "history.json", "history.png", "last.pt")
     ]
     saved = json.loads((folder / "history.json").read_text())
-    assert len(saved["train_loss"]) == len(saved["val_dice"]) == 4
+    assert len(saved["train_loss"]) == len(saved["val_score"]) == 4
     assert saved["train_loss"][-1] < saved["train_loss"][0]
     assert cv2.imread(str(folder / "history.png")) is not None
 
@@ -95,7 +96,7 @@ def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data:
     assert metadata["data_set"] == "tiny"
     assert metadata["split"]["val"] == list(SPLIT.val)
     assert metadata["settings"]["seed"] == 3
-    assert metadata["val_dice"] == finished.history.best_dice
+    assert metadata["val_dice"] == finished.history.best_score
     assert metadata["epoch"] == finished.history.best_epoch
     assert metadata["versions"]["torch"] == torch.__version__
 
@@ -110,7 +111,7 @@ def test_best_checkpoint_has_the_validation_dice_it_claims(finished: TrainResult
     val = SegmentationDataset(load_pairs_of(data, SPLIT.val), checkpoint.preprocessing)
     with torch.no_grad():
         scores = [dice_score(torch.sigmoid(model(image[None]))[0], mask) for image, mask in val]
-    assert np.mean(scores) == pytest.approx(finished.history.best_dice, abs=1e-3)
+    assert np.mean(scores) == pytest.approx(finished.history.best_score, abs=1e-3)
 
 
 KILLED_RUN = """
@@ -118,8 +119,7 @@ KILLED_RUN = """
     from pathlib import Path
     sys.path.insert(0, sys.argv[3])
     import test_train as t
-    from seg_bench.train import loop
-    steps = 0
+        steps = 0
     descend = loop._descend
     def descend_until_killed(*arguments):
         global steps
@@ -212,10 +212,10 @@ def test_training_stops_after_patience_epochs_without_a_better_dice(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.55, 0.9])
-    monkeypatch.setattr(loop, "_validate", lambda *_: (0.1, next(scores)))
+    monkeypatch.setattr(SemanticTask, "validate", lambda *_: (0.1, next(scores)))
     settings = replace(SETTINGS, epochs=9, patience=2)
     history = train_unet(data, SPLIT, tmp_path / "run", RECIPE, settings).history
-    assert history.val_dice == [0.5, 0.6, 0.6, 0.55]
+    assert history.val_score == [0.5, 0.6, 0.6, 0.55]
     assert history.best_epoch == 2
     assert load_checkpoint(tmp_path / "run" / "best.pth").metadata["val_dice"] == 0.6
 

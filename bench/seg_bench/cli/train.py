@@ -135,13 +135,14 @@ def unet(
     if as_json:
         facts = {
             "checkpoint": str(result.checkpoint),
-            "val_dice": history.best_dice,
+            "val_dice": history.best_score,
             "epoch": history.best_epoch,
         }
         typer.echo(json.dumps({**facts, "epochs": history.epochs, "seconds": round(sum(history.seconds), 1)}))
     else:
         typer.echo(
-            f"best validation Dice {history.best_dice:.4f} in epoch {history.best_epoch}: {result.checkpoint}"
+            f"best validation {history.metric} {history.best_score:.4f} in epoch {history.best_epoch}: "
+            f"{result.checkpoint}"
         )
 
 

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.samples import Sample
 from seg_runtime.errors import BadInputError
 
-__all__ = ["Split", "load_split", "make_split", "montgomery_split", "save_split", "select"]
+__all__ = ["Split", "load_split", "make_split", "montgomery_split", "nuclei_split", "save_split", "select"]
+
+Named = TypeVar("Named", Sample, InstanceSample)
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,17 @@ def load_split(path: Path) -> Split:
     return Split(str(document["data_set"]), int(document["seed"]), **parts)
 
 
+def nuclei_split() -> Split:
+    """The split that the shipped Mask R-CNN was trained with, of 222 of the Data Science Bowl's images."""
+    return load_split(Path(str(files("seg_bench.data") / "splits" / "nuclei.json")))
+
+
 def montgomery_split() -> Split:
     """The split that the shipped lung U-Net was trained with: 78 train, 11 validation, 22 test."""
     return load_split(Path(str(files("seg_bench.data") / "splits" / "montgomery.json")))
 
 
-def select(samples: Iterable[Sample], names: Iterable[str]) -> tuple[Sample, ...]:
+def select(samples: Iterable[Named], names: Iterable[str]) -> tuple[Named, ...]:
     """Pick samples by name, in the order of `names`.
 
     Raises:

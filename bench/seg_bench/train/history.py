@@ -13,11 +13,15 @@ __all__ = ["History", "plot_history", "save_history"]
 
 @dataclass
 class History:
-    """One value per epoch in each list; `best_epoch` counts from 1, 0 before the first."""
+    """One value per epoch in each list; `best_epoch` counts from 1, 0 before the first.
 
+    `val_score` is the metric on the validation part, the higher the better.
+    """
+
+    metric: str = "Dice"
     train_loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
-    val_dice: list[float] = field(default_factory=list)
+    val_score: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best_epoch: int = 0
@@ -27,22 +31,22 @@ class History:
         return len(self.train_loss)
 
     @property
-    def best_dice(self) -> float:
-        """Best validation Dice so far; 0 before the first epoch."""
-        return self.val_dice[self.best_epoch - 1] if self.best_epoch else 0.0
+    def best_score(self) -> float:
+        """Best validation score so far; 0 before the first epoch."""
+        return self.val_score[self.best_epoch - 1] if self.best_epoch else 0.0
 
     @property
     def epochs_without_gain(self) -> int:
         return self.epochs - self.best_epoch
 
     def add(
-        self, *, train_loss: float, val_loss: float, val_dice: float, learning_rate: float, seconds: float
+        self, *, train_loss: float, val_loss: float, val_score: float, learning_rate: float, seconds: float
     ) -> bool:
-        """Append an epoch; True when its validation Dice is the best so far."""
-        is_best = self.best_epoch == 0 or val_dice > self.best_dice
+        """Append an epoch; True when its validation score is the best so far."""
+        is_best = self.best_epoch == 0 or val_score > self.best_score
         self.train_loss.append(train_loss)
         self.val_loss.append(val_loss)
-        self.val_dice.append(val_dice)
+        self.val_score.append(val_score)
         self.learning_rate.append(learning_rate)
         self.seconds.append(round(seconds, 3))
         if is_best:
@@ -58,16 +62,16 @@ def save_history(history: History, path: Path) -> None:
 
 
 def plot_history(history: History, path: Path) -> None:
-    """Draw losses and validation Dice against the epoch as a PNG."""
+    """Draw losses and validation score against the epoch as a PNG."""
     epochs = range(1, history.epochs + 1)
     figure = Figure(figsize=(9, 4), layout="constrained")
-    losses, dice = figure.subplots(1, 2)
+    losses, score = figure.subplots(1, 2)
     losses.plot(epochs, history.train_loss, label="training")
     losses.plot(epochs, history.val_loss, label="validation")
     losses.set(xlabel="epoch", ylabel="loss", yscale="log", title="Loss")
     losses.legend()
-    dice.plot(epochs, history.val_dice, label="validation")
-    dice.plot(history.best_epoch, history.best_dice, "o", label=f"best {history.best_dice:.4f}")
-    dice.set(xlabel="epoch", ylabel="Dice", title="Dice")
-    dice.legend()
+    score.plot(epochs, history.val_score, label="validation")
+    score.plot(history.best_epoch, history.best_score, "o", label=f"best {history.best_score:.4f}")
+    score.set(xlabel="epoch", ylabel=history.metric, title=history.metric)
+    score.legend()
     figure.savefig(path, dpi=110)

@@ -20,13 +20,14 @@ from seg_bench.train.augment import AugmentSettings, build_augmentation, derived
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
 from seg_bench.train.loop import fit
+from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_export.checkpoint import Checkpoint, Preprocessing, build_model, load_checkpoint, save_checkpoint
 from seg_export.models.unet import UNet
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ClaheSpec
 
-__all__ = ["BEST", "TrainResult", "UNetRecipe", "train_unet"]
+__all__ = ["BEST", "TrainResult", "UNetRecipe", "run_metadata", "train_unet"]
 
 BEST = "best.pth"
 
@@ -105,7 +106,7 @@ def train_unet(
     transform = build_augmentation(recipe.size_hw)
     start = load_checkpoint(recipe.init) if recipe.init else None
     facts = _facts(recipe, split, preprocessing, start)
-    constant = _metadata(settings, split, start)
+    constant = {**run_metadata(settings, split, start), "augmentation": asdict(AugmentSettings())}
 
     def save_best(model: nn.Module, history: History) -> None:
         save_checkpoint(
@@ -115,14 +116,17 @@ def train_unet(
             state_dict=model.state_dict(),
             preprocessing=preprocessing,
             class_names=("lung",),
-            metadata={**constant, "val_dice": history.best_dice, "epoch": history.best_epoch},
+            metadata={**constant, "val_dice": history.best_score, "epoch": history.best_epoch},
             half=recipe.half,
         )
 
     history = fit(
         _initial_model(recipe, start, settings.seed),
-        SegmentationDataset(train, preprocessing, transform, settings.seed),
-        SegmentationDataset(val, preprocessing),
+        SemanticTask(
+            SegmentationDataset(train, preprocessing, transform, settings.seed),
+            SegmentationDataset(val, preprocessing),
+            settings,
+        ),
         settings,
         out,
         save_best=save_best,
@@ -161,12 +165,12 @@ def _facts(
     }
 
 
-def _metadata(settings: TrainSettings, split: Split, start: Checkpoint | None) -> dict[str, Any]:
+def run_metadata(settings: TrainSettings, split: Split, start: Checkpoint | None) -> dict[str, Any]:
+    """What a checkpoint tells about its run, whatever was trained."""
     return {
         "data_set": split.data_set,
         "split": {"seed": split.seed, "train": split.train, "val": split.val, "test": split.test},
         "settings": asdict(settings),
-        "augmentation": asdict(AugmentSettings()),
         "init": start and {"sha256": start.sha256, "settings": start.metadata.get("settings")},
         "versions": {
             "edgeseg": importlib.metadata.version("edgeseg"),

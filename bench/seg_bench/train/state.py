@@ -28,7 +28,9 @@ class TrainState:
     resumed epoch draws what the killed one drew.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, settings: TrainSettings, device: torch.device, metric: str = "Dice"
+    ) -> None:
         self.model = model.to(device)
         if settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -41,7 +43,7 @@ class TrainState:
         # Gradients of fp16 underflow without scaling; bf16 has fp32's range.
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.average = _moving_average(self.model, settings.ema_decay)
-        self.history = History()
+        self.history = History(metric)
 
     @property
     def evaluated(self) -> nn.Module:

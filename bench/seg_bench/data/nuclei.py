@@ -1,0 +1,106 @@
+"""Microscopy images with one mask per nucleus (Data Science Bowl 2018, BBBC038; Caicedo et al., 2019).
+
+Two layouts are read: the official one, a folder per image with `images/ID.png` and one 8-bit mask per
+nucleus under `masks/`, and the merged one, `images/NAME.png` with 16-bit maps of ids `labels/NAME.png`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.images import read_image
+
+__all__ = ["InstanceSample", "has_instances", "load_nuclei"]
+
+_NAME_LENGTH = 12
+"""The official ids are hashes of 64 characters; their first 12 tell them apart."""
+
+
+@dataclass(frozen=True)
+class InstanceSample:
+    """One image and where its objects are.
+
+    Attributes:
+        name: as used in split files.
+        image_path: image of 1, 3 or 4 channels.
+        label_paths: one map of ids, or one mask per object.
+    """
+
+    name: str
+    image_path: Path
+    label_paths: tuple[Path, ...]
+
+    def load_image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB."""
+        return read_image(self.image_path, 3, gray=True)
+
+    def load_labels(self) -> NDArray[np.int32]:
+        """(H, W) int32: 0 is background, every other value an object.
+
+        Raises:
+            BadImageError: a file cannot be read, or has another size than the image.
+        """
+        if len(self.label_paths) == 1 and self.label_paths[0].parent.name == "labels":
+            labels = _read(self.label_paths[0]).astype(np.int32)
+        else:
+            masks = [_read(path) > 0 for path in self.label_paths]
+            labels = np.zeros(masks[0].shape, np.int32)
+            for index, (path, mask) in enumerate(zip(self.label_paths, masks, strict=True), start=1):
+                if mask.shape != labels.shape:
+                    raise BadImageError(f"{path} has another size than its sister masks: unpack it again")
+                labels[mask] = index
+        return labels
+
+
+def has_instances(root: Path) -> bool:
+    """Whether a folder has one of the layouts, without looking at every file."""
+    return (root / "labels").is_dir() or next(root.glob("*/masks"), None) is not None
+
+
+def load_nuclei(root: Path) -> tuple[InstanceSample, ...]:
+    """Find the images of either layout under `root`, sorted by name.
+
+    Raises:
+        BadInputError: neither layout is there, or an image has no masks.
+    """
+    if (root / "labels").is_dir():
+        samples = [_merged(root, image) for image in sorted((root / "images").glob("*.png"))]
+    else:
+        samples = [_official(folder) for folder in sorted(root.glob("*")) if (folder / "masks").is_dir()]
+    if not samples:
+        raise BadInputError(
+            f"{root} holds no images with objects: expected images/ and labels/ (maps of ids), or the Data "
+            "Science Bowl's folders ID/images and ID/masks"
+        )
+    return tuple(samples)
+
+
+def _merged(root: Path, image: Path) -> InstanceSample:
+    labels = root / "labels" / image.name
+    if not labels.is_file():
+        raise BadInputError(f"{image} has no map of ids {labels}: every image needs one")
+    return InstanceSample(image.stem, image, (labels,))
+
+
+def _official(folder: Path) -> InstanceSample:
+    images, masks = sorted((folder / "images").glob("*.png")), sorted((folder / "masks").glob("*.png"))
+    if len(images) != 1 or not masks:
+        raise BadInputError(
+            f"{folder} holds {len(images)} images and {len(masks)} masks: expected one image and its masks"
+        )
+    return InstanceSample(folder.name[:_NAME_LENGTH], images[0], tuple(masks))
+
+
+def _read(path: Path) -> NDArray[np.integer[Any]]:
+    import cv2
+
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise BadImageError(f"cannot read image '{path}': it is missing, empty or damaged")
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[:, :, 0])
