@@ -150,7 +150,7 @@ def maskrcnn(
         int, typer.Option(min=1, help="The most objects in an image.", rich_help_panel=_MODEL)
     ] = 300,
     half: HalfOption = False,
-    epochs: EpochsOption = 70,
+    epochs: EpochsOption = 40,
     stop_after: StopAfterOption = 0,
     batch_size: BatchSizeOption = 4,
     learning_rate: LearningRateOption = 1e-3,

@@ -57,6 +57,7 @@ def build_maskrcnn(
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
     anchor_sizes: Sequence[int] | None = None,
+    body_channels: Sequence[int] = (32, 64, 128),
     fpn_channels: int = 64,
     box_features: int = 128,
     mask_channels: Sequence[int] = (64, 64),
@@ -76,6 +77,7 @@ def build_maskrcnn(
         score_threshold: detections at or below it are left out.
         nms_threshold: of two detections of a class that overlap by more, the better stays.
         anchor_sizes: side in pixels of the anchors, one per level; None for torchvision's 32 to 512.
+        body_channels: of the light architecture's three stages.
         fpn_channels: of the light architecture, as the following.
         box_features: of the two layers that judge boxes.
         mask_channels: of the layers of the mask head.
@@ -107,7 +109,14 @@ def build_maskrcnn(
         )
     elif arch == _LIGHT:
         model = _light(
-            num_classes, norm_layer, common, anchor_sizes, fpn_channels, box_features, mask_channels
+            num_classes,
+            norm_layer,
+            common,
+            anchor_sizes,
+            body_channels,
+            fpn_channels,
+            box_features,
+            mask_channels,
         )
     else:
         from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -206,23 +215,22 @@ def _light(
     norm_layer: Callable[..., nn.Module],
     common: Mapping[str, Any],
     anchor_sizes: Sequence[int] | None,
+    body_channels: Sequence[int],
     fpn_channels: int,
     box_features: int,
     mask_channels: Sequence[int],
 ) -> nn.Module:
-    """Three stages of a ResNet-18 and narrow heads: strides 4, 8, 16 and, for anchors only, 32."""
+    """A narrow ResNet of three stages and narrow heads: strides 4, 8, 16 and, for anchors only, 32."""
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-    from torchvision.models.resnet import BasicBlock, ResNet
     from torchvision.ops import MultiScaleRoIAlign
 
-    body = ResNet(BasicBlock, [2, 2, 2, 1], norm_layer=norm_layer)
     levels = ["0", "1", "2"]
-    backbone = BackboneWithFPN(
-        body, {"layer1": "0", "layer2": "1", "layer3": "2"}, [64, 128, 256], fpn_channels
-    )
+    returned = {f"layer{stage}": level for stage, level in enumerate(levels, start=1)}
+    body = _light_body(body_channels, norm_layer)
+    backbone = BackboneWithFPN(body, returned, list(body_channels), fpn_channels)
     options = {"rpn_anchor_generator": _anchors(anchor_sizes or (16, 32, 64, 128)), **common}
     model: nn.Module = MaskRCNN(
         backbone,
@@ -235,3 +243,34 @@ def _light(
         **options,
     )
     return model
+
+
+def _light_body(channels: Sequence[int], norm_layer: Callable[..., nn.Module]) -> nn.Module:
+    """The stem of a ResNet and stages of two of its basic blocks, each but the first at half the size."""
+    from torchvision.models.resnet import BasicBlock
+
+    if len(channels) != 3:
+        raise BadInputError(f"body_channels {list(channels)}: the light architecture has three stages")
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False),
+        "bn1": norm_layer(channels[0]),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
+    }
+    inside = channels[0]
+    for stage, outside in enumerate(channels, start=1):
+        stride, shortcut = (1, None) if stage == 1 else (2, _shortcut(inside, outside, norm_layer))
+        first = BasicBlock(inside, outside, stride, shortcut, norm_layer=norm_layer)
+        layers[f"layer{stage}"] = nn.Sequential(first, BasicBlock(outside, outside, norm_layer=norm_layer))
+        inside = outside
+    body = nn.Sequential()
+    for name, layer in layers.items():
+        body.add_module(name, layer)
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return body
+
+
+def _shortcut(inside: int, outside: int, norm_layer: Callable[..., nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), norm_layer(outside))
