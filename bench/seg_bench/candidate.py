@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BASELINES", "ENGINE", "OFFICIAL_DECODER", "PYTORCH", "Candidate"]
+__all__ = ["BASELINES", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
 
 ENGINE = "engine"
 PYTORCH = "PyTorch eager"
 OFFICIAL_DECODER = "ONNX Runtime (official decoder)"
-BASELINES = (PYTORCH, OFFICIAL_DECODER)
+OFFICIAL_EXPORT = "ONNX Runtime (official export)"
+BASELINES = (PYTORCH, OFFICIAL_DECODER, OFFICIAL_EXPORT)
 """Runtimes of the rows that deployed models are compared with."""
 
 
@@ -20,18 +21,18 @@ class Candidate:
     Attributes:
         model: the model's name; for a SAM, what the names of its two models begin with.
         where: "in-process", "grpc", "http" or "shared-memory".
-        runtime: `ENGINE` (in process), "Triton", `PYTORCH` or `OFFICIAL_DECODER`.
+        runtime: `ENGINE` (in process), "Triton", or one of `BASELINES`.
         target: what `seg_runtime.connect` takes: a repository folder or a URL.
         data: folder with the images.
         samples: names of the samples to measure on, in order.
         engine: "auto" or a key of `seg_runtime.engines.ENGINES` where `runtime` is `ENGINE`, else None.
         threads: intra-op threads of an in-process candidate, or None for the runtime's own choice.
-        sam: whether the model is a SAM, measured with boxes.
+        kind: "semantic", "sam" (measured with boxes) or "instances".
         checkpoint: file of the PyTorch baseline, else None.
         channels_last: NHWC memory order, for the PyTorch baseline.
-        input_size_hw: the model's, for the PyTorch baseline of a semantic model.
+        input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
-        decoders: folder of segment_anything's exported decoders for that baseline, else None.
+        official: folder of the original library's own export for that baseline, else None.
     """
 
     model: str
@@ -42,12 +43,12 @@ class Candidate:
     samples: tuple[str, ...]
     engine: str | None = None
     threads: int | None = None
-    sam: bool = False
+    kind: str = "semantic"
     checkpoint: str | None = None
     channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
-    decoders: str | None = None
+    official: str | None = None
 
     @property
     def name(self) -> str:

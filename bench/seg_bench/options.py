@@ -22,8 +22,9 @@ class RunOptions:
 
     Attributes:
         repo: the model repository.
-        data: folder with `images/` and `masks/`, or Montgomery's official layout.
-        split_file: a split as `seg_bench.data.splits` writes it, None for the shipped Montgomery one.
+        data: folder with `images/` and `masks/`, or Montgomery's official layout; for objects, a layout of
+            `seg_bench.data.nuclei`.
+        split_file: a split as `seg_bench.data.splits` writes it, None for the shipped one of the data set.
         part: "train", "val" or "test" of the split; None takes every image.
         limit: at most this many images, in the order of their names.
         models: names; empty takes all that are built.
@@ -33,7 +34,8 @@ class RunOptions:
         url: a running server for the server places; None starts one from `repo`.
         baseline: also measure each model's PyTorch checkpoint.
         channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
-        official_decoder: also measure each SAM with segment_anything's own exported decoder.
+        official: also measure each SAM with segment_anything's own exported decoder, and each Mask R-CNN as
+            torchvision's own export.
         checkpoint: the baselines' file, when it is not one that ships with the package.
         repeats: timed calls per row.
         warm_up: calls per row before those.
@@ -57,7 +59,7 @@ class RunOptions:
     url: str | None = None
     baseline: bool = False
     channels_last: bool = False
-    official_decoder: bool = False
+    official: bool = False
     checkpoint: Path | None = None
     repeats: int = 20
     warm_up: int = 3
@@ -77,7 +79,7 @@ class RunOptions:
                 raise BadInputError(f"{name} is {value}; it must be {lowest} or more")
         if self.split_file and not self.part:
             raise BadInputError("--split-file needs --part train, val or test")
-        if self.checkpoint and not (self.baseline or self.official_decoder):
+        if self.checkpoint and not (self.baseline or self.official):
             raise BadInputError("--checkpoint is for a baseline: add --baseline torch")
         for engine in self.engines:
             check_engine(engine)

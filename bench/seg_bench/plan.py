@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
-from seg_bench.data.montgomery import load_montgomery
-from seg_bench.data.samples import Sample
-from seg_bench.data.splits import load_split, montgomery_split, select
+from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
+from seg_bench.data.find import AnySample, find_samples, shipped_split
+from seg_bench.data.nuclei import InstanceSample
+from seg_bench.data.splits import load_split, select
 from seg_bench.options import RunOptions
 from seg_bench.subjects import Subject, all_subjects, named_subject
 from seg_runtime.errors import BadInputError, RepositoryError
@@ -33,7 +33,7 @@ class Plan:
         subjects: the models, by name.
         graph_sha256: of the graphs that are at hand, by model.
         checkpoints: files of the PyTorch baselines, by subject.
-        decoders: folders of segment_anything's exported decoders, by subject.
+        official: folders of the original library's own exports, by subject.
     """
 
     samples: tuple[str, ...]
@@ -41,7 +41,7 @@ class Plan:
     subjects: Mapping[str, Subject]
     graph_sha256: Mapping[str, str]
     checkpoints: Mapping[str, Path]
-    decoders: Mapping[str, Path]
+    official: Mapping[str, Path]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -66,23 +66,24 @@ class Plan:
                 data=str(options.data),
                 samples=self.samples,
                 threads=options.threads,
-                sam=subject.sam,
+                kind=subject.kind,
                 checkpoint=str(path),
                 channels_last=options.channels_last,
                 input_size_hw=subject.spec.input_size_hw,
                 max_batch_size=max(1, subject.spec.max_batch_size),
             )
-        for name, folder in self.decoders.items():
+        for name, folder in self.official.items():
+            subject = self.subjects[name]
             yield Candidate(
                 model=name,
                 where="in-process",
-                runtime=OFFICIAL_DECODER,
+                runtime=OFFICIAL_DECODER if subject.sam else OFFICIAL_EXPORT,
                 target=str(options.repo),
                 data=str(options.data),
                 samples=self.samples,
                 threads=options.threads,
-                sam=True,
-                decoders=str(folder),
+                kind=subject.kind,
+                official=str(folder),
             )
 
     def _deployed(self, options: RunOptions, server: TritonServer | None) -> Iterator[Candidate]:
@@ -97,7 +98,7 @@ class Plan:
                     samples=self.samples,
                     engine=engine,
                     threads=options.threads if engine else None,
-                    sam=subject.sam,
+                    kind=subject.kind,
                 )
 
 
@@ -109,7 +110,8 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         folder: for files that the baselines need; it must last as long as the plan.
 
     Raises:
-        BadInputError: no images, no models, no checkpoint for a baseline, or batches for a SAM.
+        BadInputError: no images, no models, no checkpoint for a baseline, batches for what takes one image,
+            or images without objects for a model that finds them.
         RepositoryError: the repository is missing or a named model is not built.
         ServerError: the server of `options.url` cannot be reached.
     """
@@ -122,7 +124,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         repository = Repository(options.repo)
         models = [spec.name for subject in subjects for spec in subject.specs]
         graphs = {name: _sha256(repository.graph_path(name)) for name in models}
-    _check_sams(options, [subject.name for subject in subjects if subject.sam])
+    _check(options, samples, subjects)
     checkpoints = _checkpoints(options, subjects, folder)
     return Plan(
         samples=tuple(sample.name for sample in samples),
@@ -130,7 +132,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         subjects={subject.name: subject for subject in subjects},
         graph_sha256=graphs,
         checkpoints=checkpoints if options.baseline else {},
-        decoders=_decoders(options, samples, subjects, checkpoints, folder),
+        official=_official_exports(options, samples, subjects, checkpoints, folder),
     )
 
 
@@ -142,11 +144,11 @@ def _target(place: str, options: RunOptions, server: TritonServer | None) -> str
     return server.http_url if place == "http" else server.grpc_url
 
 
-def _samples(options: RunOptions) -> tuple[tuple[Sample, ...], str | None]:
-    samples = load_montgomery(options.data)
+def _samples(options: RunOptions) -> tuple[tuple[AnySample, ...], str | None]:
+    samples = find_samples(options.data)
     split_name = None
     if options.part:
-        split = load_split(options.split_file) if options.split_file else montgomery_split()
+        split = load_split(options.split_file) if options.split_file else shipped_split(samples)
         samples = select(samples, getattr(split, options.part))
         split_name = f"{split.data_set}, {options.part}"
     return samples[: options.limit], split_name
@@ -183,28 +185,39 @@ def _remote_subjects(options: RunOptions) -> tuple[Subject, ...]:
         return all_subjects(session, session.models())
 
 
-def _check_sams(options: RunOptions, sams: Sequence[str]) -> None:
-    if sams and options.batch > 1:
+def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence[Subject]) -> None:
+    exported = ("sam", "instances") if options.official else ("sam",)
+    single = [subject for subject in subjects if subject.kind in exported]
+    if single and options.batch > 1:
+        what = "is a SAM, which takes" if single[0].sam else "has torchvision's export beside it, which takes"
         raise BadInputError(
-            f"--batch is {options.batch} and '{sams[0]}' is a SAM, which takes one image per call: "
-            "leave out --batch, or name semantic models with --models"
+            f"--batch is {options.batch} and '{single[0].name}' {what} one image per call: "
+            "leave out --batch, or name other models with --models"
         )
-    if options.official_decoder and not sams:
-        raise BadInputError("--baseline official is the decoder of a SAM: name one with --models")
+    if options.official and all(subject.kind == "semantic" for subject in subjects):
+        raise BadInputError(
+            "--baseline official is the decoder of a SAM or a Mask R-CNN's export: name one with --models"
+        )
+    objects = [subject.name for subject in subjects if subject.kind == "instances"]
+    if objects and not isinstance(samples[0], InstanceSample):
+        raise BadInputError(
+            f"'{objects[0]}' finds objects and {options.data} has one mask per image: give a folder with "
+            "images/ and labels/ (maps of ids), or name other models with --models"
+        )
 
 
 def _checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
     """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
-    if not (options.baseline or options.official_decoder):
+    if not (options.baseline or options.official):
         return {}
     firsts: dict[str, Subject] = {}
     for subject in subjects:
-        if options.baseline or subject.sam:
+        if options.baseline or subject.kind != "semantic":
             firsts.setdefault(subject.checkpoint_sha256, subject)
     named = {subject.name: subject for subject in firsts.values()}
     found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
     checkpoints = {name: path for name, path in found.items() if path is not None}
-    needed = [name for name, subject in named.items() if subject.sam or not options.official_decoder]
+    needed = [name for name, subject in named.items() if subject.kind != "semantic" or not options.official]
     if not checkpoints.keys() & needed:
         raise BadInputError(
             f"no checkpoint of {', '.join(needed)} for the baseline: "
@@ -222,23 +235,30 @@ def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | N
     return path
 
 
-def _decoders(
+def _official_exports(
     options: RunOptions,
-    samples: Sequence[Sample],
+    samples: Sequence[AnySample],
     subjects: Sequence[Subject],
     checkpoints: Mapping[str, Path],
     folder: Path,
 ) -> dict[str, Path]:
-    if not options.official_decoder:
+    if not options.official:
         return {}
-    sams = [subject.name for subject in subjects if subject.sam and subject.name in checkpoints]
-    from seg_bench.official_decoder import export_official_decoders
+    exports = {}
+    for subject in subjects:
+        checkpoint, path = checkpoints.get(subject.name), folder / subject.name
+        if checkpoint is None or subject.kind == "semantic":
+            continue
+        if subject.sam:
+            from seg_bench.official_decoder import export_official_decoders
 
-    sizes_hw = {sample.size_hw() for sample in samples}
-    decoders = {name: folder / name for name in sams}
-    for name, path in decoders.items():
-        export_official_decoders(checkpoints[name], sizes_hw, path)
-    return decoders
+            export_official_decoders(checkpoint, {sample.size_hw() for sample in samples}, path)
+        else:
+            from seg_bench.official_maskrcnn import export_official_maskrcnn
+
+            export_official_maskrcnn(checkpoint, path)
+        exports[subject.name] = path
+    return exports
 
 
 def _sha256(path: Path) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "Latency",
     "Machine",
     "MeasuredModel",
+    "ObjectAccuracy",
     "Record",
     "Run",
     "Settings",
@@ -123,6 +124,25 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class ObjectAccuracy:
+    """How well objects were found; `Accuracy` beside it scores the union of those at 0.5 and above.
+
+    Attributes:
+        ap, ap50: COCO's mask average precision in 0..1, None without any object.
+        limit: how many objects of an image count in it.
+        count_error: per image, objects found at a score of 0.5 and above, minus true ones.
+        matched_dice: per image, mean Dice of the objects that were found (mask IoU of 0.5 and above); NaN
+            where there is none.
+    """
+
+    ap: float | None
+    ap50: float | None
+    limit: int
+    count_error: tuple[int, ...]
+    matched_dice: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Dice, IoU and HD95 (pixels of the original image): one value per image, and their summaries.
 
@@ -136,6 +156,7 @@ class Accuracy:
     dice_summary: MetricSummary
     iou_summary: MetricSummary
     hd95_summary: MetricSummary
+    objects: ObjectAccuracy | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from seg_bench.memory import peak_tree_memory_mib
 from seg_bench.metrics.summary import summarize
 from seg_bench.options import RunOptions
 from seg_bench.plan import Plan, make_plan
-from seg_bench.records import SCHEMA, Accuracy, Data, MeasuredModel, Record, Run, Settings
+from seg_bench.records import SCHEMA, Accuracy, Data, MeasuredModel, ObjectAccuracy, Record, Run, Settings
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.server import ServerOptions, TritonServer
 
@@ -153,15 +153,32 @@ def _score_all(
             for number in range(len(plan.samples)):
                 step("scoring", row * len(plan.samples) + number, total)
                 scores.append(workers[name].score(number))
-            accuracies[name] = _accuracy(scores)
+            accuracies[name] = _accuracy(scores, _objects(plan, workers[name], scores))
     except KeyboardInterrupt:
         return accuracies, False
     return accuracies, True
 
 
-def _accuracy(scores: Sequence[Mapping[str, float]]) -> Accuracy:
+def _accuracy(scores: Sequence[Mapping[str, float]], objects: ObjectAccuracy | None) -> Accuracy:
     dice, iou, hd95 = (tuple(score[key] for score in scores) for key in ("dice", "iou", "hd95"))
-    return Accuracy(dice, iou, hd95, summarize(dice), summarize(iou), summarize(hd95))
+    return Accuracy(dice, iou, hd95, summarize(dice), summarize(iou), summarize(hd95), objects)
+
+
+def _objects(
+    plan: Plan, worker: WorkerProcess, scores: Sequence[Mapping[str, float]]
+) -> ObjectAccuracy | None:
+    subject = plan.subjects[worker.candidate.model]
+    if subject.kind != "instances":
+        return None
+    limit = next(tensor.shape[0] for tensor in subject.spec.outputs if tensor.name == "scores")
+    precision = worker.objects(limit)
+    return ObjectAccuracy(
+        ap=precision["ap"],
+        ap50=precision["ap50"],
+        limit=limit,
+        count_error=tuple(int(score["count_error"]) for score in scores),
+        matched_dice=tuple(score["matched_dice"] for score in scores),
+    )
 
 
 def _record(options: RunOptions, plan: Plan, candidate: Candidate, engine: str, results: _Results) -> Record:
@@ -198,7 +215,7 @@ def _settings(options: RunOptions, candidate: Candidate) -> Settings:
         seed=options.seed,
         allocator=allocator if candidate.runtime == PYTORCH else None,
         channels_last=candidate.channels_last,
-        prompts=PROMPTS if candidate.sam else None,
+        prompts=PROMPTS if candidate.kind == "sam" else None,
         engine=candidate.engine,
     )
 

@@ -1,4 +1,4 @@
-"""What a run measures by one name: a semantic model, or a SAM with its two models."""
+"""What a run measures by one name: a model for masks or objects, or a SAM with its two models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from seg_runtime.spec import ModelSpec
 __all__ = ["ListedContracts", "Subject", "all_subjects", "named_subject"]
 
 _HALVES = ("_encoder", "_decoder")
+_SINGLE = ("semantic", "instances")
 
 
 class ListedContracts(Contracts, Protocol):
@@ -24,7 +25,7 @@ class ListedContracts(Contracts, Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """One semantic model, or one SAM.
+    """One model for masks or for objects, or one SAM.
 
     Attributes:
         name: the model's; for a SAM, what the names of its two models begin with.
@@ -38,6 +39,11 @@ class Subject:
     def spec(self) -> ModelSpec:
         """The contract of the model that takes the image."""
         return self.specs[0]
+
+    @property
+    def kind(self) -> str:
+        """ "semantic", "sam" or "instances": which pipeline runs it."""
+        return "sam" if self.sam else self.spec.task
 
     @property
     def sam(self) -> bool:
@@ -57,7 +63,7 @@ class Subject:
 
 
 def named_subject(contracts: ListedContracts, name: str) -> Subject:
-    """The semantic model or the SAM of a name.
+    """The model or the SAM of a name.
 
     Raises:
         ModelNotFoundError: there is none, or half of the SAM is missing.
@@ -65,34 +71,34 @@ def named_subject(contracts: ListedContracts, name: str) -> Subject:
     """
     known = contracts.models()
     # A SAM's name may also be that of an ensemble of its two models.
-    if any(f"{name}{half}" in known for half in _HALVES) and not _is_semantic(contracts, name):
+    if any(f"{name}{half}" in known for half in _HALVES) and not _stands_alone(contracts, name):
         return Subject(name, sam_pair(contracts, name))
     spec = contracts.spec(name)
-    if spec.task == "semantic":
+    if spec.task in _SINGLE:
         return Subject(name, (spec,))
     for half in _HALVES:
         whole = name.removesuffix(half)
         if whole != name and spec.task == f"sam-{half[1:]}":
             raise BadInputError(f"model '{name}' is one half of a SAM: measure it as '{whole}'")
     raise BadInputError(
-        f"model '{name}' is for '{spec.task}': seg-bench run measures semantic models and SAMs"
+        f"model '{name}' is for '{spec.task}': seg-bench run measures models for masks or objects, and SAMs"
     )
 
 
 def all_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:
-    """Every semantic model and every whole SAM among these models, by name.
+    """Every model of masks or objects and every whole SAM among these models, by name.
 
     Raises:
         BadInputError: there is none, or the halves of a SAM are of different checkpoints.
     """
     models = tuple(models)
-    semantic = [name for name in models if contracts.spec(name).task == "semantic"]
+    single = [name for name in models if contracts.spec(name).task in _SINGLE]
     encoders = [name.removesuffix(_HALVES[0]) for name in models if name.endswith(_HALVES[0])]
-    sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models and name not in semantic]
-    if not semantic and not sams:
-        raise BadInputError("no semantic model and no SAM to measure: publish one with seg-export")
-    return tuple(named_subject(contracts, name) for name in sorted([*semantic, *sams]))
+    sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models and name not in single]
+    if not single and not sams:
+        raise BadInputError("no model to measure: publish one with seg-export")
+    return tuple(named_subject(contracts, name) for name in sorted([*single, *sams]))
 
 
-def _is_semantic(contracts: ListedContracts, name: str) -> bool:
-    return name in contracts.models() and contracts.spec(name).task == "semantic"
+def _stands_alone(contracts: ListedContracts, name: str) -> bool:
+    return name in contracts.models() and contracts.spec(name).task in _SINGLE

@@ -6,7 +6,8 @@ environment variables, and two runtimes' thread pools never meet. The first line
 line on stdout, until stdin closes:
 
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
-    {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image
+    {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
+    {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
 
 An answer {"error": "..."} ends the process.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.montgomery import load_montgomery
+from seg_bench.data.find import find_samples
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
 from seg_bench.pipelines import Pipeline, open_pipeline
@@ -43,8 +44,10 @@ class Measurement:
     """
 
     def __init__(self, pipeline: Pipeline, candidate: Candidate) -> None:
-        self._pipeline = pipeline
-        self._samples = select(load_montgomery(Path(candidate.data)), candidate.samples)
+        from seg_bench.scoring import Scorer
+
+        self._pipeline, self._scorer = pipeline, Scorer()
+        self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel, and what computes."""
@@ -59,18 +62,13 @@ class Measurement:
         return dict(self._pipeline.run(inputs).spent_ms)
 
     def score(self, number: int) -> dict[str, float]:
-        """Dice, IoU and HD95 in pixels of one image against its mask, foreground against background."""
-        from seg_bench.metrics import dice_score, hausdorff_95, iou_score
-
+        """As `Scorer.score`, of one image."""
         sample = self._samples[number]
-        (predicted,) = self._pipeline.run([self._pipeline.load(sample)]).masks
-        target = sample.load_mask()
-        sample.check_size(predicted.shape, target.shape)
-        return {
-            "dice": dice_score(predicted, target),
-            "iou": iou_score(predicted, target),
-            "hd95": hausdorff_95(predicted, target),
-        }
+        return self._scorer.score(sample, self._pipeline.run([self._pipeline.load(sample)]))
+
+    def objects(self, limit: int) -> dict[str, Any]:
+        """As `Scorer.objects`."""
+        return self._scorer.objects(limit)
 
 
 def main() -> None:
@@ -92,8 +90,10 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
             request = json.loads(line)
             if request["do"] == "time":
                 answer(measurement.time(request["samples"]))
-            else:
+            elif request["do"] == "score":
                 answer(measurement.score(request["sample"]))
+            else:
+                answer(measurement.objects(request["limit"]))
 
 
 @contextmanager

@@ -65,8 +65,12 @@ class WorkerProcess:
         return self._ask({"do": "time", "samples": list(samples)})
 
     def score(self, sample: int) -> dict[str, float]:
-        """Dice, IoU and HD95 (pixels) of one image."""
+        """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.scoring.Scorer`."""
         return self._ask({"do": "score", "sample": sample})
+
+    def objects(self, limit: int) -> dict[str, float | None]:
+        """Average precision over all images that were scored; `limit` objects of each count."""
+        return self._ask({"do": "objects", "limit": limit})
 
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""

@@ -119,7 +119,7 @@ def test_run_refuses_what_it_does_not_know(tiny_repo: Path, xray_folder: Path) -
         invoke(*common, "--where", "moon")
     with pytest.raises(BadInputError, match="choose one of them"):
         invoke(*common, "--baseline", "torch", "--baseline", "torch-channels-last")
-    with pytest.raises(BadInputError, match="is the decoder of a SAM: name one with --models"):
+    with pytest.raises(BadInputError, match="is the decoder of a SAM or a Mask R-CNN's export: name one"):
         invoke(*common, "--baseline", "official")
     with pytest.raises(BadInputError, match="no data folder"):
         invoke("run", "--repo", tiny_repo, "--data", "nowhere")

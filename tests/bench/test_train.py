@@ -119,7 +119,8 @@ KILLED_RUN = """
     from pathlib import Path
     sys.path.insert(0, sys.argv[3])
     import test_train as t
-        steps = 0
+    from seg_bench.train import loop
+    steps = 0
     descend = loop._descend
     def descend_until_killed(*arguments):
         global steps

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_bench.data.samples import check_size
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.images import read_image
 
@@ -56,6 +57,19 @@ class InstanceSample:
                     raise BadImageError(f"{path} has another size than its sister masks: unpack it again")
                 labels[mask] = index
         return labels
+
+    def load_mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool: where any object is. Raises as `load_labels`."""
+        return self.load_labels() > 0
+
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        height, width = self.load_image().shape[:2]
+        return height, width
+
+    def check_size(self, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
+        """Raises BadInputError unless image and mask, both (height, width), have one size."""
+        check_size(self.name, image_hw, mask_hw)
 
 
 def has_instances(root: Path) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.images import read_image
 
-__all__ = ["MASK_THRESHOLD", "Sample", "paired_samples"]
+__all__ = ["MASK_THRESHOLD", "Sample", "check_size", "paired_samples"]
 
 MASK_THRESHOLD = 127
 """Mask pixels above it are foreground: resized masks have interpolated edges."""
@@ -62,11 +62,16 @@ class Sample:
 
     def check_size(self, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
         """Raises BadInputError unless image and mask, both (height, width), have one size."""
-        if image_hw != mask_hw:
-            raise BadInputError(
-                f"the mask of '{self.name}' is {mask_hw[1]}x{mask_hw[0]} and its image "
-                f"{image_hw[1]}x{image_hw[0]}: both must have one size"
-            )
+        check_size(self.name, image_hw, mask_hw)
+
+
+def check_size(name: str, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
+    """Raises BadInputError unless image and mask, both (height, width), have one size."""
+    if image_hw != mask_hw:
+        raise BadInputError(
+            f"the mask of '{name}' is {mask_hw[1]}x{mask_hw[0]} and its image "
+            f"{image_hw[1]}x{image_hw[0]}: both must have one size"
+        )
 
 
 def paired_samples(root: Path) -> tuple[Sample, ...]:

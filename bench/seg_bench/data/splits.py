@@ -18,7 +18,7 @@ from seg_runtime.errors import BadInputError
 
 __all__ = ["Split", "load_split", "make_split", "montgomery_split", "nuclei_split", "save_split", "select"]
 
-Named = TypeVar("Named", Sample, InstanceSample)
+Named = TypeVar("Named", bound=Sample | InstanceSample)
 
 
 @dataclass(frozen=True)

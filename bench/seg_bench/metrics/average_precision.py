@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seg_runtime.errors import MissingExtraError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["AveragePrecision", "Found", "mask_average_precision"]
+from seg_runtime.errors import MissingExtraError
+from seg_runtime.sam.rle import coco_rle, encode_counts
+
+__all__ = ["AveragePrecision", "Found", "labelled_objects", "mask_average_precision"]
 
 Rle = Mapping[str, Any]
 
@@ -82,6 +86,14 @@ def mask_average_precision(
     # (IoU thresholds, recalls, classes, sizes, limits); -1 where there is nothing to find.
     precision = evaluation.eval["precision"][:, :, :, 0, 0]
     return AveragePrecision(float(precision.mean()), float(precision[0].mean()))
+
+
+def labelled_objects(labels: NDArray[np.int32]) -> Found:
+    """The objects of an (H, W) map of ids, as ground truth of class 1."""
+    ids = np.unique(labels)
+    size_hw = (labels.shape[0], labels.shape[1])
+    rles = [coco_rle(encode_counts(labels == number), size_hw) for number in ids[ids > 0]]
+    return Found([1.0] * len(rles), [1] * len(rles), rles)
 
 
 def _image(number: int, image: Found) -> dict[str, int]:

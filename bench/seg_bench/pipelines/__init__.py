@@ -12,10 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.candidate import PYTORCH, Candidate
-from seg_bench.data.samples import Sample
+from seg_bench.data.find import AnySample
 from seg_runtime.session import Session
 
-__all__ = ["Outcome", "Pipeline", "open_pipeline"]
+__all__ = ["Objects", "Outcome", "Pipeline", "open_pipeline"]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects that were found in one image, the best first.
+
+    Attributes:
+        scores: (N,) float32 in 0..1.
+        labels: (N,) int32, from 1 on.
+        masks: (N, H, W) bool in the image's frame.
+    """
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    masks: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -25,10 +40,12 @@ class Outcome:
     Attributes:
         masks: one per image, (H, W) bool in its frame.
         spent_ms: milliseconds per stage, as `seg_bench.records.Latency` names them.
+        objects: one per image where a model finds objects, else empty.
     """
 
     masks: Sequence[NDArray[np.bool_]]
     spent_ms: Mapping[str, float]
+    objects: Sequence[Objects] = ()
 
 
 class Pipeline(Protocol):
@@ -42,7 +59,7 @@ class Pipeline(Protocol):
     where: str
     engine: str
 
-    def load(self, sample: Sample) -> Any:
+    def load(self, sample: AnySample) -> Any:
         """Read what one call needs of a sample; not timed."""
 
     def run(self, inputs: Sequence[Any]) -> Outcome:
@@ -56,29 +73,48 @@ def open_pipeline(candidate: Candidate) -> Iterator[Pipeline]:
     Raises:
         EdgesegError: as `seg_runtime.connect` and the pipelines do.
     """
-    if candidate.sam and candidate.runtime == PYTORCH:
-        from seg_bench.pipelines.sam_torch import TorchSamPipeline
-
-        yield TorchSamPipeline(
-            Path(candidate.checkpoint or ""), candidate.threads, channels_last=candidate.channels_last
-        )
+    original = _open_original(candidate)
+    if original is not None:
+        yield original
         return
     with _open_session(candidate) as session:
-        if candidate.decoders is not None:
+        if candidate.official is not None:
             from seg_bench.pipelines.sam_official import OfficialDecoderPipeline
 
-            decoders = Path(candidate.decoders)
+            decoders = Path(candidate.official)
             with OfficialDecoderPipeline(session, candidate.model, decoders, candidate.threads) as official:
                 yield official
-        elif candidate.sam:
+        elif candidate.kind == "sam":
             from seg_bench.pipelines.sam import SamPipeline
 
             with SamPipeline(session, candidate.model) as sam:
                 yield sam
+        elif candidate.kind == "instances":
+            from seg_bench.pipelines.instances import InstancesPipeline
+
+            yield InstancesPipeline(session, candidate.model)
         else:
             from seg_bench.pipelines.semantic import SemanticPipeline
 
             yield SemanticPipeline(session, candidate.model)
+
+
+def _open_original(candidate: Candidate) -> Pipeline | None:
+    """What runs without any of our sessions: the original libraries, where they do all by themselves."""
+    checkpoint, threads = Path(candidate.checkpoint or ""), candidate.threads
+    if candidate.kind == "sam" and candidate.runtime == PYTORCH:
+        from seg_bench.pipelines.sam_torch import TorchSamPipeline
+
+        return TorchSamPipeline(checkpoint, threads, channels_last=candidate.channels_last)
+    if candidate.kind == "instances" and candidate.runtime == PYTORCH:
+        from seg_bench.pipelines.instances_torch import TorchInstancesPipeline
+
+        return TorchInstancesPipeline(checkpoint, threads, channels_last=candidate.channels_last)
+    if candidate.kind == "instances" and candidate.official is not None:
+        from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
+
+        return ExportedInstancesPipeline(Path(candidate.official), threads)
+    return None
 
 
 def _open_session(candidate: Candidate) -> Session:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_bench.data.find import AnySample
 from seg_bench.data.objects import object_boxes
-from seg_bench.data.samples import Sample
 from seg_bench.pipelines import Outcome
 from seg_runtime.errors import BadInputError
 from seg_runtime.images import read_image
@@ -91,7 +91,7 @@ class SamPipeline:
         self.where = session.where
         self.engine = self._predictor.engine
 
-    def load(self, sample: Sample) -> BoxPrompts:
+    def load(self, sample: AnySample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:
@@ -127,7 +127,7 @@ class SamPipeline:
         self.close()
 
 
-def load_box_prompts(sample: Sample) -> BoxPrompts:
+def load_box_prompts(sample: AnySample) -> BoxPrompts:
     """Read an image and the boxes of its ground truth.
 
     Raises:

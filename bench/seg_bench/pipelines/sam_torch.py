@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seg_bench.data.samples import Sample
+from seg_bench.data.find import AnySample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, load_box_prompts, sam_outcome
 from seg_runtime.errors import MissingExtraError
@@ -51,7 +51,7 @@ class TorchSamPipeline:
         self._predictor = SamPredictor(sam)
         self._decoded = 0.0
 
-    def load(self, sample: Sample) -> BoxPrompts:
+    def load(self, sample: AnySample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:

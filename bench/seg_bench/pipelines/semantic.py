@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.samples import Sample
+from seg_bench.data.find import AnySample
 from seg_bench.pipelines import Outcome
 from seg_bench.records import STAGES
 from seg_runtime.images import read_image
@@ -36,7 +36,7 @@ class SemanticPipeline:
         self.where = session.where
         self.engine = self._segmenter.engine
 
-    def load(self, sample: Sample) -> Image:
+    def load(self, sample: AnySample) -> Image:
         """(H, W) or (H, W, 3) uint8, as many channels as the model takes."""
         return read_image(sample.image_path, 1 if self._segmenter.spec.channels == 1 else 3, gray=True)
 

@@ -14,6 +14,10 @@ _SAM_LEGEND = (
     "Encode, decode: the two models of a SAM alone, travel included, the decoder with all prompts of an "
     "image; the official decoder takes one prompt at a time, after our encoder, and upscales inside."
 )
+_OBJECT_LEGEND = (
+    "Mask AP, AP50: COCO's, over all objects the model may return; at a score of 0.5 and above: count error, "
+    "mean of |found - true| per image, Dice of objects, of those found; Dice, IoU and HD95 of their union."
+)
 
 
 def run_facts(run: Run) -> list[tuple[str, str]]:
@@ -55,6 +59,8 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
     ]
     if any(record.settings.prompts for run in runs for record in run.records):
         lines.insert(2, _SAM_LEGEND)
+    if any(record.accuracy and record.accuracy.objects for run in runs for record in run.records):
+        lines.insert(1, _OBJECT_LEGEND)
     kinds = {record.peak_memory_of for run in runs for record in run.records}
     if "server" in kinds:
         lines.insert(

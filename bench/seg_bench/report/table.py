@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from seg_bench.article import ArticleFigures, article_figures
-from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, PYTORCH
+from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH
 from seg_bench.metrics.summary import MetricSummary
-from seg_bench.records import Latency, Record, Run
+from seg_bench.records import Latency, ObjectAccuracy, Record, Run
 from seg_runtime.engines import AUTO
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
 ABSENT = "-"
 PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
 _SAM_COLUMNS = ("encode_ms", "decode_ms")
+_OBJECT_COLUMNS = ("ap", "ap50", "count_error", "matched_dice")
+_CALLED = {OFFICIAL_DECODER: "official decoder", OFFICIAL_EXPORT: "torchvision's export"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Table:
 def build_table(runs: Sequence[Run]) -> Table:
     """Make the table of one or several runs.
 
-    Several machines, and several engines in process, get a column that tells them apart, and SAMs those of
-    their two models.
+    Several machines, and several engines in process, get a column that tells them apart, SAMs those of their
+    two models, and models that find objects those of how well they do.
     """
     machines = list(dict.fromkeys(run.machine.cpu for run in runs))
     pairs = [(run, record) for run in runs for record in run.records]
@@ -76,6 +78,8 @@ def build_table(runs: Sequence[Run]) -> Table:
         left_out |= {"engine"}
     if not any(record.latency and record.latency.encode for _, record in pairs):
         left_out |= {*_SAM_COLUMNS}
+    if not any(record.accuracy and record.accuracy.objects for _, record in pairs):
+        left_out |= {*_OBJECT_COLUMNS}
     columns = [column for column in _COLUMNS if column[0].key not in left_out]
     rows = tuple(tuple(cell(run, record) for _, cell in columns) for run, record in pairs)
     return Table(tuple(column for column, _ in columns), rows, tuple(record for _, record in pairs))
@@ -122,7 +126,7 @@ def _runs_in_process(record: Record) -> bool:
 
 
 def _called(baseline: Record) -> str:
-    return "official decoder" if baseline.runtime == OFFICIAL_DECODER else PYTORCH
+    return _CALLED.get(baseline.runtime, PYTORCH)
 
 
 def _is_baseline(entry: Record, record: Record) -> bool:
@@ -169,6 +173,23 @@ def _summary(pick: str, form: str) -> Callable[[Run, Record], Cell]:
     return cell
 
 
+def _objects(pick: Callable[[ObjectAccuracy], float | None], form: str) -> Callable[[Run, Record], Cell]:
+    def cell(run: Run, record: Record) -> Cell:
+        objects = record.accuracy.objects if record.accuracy else None
+        return _number(pick(objects) if objects else None, form)
+
+    return cell
+
+
+def _mean_count_error(objects: ObjectAccuracy) -> float:
+    return statistics.fmean(abs(error) for error in objects.count_error)
+
+
+def _mean_matched_dice(objects: ObjectAccuracy) -> float | None:
+    found = [dice for dice in objects.matched_dice if not math.isnan(dice)]
+    return statistics.fmean(found) if found else None
+
+
 def _percentile(percent: float, stage: str = "total") -> Callable[[Run, Record], Cell]:
     def cell(run: Run, record: Record) -> Cell:
         timed = record.latency if record.latency and getattr(record.latency, stage) else None
@@ -204,6 +225,10 @@ _COLUMNS: tuple[tuple[Column, Callable[[Run, Record], Cell]], ...] = (
     (Column("dice", "Dice"), _summary("dice_summary", ".4f")),
     (Column("iou", "IoU"), _summary("iou_summary", ".4f")),
     (Column("hd95_px", "HD95", "px"), _summary("hd95_summary", ".2f")),
+    (Column("ap", "mask AP"), _objects(lambda objects: objects.ap, ".4f")),
+    (Column("ap50", "AP50"), _objects(lambda objects: objects.ap50, ".4f")),
+    (Column("count_error", "count error"), _objects(_mean_count_error, ".1f")),
+    (Column("matched_dice", "Dice of objects"), _objects(_mean_matched_dice, ".4f")),
     (Column("parameters", "parameters"), _parameters),
     (Column("encode_ms", "encode p50", "ms"), _percentile(50, "encode")),
     (Column("decode_ms", "decode p50", "ms"), _percentile(50, "decode")),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from seg_bench.metrics.average_precision import Found, mask_average_precision
+from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
 from seg_bench.train.augment import derived_seed
 from seg_bench.train.detection_dataset import DetectionDataset, Target
 from seg_bench.train.settings import TrainSettings
@@ -19,7 +19,7 @@ from seg_export.maskrcnn_reference import MaskRcnnReference
 from seg_runtime.paste import paste_crops
 from seg_runtime.sam.rle import coco_rle, encode_counts
 
-__all__ = ["DetectionTask", "labelled_objects"]
+__all__ = ["DetectionTask"]
 
 Batch = tuple[list[torch.Tensor], list[Target]]
 
@@ -112,14 +112,6 @@ class DetectionTask:
             for crop in crops
         ]
         return Found(scores[rows].tolist(), labels[rows].tolist(), rles)
-
-
-def labelled_objects(labels: np.ndarray[Any, np.dtype[np.int32]]) -> Found:
-    """The objects of an (H, W) map of ids, as ground truth of class 1."""
-    ids = np.unique(labels)
-    size_hw = (labels.shape[0], labels.shape[1])
-    rles = [coco_rle(encode_counts((labels == i).view(np.uint8)), size_hw) for i in ids[ids > 0]]
-    return Found([1.0] * len(rles), [1] * len(rles), rles)
 
 
 def _collate(samples: Sequence[tuple[torch.Tensor, Target]]) -> Batch:

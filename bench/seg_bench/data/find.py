@@ -1,0 +1,28 @@
+"""Which data set a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seg_bench.data.montgomery import load_montgomery
+from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
+from seg_bench.data.samples import Sample
+from seg_bench.data.splits import Split, montgomery_split, nuclei_split
+
+__all__ = ["AnySample", "find_samples", "shipped_split"]
+
+AnySample = Sample | InstanceSample
+
+
+def find_samples(root: Path) -> tuple[AnySample, ...]:
+    """The images of a folder, with one mask each or with a map of objects, whichever lies beside them.
+
+    Raises:
+        BadInputError: no layout that is known.
+    """
+    return load_nuclei(root) if has_instances(root) else load_montgomery(root)
+
+
+def shipped_split(samples: tuple[AnySample, ...]) -> Split:
+    """The fixed split of the data set that these are from."""
+    return nuclei_split() if isinstance(samples[0], InstanceSample) else montgomery_split()

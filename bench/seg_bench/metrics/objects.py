@@ -1,0 +1,37 @@
+"""How well objects were found, one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["matched_dice"]
+
+
+def matched_dice(
+    masks: NDArray[np.bool_], labels: NDArray[np.int32], min_iou: float = 0.5
+) -> NDArray[np.float64]:
+    """Dice of every object that was found, each with the true one that it overlaps most.
+
+    Args:
+        masks: (N, H, W) bool, the best first: it chooses first among true objects that are free.
+        labels: (H, W) int32, the true objects: 0 is background, every other value an object.
+        min_iou: what two masks must overlap by to be a pair.
+
+    Returns:
+        (M,) float64 in 0..1, one value per pair.
+    """
+    truth, total = np.unique(labels, return_inverse=True), np.zeros(0)
+    ids, positions = truth[0], np.asarray(truth[1]).reshape(labels.shape)
+    areas = np.bincount(positions.ravel(), minlength=len(ids)).astype(np.float64)
+    free = ids > 0
+    scores = []
+    for mask in masks:
+        shared = np.bincount(positions[mask], minlength=len(ids)).astype(np.float64)
+        total = areas + np.count_nonzero(mask)
+        ious = np.where(free, shared / np.maximum(total - shared, 1), 0.0)
+        best = int(ious.argmax())
+        if ious[best] >= min_iou:
+            free[best] = False
+            scores.append(2 * shared[best] / total[best])
+    return np.array(scores, dtype=np.float64)

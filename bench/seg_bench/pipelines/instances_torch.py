@@ -1,0 +1,113 @@
+"""A Mask R-CNN as its users run it without this toolkit: torchvision's model, eager and as its own export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_bench.data.find import AnySample
+from seg_bench.official_maskrcnn import OFFICIAL_FILE, torchvision_model
+from seg_bench.pipelines import Objects, Outcome
+from seg_bench.pipelines.instances import objects_outcome
+from seg_runtime.errors import MissingExtraError
+from seg_runtime.images import read_image
+
+__all__ = ["ExportedInstancesPipeline", "TorchInstancesPipeline"]
+
+_THRESHOLD = 0.5
+Image = NDArray[np.uint8]
+
+
+class TorchInstancesPipeline:
+    """Eager torchvision on the CPU, which scales images and pastes masks by itself.
+
+    Args:
+        checkpoint: a Mask R-CNN's.
+        threads: intra-op threads, or None for PyTorch's own choice.
+        channels_last: NHWC memory order of the convolutions.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        MissingExtraError: PyTorch is not installed.
+    """
+
+    where = "in-process"
+
+    def __init__(self, checkpoint: Path, threads: int | None = None, channels_last: bool = False) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingExtraError("PyTorch with torchvision", "export") from error
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._torch, self._model = torch, torchvision_model(checkpoint)
+        if channels_last:
+            self._model = self._model.to(memory_format=torch.channels_last)
+        self.engine = f"PyTorch {torch.__version__}, CPU"
+
+    def load(self, sample: AnySample) -> Image:
+        """(H, W, 3) uint8 RGB."""
+        return read_image(sample.image_path, 3, gray=True)
+
+    def run(self, inputs: Sequence[Image]) -> Outcome:
+        """Find the objects of these images in one call of the model."""
+        torch = self._torch
+        start = time.perf_counter()
+        pixels = [torch.from_numpy(image).permute(2, 0, 1) / 255 for image in inputs]
+        prepared = time.perf_counter()
+        with torch.inference_mode():
+            results = self._model(pixels)
+        done = time.perf_counter()
+        objects = [
+            Objects(
+                result["scores"].numpy(),
+                result["labels"].numpy().astype(np.int32),
+                (result["masks"][:, 0] >= _THRESHOLD).numpy(),
+            )
+            for result in results
+        ]
+        total = 1000 * (time.perf_counter() - start)
+        return objects_outcome(objects, 1000 * (prepared - start), 1000 * (done - prepared), total)
+
+
+class ExportedInstancesPipeline:
+    """torchvision's own ONNX export in ONNX Runtime, one image per call.
+
+    Args:
+        folder: of `seg_bench.official_maskrcnn.export_official_maskrcnn`.
+        threads: intra-op threads, or None for ONNX Runtime's own choice.
+    """
+
+    where = "in-process"
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers = ["CPUExecutionProvider"]
+        self._graph: Any = ort.InferenceSession(str(folder / OFFICIAL_FILE), options, providers=providers)
+        self.engine = f"ONNX Runtime {ort.__version__}, CPU"
+
+    def load(self, sample: AnySample) -> Image:
+        """(H, W, 3) uint8 RGB."""
+        return read_image(sample.image_path, 3, gray=True)
+
+    def run(self, inputs: Sequence[Image]) -> Outcome:
+        """Find the objects of one image."""
+        (image,) = inputs
+        start = time.perf_counter()
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / 255
+        prepared = time.perf_counter()
+        labels, scores, masks = self._graph.run(["labels", "scores", "masks"], {"image": pixels})
+        done = time.perf_counter()
+        objects = Objects(scores, labels.astype(np.int32), masks[:, 0] >= _THRESHOLD)
+        total = 1000 * (time.perf_counter() - start)
+        return objects_outcome([objects], 1000 * (prepared - start), 1000 * (done - prepared), total)

@@ -1,0 +1,65 @@
+"""Compares what a pipeline gave with the ground truth, image by image and over all images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seg_bench.data.find import AnySample
+from seg_bench.data.nuclei import InstanceSample
+from seg_bench.metrics import dice_score, hausdorff_95, iou_score
+from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
+from seg_bench.metrics.objects import matched_dice
+from seg_bench.pipelines import Objects, Outcome
+from seg_bench.pipelines.instances import SURE
+from seg_runtime.sam.rle import coco_rle, encode_counts
+
+__all__ = ["Scorer"]
+
+
+class Scorer:
+    """Scores outcomes; remembers objects, since average precision is of all images together."""
+
+    def __init__(self) -> None:
+        self._truths: list[Found] = []
+        self._found: list[Found] = []
+
+    def score(self, sample: AnySample, outcome: Outcome) -> dict[str, float]:
+        """Dice, IoU and HD95 in pixels of one image, foreground against background.
+
+        For objects also `count_error`, found minus true at a score of `SURE`, and `matched_dice`, the mean
+        over the objects that were found (NaN where there is none).
+
+        Raises:
+            BadInputError: the ground truth is of another size.
+        """
+        (predicted,) = outcome.masks
+        target = sample.load_mask()
+        sample.check_size(predicted.shape, target.shape)
+        scores = {
+            "dice": dice_score(predicted, target),
+            "iou": iou_score(predicted, target),
+            "hd95": hausdorff_95(predicted, target),
+        }
+        if outcome.objects and isinstance(sample, InstanceSample):
+            scores |= self._score_objects(sample, outcome.objects[0])
+        return scores
+
+    def objects(self, max_detections: int) -> dict[str, Any]:
+        """`ap` and `ap50` over all images that were scored; None where none has an object."""
+        result = mask_average_precision(self._truths, self._found, max_detections)
+        return {"ap": result.ap, "ap50": result.ap50}
+
+    def _score_objects(self, sample: InstanceSample, found: Objects) -> dict[str, float]:
+        labels, sure = sample.load_labels(), found.scores >= SURE
+        truth = labelled_objects(labels)
+        size_hw = (labels.shape[0], labels.shape[1])
+        rles = [coco_rle(encode_counts(mask), size_hw) for mask in found.masks]
+        self._truths.append(truth)
+        self._found.append(Found(found.scores.tolist(), found.labels.tolist(), rles))
+        pairs = matched_dice(found.masks[sure], labels)
+        return {
+            "count_error": int(np.count_nonzero(sure)) - len(truth.rles),
+            "matched_dice": float(pairs.mean()) if len(pairs) else float("nan"),
+        }
