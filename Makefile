@@ -6,20 +6,24 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
+NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
 .PHONY: demo test test-aarch64 quick lint types docs setup clean
 
-demo: $(READY) $(LUNG) $(SAM)  ## the Dice / latency table of the lung U-Net and the tiny SAM on real X-rays
+demo: $(READY) $(LUNG) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
 		--where in-process,shared-memory,grpc,http --baseline torch --repeats 10 --out out/demo/unet_lung.json >/dev/null
 	$(BIN)/seg-bench run --repo triton_repo --models sam_tiny --data tests/data/montgomery \
 		--where in-process,shared-memory --baseline torch --warm-up 1 --repeats 5 --out out/demo/sam_tiny.json >/dev/null
+	$(BIN)/seg-bench run --repo triton_repo --models maskrcnn_nuclei --data tests/data/nuclei \
+		--where in-process,grpc --baseline torch --repeats 6 --out out/demo/maskrcnn_nuclei.json >/dev/null
 	$(BIN)/seg-bench report out/demo
 	$(BIN)/seg-run segment tests/data/montgomery/images --repo triton_repo --model unet_lung -o out/masks
 	$(BIN)/seg-run sam tests/data/montgomery/images/MCUCXR_0003_0.png --repo triton_repo --model sam_tiny \
 		--box 45,55,245,368 --box 278,56,480,353 -o out/sam
+	$(BIN)/seg-run instances tests/data/nuclei/images --repo triton_repo --model maskrcnn_nuclei -o out/nuclei
 	$(BIN)/seg-bench report out/demo --format html -o out/demo.html
-	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam"
+	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam, out/nuclei"
 
 test: $(READY)  ## every test, slow ones too
 	$(BIN)/python -m pytest
@@ -55,6 +59,9 @@ $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)
 
 $(SAM): export/seg_export/weights/sam_tiny.pth | $(READY)
 	$(BIN)/seg-export sam --tiny --repo triton_repo
+
+$(NUCLEI): export/seg_export/weights/maskrcnn_nuclei.pth | $(READY)
+	$(BIN)/seg-export maskrcnn --pretrained nuclei --repo triton_repo --images tests/data/nuclei/images
 
 clean:
 	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* .triton_repo.staging

@@ -23,6 +23,12 @@ def xray_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nuclei_folder() -> Path:
+    """6 microscopy images of the test split with maps of nuclei: `images/` and `labels/`."""
+    return DATA / "nuclei"
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A U-Net with seeded random weights, 2 levels, gray, 64x64 pixels."""
     from seg_export.checkpoint import Preprocessing, save_checkpoint

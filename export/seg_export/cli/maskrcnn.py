@@ -12,6 +12,7 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    PretrainedOption,
     RepoOption,
     parse_size_hw,
     require_torch,
@@ -39,6 +40,7 @@ def maskrcnn(
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
+    pretrained: PretrainedOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch torchvision's COCO weights; their SHA-256 is checked.")
     ] = False,
@@ -48,7 +50,12 @@ def maskrcnn(
     seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
     classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
     repo: RepoOption = Path("triton_repo"),
-    name: Annotated[str | None, typer.Option(help="Model name; by default the architecture's.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Model name; by default the architecture's, or maskrcnn_nuclei for --pretrained nuclei."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -87,18 +94,23 @@ def maskrcnn(
 
       seg-export maskrcnn --download
 
+      seg-export maskrcnn --pretrained nuclei
+
       seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells
 
       seg-export maskrcnn --arch maskrcnn_resnet18_fpn --random --size 512 --json
     """
-    if [checkpoint is not None, download, random].count(True) != 1:
-        raise BadInputError("name the weights with exactly one of --checkpoint FILE, --download and --random")
+    if [checkpoint is not None, pretrained is not None, download, random].count(True) != 1:
+        raise BadInputError(
+            "name the weights with exactly one of --checkpoint FILE, --pretrained nuclei, --download "
+            "and --random"
+        )
     size_hw = parse_size_hw(size) if size else None
     require_torch()
     changes = {"max_detections": max_detections, "norm_eps": norm_eps}
     weights = _weights(
         arch,
-        _download(arch or _DEFAULT_ARCH) if download else checkpoint,
+        _download(arch or _DEFAULT_ARCH) if download else _given(checkpoint, pretrained),
         {key: value for key, value in changes.items() if value is not None},
         classes,
         seed,
@@ -106,7 +118,7 @@ def maskrcnn(
     (exported,) = export(
         weights,
         repo,
-        name or weights.arguments["arch"],
+        name or (f"maskrcnn_{pretrained}" if pretrained else weights.arguments["arch"]),
         size_hw=size_hw,
         images=images,
         opset=opset,
@@ -131,6 +143,12 @@ def _weights(
         return load_maskrcnn_checkpoint(path, arch, **changes)
     arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
     return random_maskrcnn({**arguments, **changes}, seed)
+
+
+def _given(checkpoint: Path | None, pretrained: str | None) -> Path | None:
+    from seg_export.pretrained import pretrained_path
+
+    return pretrained_path(pretrained) if pretrained else checkpoint
 
 
 def _download(arch: str) -> Path:

@@ -32,7 +32,8 @@ CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="Checkpoint file with the weights.")
 ]
 PretrainedOption = Annotated[
-    str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung' or 'sam_tiny'.")
+    str | None,
+    typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung', 'nuclei' or 'sam_tiny'."),
 ]
 ImagesOption = Annotated[
     Path | None,
