@@ -161,7 +161,7 @@ def read_fingerprint(folder: Path) -> EngineFingerprint:
     except FileNotFoundError as error:
         raise RepositoryError(f"has no {FINGERPRINT_FILE} beside its engine") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(f"has a {FINGERPRINT_FILE} that cannot be used ({error})") from error
+        raise RepositoryError(f"has an {FINGERPRINT_FILE} that cannot be used ({error})") from error
 
 
 def write_fingerprint(folder: Path, fingerprint: EngineFingerprint) -> None:
