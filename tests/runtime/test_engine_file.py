@@ -121,9 +121,7 @@ def _without(key: str) -> Callable[[Path], None]:
         (_without("device"), "has an engine.json that cannot be used"),
     ],
 )
-def test_damaged_fingerprint_is_one_line(
-    folder: Path, damage: Callable[[Path], None], fault: str
-) -> None:
+def test_damaged_fingerprint_is_one_line(folder: Path, damage: Callable[[Path], None], fault: str) -> None:
     damage(folder / "engine.json")
     with pytest.raises(RepositoryError, match=fault) as caught:
         require_engine(folder, "unet", folder.parents[1], ORIN)
