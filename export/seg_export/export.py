@@ -13,7 +13,6 @@ from seg_export.families import traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.write import PrecisionReport, in_precision
 from seg_export.publish import (
-    GRAPH_FILE,
     PublishedModel,
     StagedModel,
     check_model_name,
@@ -26,7 +25,7 @@ from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
 from seg_export.traceable import TraceableModel
 from seg_export.verify import VerificationReport, require_parity, verify
 from seg_runtime.errors import BadInputError, CheckpointError
-from seg_runtime.repository import Repository
+from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]

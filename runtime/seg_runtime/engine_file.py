@@ -20,6 +20,7 @@ from typing import Any
 
 from seg_runtime.errors import RepositoryError
 from seg_runtime.gpu import first_gpu
+from seg_runtime.repository import GRAPH_FILE
 from seg_runtime.tensorrt_api import Backend, installed_version, version_numbers
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
 
 ENGINE_FILE = "model.plan"
 FINGERPRINT_FILE = "engine.json"
-GRAPH_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def test_ctrl_c_stops_the_builder_itself_and_the_next_build_is_a_whole_one(repo:
     with pytest.raises(KeyboardInterrupt):
         build(repo, on_progress=stop)
     assert phases, "the builder never told how far it is"
-    assert "verifying" not in phases, "it went on to the end"
+    assert "unet: verifying" not in phases, "it went on to the end"
     assert everything(repo) == before
     assert not list(repo.parent.glob(f".{repo.name}.staging*/*"))
     assert signal.getsignal(signal.SIGINT) == handler
@@ -175,8 +175,9 @@ def test_ctrl_c_stops_the_builder_itself_and_the_next_build_is_a_whole_one(repo:
 def test_progress_counts_the_builders_steps_to_their_end(repo: Path) -> None:
     told: list[tuple[str, int, int]] = []
     build(repo, on_progress=lambda *step: told.append(step))
-    assert told[-1] == ("verifying", 0, 1)
+    assert told[-1] == ("unet: verifying", 0, 1)
     phase, total = told[0][0], told[0][2]
+    assert phase.startswith("unet: ")
     steps = [done for name, done, _ in told if name == phase]
     assert steps == sorted(steps)
     assert total > 1

@@ -239,6 +239,35 @@ def test_masks_of_the_tiny_sam_in_half_precision(
         assert np.count_nonzero(full & half) / np.count_nonzero(full | half) >= 0.995
 
 
+def test_trained_sam_holds_on_images_that_are_none(sam_repo: Path, tiny_sam_repo: Path) -> None:
+    """Embeddings of black, white, noise and checks, from the encoder in half precision into its decoder."""
+    checks = (np.indices((1024, 1024, 3)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, checks.shape, dtype=np.uint8)
+    prompts = {
+        "point_coords": np.array(
+            [[[0, 0], [1024, 1024]], [[-5000, 9000], [0, 0]], [[0, 0], [900, 500]]], "f4"
+        ),
+        "point_labels": np.array([[1, 0], [1, -1], [2, 3]], np.int32),
+        "mask_input": np.full((1, 1, 256, 256), 100, np.float32),
+        "has_mask_input": np.array([0, 1, 1], np.float32),
+    }
+    graphs = {
+        repo: [Repository(repo).graph_path(f"sam_tiny_{half}") for half in ("encoder", "decoder")]
+        for repo in (sam_repo, tiny_sam_repo)
+    }
+    half = [GraphRunner(rounded(onnx.load(path)), "fp16") for path in graphs[sam_repo]]
+    full = [GraphRunner(path, "fp32") for path in graphs[tiny_sam_repo]]
+    for image in (np.zeros_like(checks), np.full_like(checks, 255), noise, checks):
+        masks = []
+        for encoder, decoder in (half, full):
+            feed = {"image": image[None], "valid_hw": np.array([[1024, 1024]], np.int32)}
+            embedding = encoder(feed)["image_embeddings"]
+            outputs = decoder(prompts | {"image_embeddings": embedding})
+            assert all(np.isfinite(values).all() for values in (embedding, *outputs.values()))
+            masks.append(outputs["low_res_masks"] > 0)
+        assert np.count_nonzero(masks[0] ^ masks[1]) <= 0.005 * max(1, np.count_nonzero(masks[0] | masks[1]))
+
+
 @pytest.mark.slow
 def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
     vit_b_folder: Path, tmp_path: Path
@@ -254,6 +283,7 @@ def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
 
 def test_bisect_finds_nothing_in_a_right_graph_and_the_sine_in_one_all_in_half(sam_repo: Path) -> None:
     found = bisect_published(sam_repo, "sam_tiny_decoder", WEIGHTS)
+    assert found.first is None
     assert found.first_all_half is not None
     assert found.first_all_half.op in ("Sin", "Cos")
     assert verify_published(sam_repo, "sam_tiny_decoder", WEIGHTS).passed

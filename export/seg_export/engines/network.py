@@ -30,6 +30,7 @@ __all__ = [
     "Shapes",
     "build_plan",
     "known_capabilities",
+    "naming",
     "parse_graph",
 ]
 
@@ -131,6 +132,13 @@ def build_plan(
     if plan is None:
         raise BuildError(build_reason(graph.log.errors))
     return plan, None if cache is None else bytes(config.get_timing_cache().serialize())
+
+
+def naming(on_progress: OnProgress | None, what: str) -> OnProgress | None:
+    """The same, told what is being built before each phase of it."""
+    if on_progress is None:
+        return None
+    return lambda phase, done, total: on_progress(f"{what}: {phase}", done, total)
 
 
 def known_capabilities(tensorrt: TensorRT) -> tuple[str, ...]:
