@@ -195,9 +195,22 @@ def _build(
 
 
 def verify_published(
-    repo: Path, name: str, checkpoint: Checkpoint | Path, *, images: Path | None = None
+    repo: Path,
+    name: str,
+    checkpoint: Checkpoint | Path,
+    *,
+    images: Path | None = None,
+    engine: str | None = None,
 ) -> VerificationReport:
     """Compare the served version of a model with a checkpoint, which need not be the one it was made of.
+
+    Args:
+        repo: the model repository.
+        name: of the model.
+        checkpoint: a loaded checkpoint or its file.
+        images: a folder of real images to run, beside or instead of synthetic ones.
+        engine: verify what this engine computes in process, one of `seg_runtime.engines.ENGINES`; None for
+            the graph itself.
 
     Returns:
         The report, passed or not.
@@ -208,9 +221,10 @@ def verify_published(
         CheckpointError: a file or weights that cannot be used, or of another architecture.
         ParityError: the graph cannot be run.
         BadInputError: the folder of images cannot be used.
+        EdgesegError: the engine cannot be used; as `seg_runtime.engines.load_model`.
     """
     model, graph_path, cases = load_published(repo, name, checkpoint, images)
-    return verify(model, graph_path, cases)
+    return verify(model, graph_path, cases, engine=engine)
 
 
 def load_published(

@@ -31,6 +31,7 @@ from seg_export.precision.half import element_types, rounded, to_half
 from seg_export.precision.kept import KEPT, LARGEST_IN_HALF, kept_nodes
 from seg_export.precision.ranges import largest_values
 from seg_export.random_weights import random_unet
+from seg_export.tolerances import Tolerance
 from seg_export.trace import optimise, save_graph, trace
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
@@ -265,7 +266,8 @@ def test_trained_sam_holds_on_images_that_are_none(sam_repo: Path, tiny_sam_repo
             outputs = decoder(prompts | {"image_embeddings": embedding})
             assert all(np.isfinite(values).all() for values in (embedding, *outputs.values()))
             masks.append(outputs["low_res_masks"] > 0)
-        assert np.count_nonzero(masks[0] ^ masks[1]) <= 0.005 * max(1, np.count_nonzero(masks[0] | masks[1]))
+        # There is nothing to see in them, and no edge that would hold a mask to its place.
+        assert np.count_nonzero(masks[0] ^ masks[1]) <= 0.02 * max(1, np.count_nonzero(masks[0] | masks[1]))
 
 
 @pytest.mark.slow
@@ -312,10 +314,20 @@ def test_bisect_finds_the_first_of_other_weights(tmp_path: Path) -> None:
 def test_first_divergence_is_the_first_in_order() -> None:
     graph, other = chain("Abs", "Neg", "Neg"), chain("Abs", "Neg", "Neg")
     other.graph.node[2].op_type = "Identity"
-    found = first_divergence(graph, other, [{"x": np.ones(4, np.float32)}], 1e-3)
+    tolerance = Tolerance(rtol=0, atol=1e-3, mask_iou=1)
+    found = first_divergence(graph, other, [{"x": np.ones(4, np.float32)}], tolerance)
     assert found is not None
     assert (found.node, found.difference, found.magnitude) == ("neg_1", 200.0, 100.0)
-    assert first_divergence(graph, graph, [{"x": np.ones(4, np.float32)}], 1e-3) is None
+    assert first_divergence(graph, graph, [{"x": np.ones(4, np.float32)}], tolerance) is None
+
+
+@pytest.mark.parametrize(("rtol", "atol", "strays"), [(2e-2, 0, False), (0, 2e-2, False), (5e-3, 4e-3, True)])
+def test_divergence_is_judged_as_outputs_are(rtol: float, atol: float, strays: bool) -> None:
+    graph, other = chain("Abs"), chain("Abs")
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([101], np.float32), "hundred"))
+    tolerance = Tolerance(rtol, atol, 1)
+    found = first_divergence(graph, other, [{"x": np.array([1, 2, 3, 4], np.float32)}], tolerance)
+    assert (found is not None) == strays
 
 
 def test_greedy_search_keeps_the_one_type_that_overflows() -> None:
