@@ -13,7 +13,6 @@ from seg_export.families import traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.write import PrecisionReport, in_precision
 from seg_export.publish import (
-    GRAPH_FILE,
     PublishedModel,
     StagedModel,
     check_model_name,
@@ -26,7 +25,7 @@ from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
 from seg_export.traceable import TraceableModel
 from seg_export.verify import VerificationReport, require_parity, verify
 from seg_runtime.errors import BadInputError, CheckpointError
-from seg_runtime.repository import Repository
+from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
@@ -196,9 +195,22 @@ def _build(
 
 
 def verify_published(
-    repo: Path, name: str, checkpoint: Checkpoint | Path, *, images: Path | None = None
+    repo: Path,
+    name: str,
+    checkpoint: Checkpoint | Path,
+    *,
+    images: Path | None = None,
+    engine: str | None = None,
 ) -> VerificationReport:
     """Compare the served version of a model with a checkpoint, which need not be the one it was made of.
+
+    Args:
+        repo: the model repository.
+        name: of the model.
+        checkpoint: a loaded checkpoint or its file.
+        images: a folder of real images to run, beside or instead of synthetic ones.
+        engine: verify what this engine computes in process, one of `seg_runtime.engines.ENGINES`; None for
+            the graph itself.
 
     Returns:
         The report, passed or not.
@@ -209,9 +221,10 @@ def verify_published(
         CheckpointError: a file or weights that cannot be used, or of another architecture.
         ParityError: the graph cannot be run.
         BadInputError: the folder of images cannot be used.
+        EdgesegError: the engine cannot be used; as `seg_runtime.engines.load_model`.
     """
     model, graph_path, cases = load_published(repo, name, checkpoint, images)
-    return verify(model, graph_path, cases)
+    return verify(model, graph_path, cases, engine=engine)
 
 
 def load_published(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_export.publish import GRAPH_FILE, replace_config, served_version, size_bytes
+from seg_export.publish import replace_config, served_version, size_bytes
 from seg_export.staging import locked, staging_folder, sync
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
-from seg_runtime.repository import CONFIG_FILE, Repository
+from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["ModelListing", "list_models", "remove", "rollback"]

@@ -20,7 +20,6 @@ from seg_runtime.repository import CONFIG_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = [
-    "GRAPH_FILE",
     "PublishedModel",
     "StagedModel",
     "check_model_name",
@@ -30,8 +29,6 @@ __all__ = [
     "served_version",
     "size_bytes",
 ]
-
-GRAPH_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)

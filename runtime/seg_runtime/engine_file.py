@@ -20,6 +20,7 @@ from typing import Any
 
 from seg_runtime.errors import RepositoryError
 from seg_runtime.gpu import first_gpu
+from seg_runtime.repository import GRAPH_FILE
 from seg_runtime.tensorrt_api import Backend, installed_version, version_numbers
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
 
 ENGINE_FILE = "model.plan"
 FINGERPRINT_FILE = "engine.json"
-GRAPH_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def read_fingerprint(folder: Path) -> EngineFingerprint:
     except FileNotFoundError as error:
         raise RepositoryError(f"has no {FINGERPRINT_FILE} beside its engine") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(f"has a {FINGERPRINT_FILE} that cannot be used ({error})") from error
+        raise RepositoryError(f"has an {FINGERPRINT_FILE} that cannot be used ({error})") from error
 
 
 def write_fingerprint(folder: Path, fingerprint: EngineFingerprint) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["CONFIG_FILE", "Repository", "model_not_found", "version_file"]
+__all__ = ["CONFIG_FILE", "GRAPH_FILE", "Repository", "model_not_found", "version_file"]
 
 CONFIG_FILE = "config.pbtxt"
+GRAPH_FILE = "model.onnx"
 
 
 class Repository:
@@ -74,7 +75,7 @@ class Repository:
         if spec.steps:
             parts = " and ".join(f"'{step.model}'" for step in spec.steps)
             raise RepositoryError(f"model '{model}' is an ensemble of {parts}: it has no graph of its own")
-        return version_file(spec, self.version_folder(spec), "model.onnx")
+        return version_file(spec, self.version_folder(spec), GRAPH_FILE)
 
     def version_folder(self, spec: ModelSpec) -> Path:
         """Where the files of this version lie, if it is built."""

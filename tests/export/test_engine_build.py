@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from typer.testing import CliRunner
 import seg_export.engines.build as build_steps
 from seg_export.cli import app
 from seg_export.comparison import VerificationError
+from seg_export.engines import network
 from seg_export.engines.build import build_engines
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
 from seg_export.export import export_models
@@ -146,6 +151,129 @@ def test_full_disk_or_ctrl_c_leaves_nothing_half_written(
         build(repo)
     assert everything(repo) == before
     assert not list(repo.parent.glob(f".{repo.name}.staging*/*"))
+
+
+def test_ctrl_c_stops_the_builder_itself_and_the_next_build_is_a_whole_one(repo: Path) -> None:
+    before, handler = everything(repo), signal.getsignal(signal.SIGINT)
+    phases = []
+
+    def stop(phase: str, done: int, total: int) -> None:
+        phases.append(phase)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(repo, on_progress=stop)
+    assert phases, "the builder never told how far it is"
+    assert "unet: verifying" not in phases, "it went on to the end"
+    assert everything(repo) == before
+    assert not list(repo.parent.glob(f".{repo.name}.staging*/*"))
+    assert signal.getsignal(signal.SIGINT) == handler
+    (built,) = build(repo)
+    assert (built.version, built.report.passed) == (2, True)
+
+
+def test_progress_counts_the_builders_steps_to_their_end(repo: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    build(repo, on_progress=lambda *step: told.append(step))
+    assert told[-1] == ("unet: verifying", 0, 1)
+    phase, total = told[0][0], told[0][2]
+    assert phase.startswith("unet: ")
+    steps = [done for name, done, _ in told if name == phase]
+    assert steps == sorted(steps)
+    assert total > 1
+    assert {count for name, _, count in told if name == phase} == {total}
+    assert steps[-1] <= total
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root; the test above simulates a full one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_that_fills_up_with_the_engine_keeps_what_was_served(small_disk: Path) -> None:
+    repo = small_disk / "repo"
+    export_models(random_unet(features=(4, 8)), repo, "unet", size_hw=(32, 48))
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 30_000))
+    before = everything(small_disk)
+    with pytest.raises(
+        RepositoryError, match=r"no space left on the disk .* nothing was published"
+    ) as caught:
+        build(repo)
+    assert "\n" not in str(caught.value)
+    assert everything(small_disk) == before
+    filler.unlink()
+    assert build(repo)[0].version == 2
+
+
+@pytest.fixture
+def full_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TensorRT:
+    """TensorRT for RTX in the place of TensorRT, which alone has a timing cache and asks the device."""
+    full = TensorRT(load_tensorrt("tensorrt-rtx").module, "tensorrt", "10.3.0.26")
+    monkeypatch.setattr(build_steps, "load_tensorrt", lambda backend: full)
+    monkeypatch.setattr(build_steps, "_forced_capability", lambda tensorrt, machine: "86")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}_cache")))
+    return full
+
+
+# TensorRT for RTX says that its timing caches do nothing.
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timing_cache_is_kept_for_the_next_build_and_survives_an_interrupted_one(
+    repo: Path, full_tensorrt: TensorRT
+) -> None:
+    path = timing_cache_path(full_tensorrt, GPU)
+    assert path is not None
+    (built,) = build(repo)
+    assert (built.fingerprint.backend, built.fingerprint.tensorrt_version) == ("tensorrt", "10.3.0.26")
+    measured = read_timing_cache(path)
+    assert measured
+
+    def stop(*step: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(repo, force=True, on_progress=stop)
+    assert read_timing_cache(path) == measured
+    path.write_bytes(b"damaged")
+    assert build(repo, force=True)[0].version == 3
+    assert read_timing_cache(path) == measured
+
+
+class CacheConfig:
+    """An `IBuilderConfig` to which only caches that begin with "good" or are empty can be attached."""
+
+    def __init__(self) -> None:
+        self.attached: list[bytes] = []
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        fits = cache.startswith(b"good") or not cache
+        self.attached += [cache] if fits else []
+        return fits
+
+
+@pytest.mark.parametrize(
+    ("kept", "used"), [(b"good", b"good"), (b"", b""), (b"damaged", b""), (b"foreign", b"")]
+)
+def test_timing_cache_that_is_damaged_or_of_another_gpu_is_begun_anew(kept: bytes, used: bytes) -> None:
+    config = CacheConfig()
+    assert network._attached_timing_cache(config, kept) == used
+    assert config.attached == [used]
+
+
+def test_full_tensorrt_is_not_told_what_to_build_for() -> None:
+    full = TensorRT(load_tensorrt("tensorrt-rtx").module, "tensorrt", "10.3.0.26")
+    assert build_steps._forced_capability(full, Machine("8.7", "Orin", {})) is None
 
 
 def test_machine_without_a_gpu_is_told_what_needs_none(repo: Path) -> None:

@@ -31,6 +31,7 @@ from seg_export.precision.half import element_types, rounded, to_half
 from seg_export.precision.kept import KEPT, LARGEST_IN_HALF, kept_nodes
 from seg_export.precision.ranges import largest_values
 from seg_export.random_weights import random_unet
+from seg_export.tolerances import Tolerance
 from seg_export.trace import optimise, save_graph, trace
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
@@ -239,6 +240,36 @@ def test_masks_of_the_tiny_sam_in_half_precision(
         assert np.count_nonzero(full & half) / np.count_nonzero(full | half) >= 0.995
 
 
+def test_trained_sam_holds_on_images_that_are_none(sam_repo: Path, tiny_sam_repo: Path) -> None:
+    """Embeddings of black, white, noise and checks, from the encoder in half precision into its decoder."""
+    checks = (np.indices((1024, 1024, 3)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, checks.shape, dtype=np.uint8)
+    prompts = {
+        "point_coords": np.array(
+            [[[0, 0], [1024, 1024]], [[-5000, 9000], [0, 0]], [[0, 0], [900, 500]]], "f4"
+        ),
+        "point_labels": np.array([[1, 0], [1, -1], [2, 3]], np.int32),
+        "mask_input": np.full((1, 1, 256, 256), 100, np.float32),
+        "has_mask_input": np.array([0, 1, 1], np.float32),
+    }
+    graphs = {
+        repo: [Repository(repo).graph_path(f"sam_tiny_{half}") for half in ("encoder", "decoder")]
+        for repo in (sam_repo, tiny_sam_repo)
+    }
+    half = [GraphRunner(rounded(onnx.load(path)), "fp16") for path in graphs[sam_repo]]
+    full = [GraphRunner(path, "fp32") for path in graphs[tiny_sam_repo]]
+    for image in (np.zeros_like(checks), np.full_like(checks, 255), noise, checks):
+        masks = []
+        for encoder, decoder in (half, full):
+            feed = {"image": image[None], "valid_hw": np.array([[1024, 1024]], np.int32)}
+            embedding = encoder(feed)["image_embeddings"]
+            outputs = decoder(prompts | {"image_embeddings": embedding})
+            assert all(np.isfinite(values).all() for values in (embedding, *outputs.values()))
+            masks.append(outputs["low_res_masks"] > 0)
+        # There is nothing to see in them, and no edge that would hold a mask to its place.
+        assert np.count_nonzero(masks[0] ^ masks[1]) <= 0.02 * max(1, np.count_nonzero(masks[0] | masks[1]))
+
+
 @pytest.mark.slow
 def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
     vit_b_folder: Path, tmp_path: Path
@@ -254,6 +285,7 @@ def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
 
 def test_bisect_finds_nothing_in_a_right_graph_and_the_sine_in_one_all_in_half(sam_repo: Path) -> None:
     found = bisect_published(sam_repo, "sam_tiny_decoder", WEIGHTS)
+    assert found.first is None
     assert found.first_all_half is not None
     assert found.first_all_half.op in ("Sin", "Cos")
     assert verify_published(sam_repo, "sam_tiny_decoder", WEIGHTS).passed
@@ -282,10 +314,20 @@ def test_bisect_finds_the_first_of_other_weights(tmp_path: Path) -> None:
 def test_first_divergence_is_the_first_in_order() -> None:
     graph, other = chain("Abs", "Neg", "Neg"), chain("Abs", "Neg", "Neg")
     other.graph.node[2].op_type = "Identity"
-    found = first_divergence(graph, other, [{"x": np.ones(4, np.float32)}], 1e-3)
+    tolerance = Tolerance(rtol=0, atol=1e-3, mask_iou=1)
+    found = first_divergence(graph, other, [{"x": np.ones(4, np.float32)}], tolerance)
     assert found is not None
     assert (found.node, found.difference, found.magnitude) == ("neg_1", 200.0, 100.0)
-    assert first_divergence(graph, graph, [{"x": np.ones(4, np.float32)}], 1e-3) is None
+    assert first_divergence(graph, graph, [{"x": np.ones(4, np.float32)}], tolerance) is None
+
+
+@pytest.mark.parametrize(("rtol", "atol", "strays"), [(2e-2, 0, False), (0, 2e-2, False), (5e-3, 4e-3, True)])
+def test_divergence_is_judged_as_outputs_are(rtol: float, atol: float, strays: bool) -> None:
+    graph, other = chain("Abs"), chain("Abs")
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([101], np.float32), "hundred"))
+    tolerance = Tolerance(rtol, atol, 1)
+    found = first_divergence(graph, other, [{"x": np.array([1, 2, 3, 4], np.float32)}], tolerance)
+    assert (found is not None) == strays
 
 
 def test_greedy_search_keeps_the_one_type_that_overflows() -> None:

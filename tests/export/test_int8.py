@@ -215,8 +215,11 @@ def int8_models(
 ) -> tuple[Path, tuple[ExportedModel, ...]]:
     """The shipped models in int8."""
     repo = tmp_path_factory.mktemp("int8")
-    images = xray_folder / "images"
-    lung = export_model(load_checkpoint(LUNG), repo, "unet_lung", precision="int8", calibrate=images)
+    # Half of the X-rays, so that Dice can be measured on the others.
+    seen = tmp_path_factory.mktemp("seen")
+    for file in list_images([xray_folder / "images"])[:4]:
+        shutil.copy(file, seen)
+    lung = export_model(load_checkpoint(LUNG), repo, "unet_lung", precision="int8", calibrate=seen)
     sam = export_models(WEIGHTS, repo, "sam_tiny", precision="int8", calibrate=few_xrays)
     export_model(load_checkpoint(LUNG), repo, "fp32")
     return repo, (lung, *sam)
@@ -240,11 +243,11 @@ def test_shipped_models_lose_nothing_worth_leaving_a_layer_out(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_dice_of_the_lungs_drops_by_less_than_half_a_percent(
+def test_dice_of_lungs_that_it_never_saw_drops_by_less_than_half_a_percent(
     int8_models: tuple[Path, tuple[ExportedModel, ...]], xray_folder: Path, engine: str
 ) -> None:
     repo, _ = int8_models
-    files = list_images([xray_folder / "images"])
+    files = list_images([xray_folder / "images"])[4:]
     images = [read_image(file, 1) for file in files]
     truth = [read_image(xray_folder / "masks" / file.name, 1) > 127 for file in files]
     dice = {}

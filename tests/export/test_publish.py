@@ -23,7 +23,6 @@ from onnx import TensorProto, helper
 import seg_export.export as export_steps
 from seg_export.export import export_model
 from seg_export.publish import (
-    GRAPH_FILE,
     PublishedModel,
     StagedModel,
     check_model_name,
@@ -36,7 +35,7 @@ from seg_export.trace import trace
 from seg_runtime.connection import connect
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import BadInputError, RepositoryError
-from seg_runtime.repository import Repository
+from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import EnsembleStep, ModelSpec, ServingSpec, TensorSpec
 
 SPEC = ModelSpec(

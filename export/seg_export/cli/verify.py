@@ -40,6 +40,14 @@ def verify(
             help="Also name the first node that strays and, for fp16, the operators that must stay in fp32.",
         ),
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="Verify what this engine computes instead of the graph: auto, onnxruntime, openvino, "
+            "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the served version of a model with a checkpoint; exit code 3 when they differ.
@@ -51,13 +59,15 @@ def verify(
       seg-export verify unet --checkpoint best_unet.pth --images xrays/ --json
 
       seg-export verify sam_tiny_decoder --pretrained sam_tiny --bisect
+
+      seg-export verify unet_lung --pretrained lung --engine openvino
     """
     weights = load(checkpoint, pretrained)
 
     from seg_export.export import verify_published
     from seg_export.verify import require_parity
 
-    report = verify_published(repo, model, weights, images=images)
+    report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
         echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))

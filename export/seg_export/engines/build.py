@@ -12,12 +12,19 @@ from pathlib import Path
 
 from seg_export.comparison import VerificationReport, require_parity
 from seg_export.engines.groups import groups_to_build, partner_of
-from seg_export.engines.network import OnProgress, Profile, build_plan, known_capabilities, parse_graph
+from seg_export.engines.network import (
+    OnProgress,
+    Profile,
+    build_plan,
+    known_capabilities,
+    naming,
+    parse_graph,
+)
 from seg_export.engines.parity import EngineRunner, engine_parity
 from seg_export.engines.profiles import profile_of
 from seg_export.engines.reasons import BuildError
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
-from seg_export.publish import GRAPH_FILE, StagedModel, publish_together
+from seg_export.publish import StagedModel, publish_together
 from seg_export.staging import staging_folder
 from seg_runtime.engine_file import (
     ENGINE_FILE,
@@ -30,7 +37,7 @@ from seg_runtime.engine_file import (
     write_fingerprint,
 )
 from seg_runtime.errors import EdgesegError, RepositoryError
-from seg_runtime.repository import CONFIG_FILE, Repository
+from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 from seg_runtime.tensorrt_api import Backend, TensorRT, load_tensorrt
 
@@ -77,7 +84,6 @@ def build_engines(
     force: bool = False,
     machine: Machine | None = None,
     open_engine: OpenEngine | None = None,
-    on_model: Callable[[str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[BuiltEngine, ...]:
     """Build, verify and publish an engine for each model; models of an ensemble all together.
@@ -92,8 +98,7 @@ def build_engines(
         force: build also what is there already.
         machine: what to build for; None asks this machine.
         open_engine: runs an engine for its verification; None for the runtime's own way.
-        on_model: called with the name of each model as its build begins.
-        on_progress: as for `build_plan`.
+        on_progress: as for `build_plan`, with the model's name before each phase.
 
     Returns:
         One entry per model that has a graph.
@@ -118,7 +123,6 @@ def build_engines(
         repository,
         machine,
         open_engine or _open_engine,
-        on_model or (lambda name: None),
         on_progress,
     )
     return tuple(
@@ -135,11 +139,10 @@ class _Builder:
         repository: Repository,
         machine: Machine,
         open_engine: OpenEngine,
-        on_model: Callable[[str], None],
         on_progress: OnProgress | None,
     ) -> None:
         self._tensorrt, self._repository, self._machine = tensorrt, repository, machine
-        self._open_engine, self._on_model, self._on_progress = open_engine, on_model, on_progress
+        self._open_engine, self._on_progress = open_engine, on_progress
         self._capability = _forced_capability(tensorrt, machine)
 
     def build(self, group: Sequence[ModelSpec], force: bool) -> list[BuiltEngine]:
@@ -173,7 +176,6 @@ class _Builder:
         folder.mkdir()
         if spec.steps:
             return _Staged(StagedModel(spec, ServingSpec(), folder, config), None)
-        self._on_model(spec.name)
         _bring_graph(source / str(spec.version), folder)
         begin = time.perf_counter()
         profile = self._write_engine(spec, folder)
@@ -197,7 +199,7 @@ class _Builder:
                 profile,
                 compute_capability=self._capability,
                 timing_cache=read_timing_cache(cache) if cache else None,
-                on_progress=self._on_progress,
+                on_progress=naming(self._on_progress, spec.name),
             )
         except BuildError as error:
             raise BuildError(f"{self._tensorrt.name} cannot build model '{spec.name}': {error}") from error
@@ -220,7 +222,7 @@ class _Builder:
 
     def _verify(self, spec: ModelSpec, folder: Path) -> VerificationReport:
         if self._on_progress:
-            self._on_progress("verifying", 0, 1)
+            self._on_progress(f"{spec.name}: verifying", 0, 1)
         engine = self._open_engine(folder / ENGINE_FILE, spec, self._tensorrt.backend)
         report = engine_parity(spec, folder / GRAPH_FILE, engine, partner_of(self._repository, spec))
         require_parity(report)

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_export.engines.network import OnProgress, ParsedGraph, build_plan, known_capabilities, parse_graph
+from seg_export.engines.network import (
+    OnProgress,
+    ParsedGraph,
+    build_plan,
+    known_capabilities,
+    naming,
+    parse_graph,
+)
 from seg_export.engines.profiles import profile_of
 from seg_export.engines.reasons import BuildError
 from seg_runtime.errors import BadInputError, RepositoryError
@@ -66,7 +73,7 @@ def check_graphs(
         models: names in the repository, or paths that end in ".onnx"; none for every built model.
         repo: the model repository; need not exist when only files are named.
         capabilities: digits such as "86".
-        on_progress: as for `build_plan`.
+        on_progress: as for `build_plan`, with the graph and capability before each phase.
 
     Raises:
         BadInputError: a compute capability that is not known, or a file that is missing.
@@ -149,7 +156,7 @@ def _build(
             parsed,
             profile_of(parsed, graph.spec),
             compute_capability=capability,
-            on_progress=on_progress,
+            on_progress=naming(on_progress, f"{graph.name} for {capability}"),
         )
         size = plan.nbytes
     except BuildError as error:

@@ -30,6 +30,7 @@ __all__ = [
     "Shapes",
     "build_plan",
     "known_capabilities",
+    "naming",
     "parse_graph",
 ]
 
@@ -121,8 +122,7 @@ def build_plan(
     if compute_capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(module.ComputeCapability.__members__[f"SM{compute_capability}"], 0)
-    if timing_cache is not None:
-        _use_timing_cache(config, timing_cache)
+    cache = None if timing_cache is None else _attached_timing_cache(config, timing_cache)
     graph.log.errors.clear()
     with _stoppable() as stop:
         config.progress_monitor = _monitor(module, on_progress, stop)
@@ -131,7 +131,14 @@ def build_plan(
         raise KeyboardInterrupt
     if plan is None:
         raise BuildError(build_reason(graph.log.errors))
-    return plan, None if timing_cache is None else bytes(config.get_timing_cache().serialize())
+    return plan, None if cache is None else bytes(config.get_timing_cache().serialize())
+
+
+def naming(on_progress: OnProgress | None, what: str) -> OnProgress | None:
+    """The same, told what is being built before each phase of it."""
+    if on_progress is None:
+        return None
+    return lambda phase, done, total: on_progress(f"{what}: {phase}", done, total)
 
 
 def known_capabilities(tensorrt: TensorRT) -> tuple[str, ...]:
@@ -147,10 +154,17 @@ def _profile(builder: Any, profile: Profile) -> Any:
     return shapes
 
 
-def _use_timing_cache(config: Any, content: bytes) -> None:
-    """Begin with the cache; an empty one where it is damaged or of another TensorRT or GPU."""
-    if not config.set_timing_cache(config.create_timing_cache(content), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+def _attached_timing_cache(config: Any, content: bytes) -> Any:
+    """Begin with the cache; an empty one where it is damaged or of another TensorRT or GPU.
+
+    Returns:
+        The `ITimingCache`, which must live until the engine is built.
+    """
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def _float_shapes(module: Any, network: Any) -> list[str]:

@@ -6,17 +6,21 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.half import element_types, rounded, to_half
+from seg_export.tolerances import Tolerance
 
 __all__ = ["Divergence", "first_divergence", "ops_to_keep"]
 
 _OTHER = "other/"
 _DIFFERENCE = "_difference"
+_EXCESS = "_excess"
 _MAGNITUDE = "_magnitude"
+_RTOL = "bisect_rtol"
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,22 @@ class Divergence:
 
 
 def first_divergence(
-    reference: onnx.ModelProto, other: onnx.ModelProto, inputs: Iterable[Tensors], tolerance: float
+    reference: onnx.ModelProto, other: onnx.ModelProto, inputs: Iterable[Tensors], tolerance: Tolerance
 ) -> Divergence | None:
     """The first node, in the order of the reference, that strays from it.
 
-    Both graphs run as one, which reduces each pair of values to two numbers.
+    Both graphs run as one, which reduces each pair of values to three numbers.
 
     Args:
         reference: a graph in fp32 whose weights are inside it.
         other: one with the same names of values; half precision in it is rounded as a GPU rounds it.
         inputs: one mapping per run.
-        tolerance: the largest difference in units of the reference's largest magnitude.
+        tolerance: its rule for the outputs of a graph, here for all values; small ones have their own scale.
 
     Raises:
         ParityError: the graphs cannot be run.
     """
-    joined, pairs = _joined(reference, rounded(other))
+    joined, pairs = _joined(reference, rounded(other), tolerance.rtol)
     run = GraphRunner(joined, "the two graphs side by side")
     found: dict[str, Divergence] = {}
     for case in inputs:
@@ -63,7 +67,8 @@ def first_divergence(
             difference = float(results[value + _DIFFERENCE])
             magnitude = float(results[value + _MAGNITUDE])
             difference = difference if math.isfinite(difference) else math.inf
-            if difference > tolerance * max(magnitude, 1e-6):
+            excess = float(results[value + _EXCESS]) if math.isfinite(difference) else math.inf
+            if excess > tolerance.atol * max(magnitude, 1e-6):
                 found.setdefault(node.name, Divergence(node.name, node.op_type, value, difference, magnitude))
     return next((found[node.name] for node, _ in pairs if node.name in found), None)
 
@@ -109,7 +114,7 @@ def ops_to_keep(
 
 
 def _joined(
-    reference: onnx.ModelProto, other: onnx.ModelProto
+    reference: onnx.ModelProto, other: onnx.ModelProto, rtol: float
 ) -> tuple[onnx.ModelProto, list[tuple[onnx.NodeProto, str]]]:
     """One graph that runs both on the same inputs; the pairs of values that it compares, with their nodes."""
     joined = onnx.ModelProto()
@@ -126,6 +131,7 @@ def _joined(
     for tensor in second.graph.initializer:
         tensor.name = _OTHER + tensor.name
         body.initializer.append(tensor)
+    body.initializer.append(numpy_helper.from_array(np.array(rtol, np.float32), _RTOL))
     types, others = element_types(reference), element_types(other)
     del body.output[:], body.value_info[:]
     pairs = []
@@ -139,7 +145,8 @@ def _joined(
 
 
 def _compare(body: onnx.GraphProto, value: str, other: str) -> None:
-    difference, magnitude = value + _DIFFERENCE, value + _MAGNITUDE
+    """What |value - other| reaches, also beyond rtol * |value|, and what |value| does."""
+    difference, excess, magnitude = value + _DIFFERENCE, value + _EXCESS, value + _MAGNITUDE
     body.node.extend(
         [
             helper.make_node("Sub", [value, other], [f"{value}_less"]),
@@ -147,7 +154,10 @@ def _compare(body: onnx.GraphProto, value: str, other: str) -> None:
             helper.make_node("ReduceMax", [f"{value}_distance"], [difference], keepdims=0),
             helper.make_node("Abs", [value], [f"{value}_size"]),
             helper.make_node("ReduceMax", [f"{value}_size"], [magnitude], keepdims=0),
+            helper.make_node("Mul", [f"{value}_size", _RTOL], [f"{value}_share"]),
+            helper.make_node("Sub", [f"{value}_distance", f"{value}_share"], [f"{value}_beyond"]),
+            helper.make_node("ReduceMax", [f"{value}_beyond"], [excess], keepdims=0),
         ]
     )
-    for name in (difference, magnitude):
+    for name in (difference, excess, magnitude):
         body.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.engines.contract import check_tensors
 from seg_runtime.errors import EngineError, InferenceError, MissingExtraError, RepositoryError
-from seg_runtime.repository import version_file
+from seg_runtime.repository import GRAPH_FILE, version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["OnnxEngine", "OrtKept"]
@@ -61,7 +61,7 @@ class OnnxEngine:
         self, spec: ModelSpec, folder: Path, threads: int | None = None, device: str = "CPU"
     ) -> None:
         ort = _import_onnxruntime(device)
-        path = version_file(spec, folder, "model.onnx")
+        path = version_file(spec, folder, GRAPH_FILE)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         if threads is not None:

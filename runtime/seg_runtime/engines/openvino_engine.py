@@ -11,7 +11,7 @@ import numpy as np
 
 from seg_runtime.engines.contract import check_tensors
 from seg_runtime.errors import EngineError, InferenceError, MissingExtraError
-from seg_runtime.repository import version_file
+from seg_runtime.repository import GRAPH_FILE, version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["OpenVinoEngine"]
@@ -43,7 +43,7 @@ class OpenVinoEngine:
             from openvino import frontend
         except ImportError as error:
             raise MissingExtraError("OpenVINO", "openvino") from error
-        path = version_file(spec, folder, "model.onnx")
+        path = version_file(spec, folder, GRAPH_FILE)
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if spec.precision == "fp32":
             options["INFERENCE_PRECISION_HINT"] = "f32"

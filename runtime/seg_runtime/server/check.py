@@ -10,11 +10,11 @@ from typing import Any
 from seg_runtime.engine_file import ENGINE_FILE, engine_fault, rebuild_command, this_machine
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
-from seg_runtime.repository import CONFIG_FILE, Repository, model_not_found
+from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository, model_not_found
 
 __all__ = ["RepositoryCheck", "check_repository", "require_servable"]
 
-_FILES = {"onnxruntime": "model.onnx", "tensorrt": ENGINE_FILE}
+_FILES = {"onnxruntime": GRAPH_FILE, "tensorrt": ENGINE_FILE}
 
 
 @dataclass(frozen=True)
