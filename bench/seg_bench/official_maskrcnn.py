@@ -11,15 +11,38 @@ __all__ = ["OFFICIAL_FILE", "export_official_maskrcnn", "torchvision_model"]
 OFFICIAL_FILE = "torchvision.onnx"
 
 
-def torchvision_model(checkpoint: Path) -> Any:
-    """torchvision's `MaskRCNN` of a checkpoint, in eval mode. Raises CheckpointError as `load_checkpoint`."""
+def torchvision_model(checkpoint: Path, size_hw: tuple[int, int] | None = None) -> Any:
+    """torchvision's `MaskRCNN` of a checkpoint, in eval mode.
+
+    Args:
+        checkpoint: its file.
+        size_hw: (height, width) in pixels of images that keep their size; None for the checkpoint's scaling.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+    """
     from seg_export.checkpoint import build_model, load_checkpoint
 
-    return build_model(load_checkpoint(checkpoint))
+    model: Any = build_model(load_checkpoint(checkpoint))
+    if size_hw is not None:
+        model.transform.min_size, model.transform.max_size = (min(size_hw),), max(size_hw)
+    return model
 
 
-def export_official_maskrcnn(checkpoint: Path, folder: Path) -> None:
+def export_official_maskrcnn(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    size_hw: tuple[int, int] | None = None,
+    score_threshold: float | None = None,
+) -> None:
     """Write `OFFICIAL_FILE` for (3, H, W) float32 images of any size; only the older exporter can.
+
+    Args:
+        checkpoint: its file.
+        folder: is made.
+        size_hw: as for `torchvision_model`.
+        score_threshold: instead of the checkpoint's.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -27,8 +50,10 @@ def export_official_maskrcnn(checkpoint: Path, folder: Path) -> None:
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = torchvision_model(checkpoint)
-    image = torch.rand(3, 256, 320, generator=torch.Generator().manual_seed(0))
+    model = torchvision_model(checkpoint, size_hw)
+    if score_threshold is not None:
+        model.roi_heads.score_thresh = score_threshold
+    image = torch.rand(3, *(size_hw or (256, 320)), generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing, which torchvision takes care of
         torch.onnx.export(

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.memory import peak_memory_mib
+from seg_runtime.errors import BadInputError
 
 __all__ = ["prepare", "time_form"]
 
 MODEL = "maskrcnn"
-TORCHVISION_GRAPH = "torchvision.onnx"
+_THRESHOLDS = "thresholds.json"
 
 Image = NDArray[np.uint8]
 
 
-def prepare(folder: Path, arch: str, size_hw: tuple[int, int]) -> None:
-    """Write `weights.pth`, our verified graph in `repo`, and torchvision's own export.
+def prepare(folder: Path, arch: str, counts: Sequence[int], size_hw: tuple[int, int]) -> None:
+    """Write `weights.pth`, our verified graph in `repo`, and torchvision's own export for each count.
 
     Args:
         folder: exists.
         arch: as for `build_maskrcnn`; weights are random, and find as many objects as there may be.
+        counts: how many objects each form is to find; what makes it so many is the score threshold.
         size_hw: (height, width) in pixels.
-    """
-    import torch
 
+    Raises:
+        BadInputError: so many objects are not found.
+    """
+    from seg_bench.official_maskrcnn import export_official_maskrcnn
     from seg_export.checkpoint import save_checkpoint
     from seg_export.export import export_models
     from seg_export.random_weights import random_maskrcnn
@@ -48,20 +52,34 @@ def prepare(folder: Path, arch: str, size_hw: tuple[int, int]) -> None:
         metadata=checkpoint.metadata,
     )
     export_models(checkpoint, folder / "repo", MODEL, size_hw=size_hw, max_batch_size=1)
-    image = torch.from_numpy(_image(size_hw)).permute(2, 0, 1) / 255
-    torch.onnx.export(
-        _torchvision(folder, size_hw),
-        ([image],),
-        folder / TORCHVISION_GRAPH,
-        opset_version=17,
-        dynamo=False,
-        input_names=["image"],
-        output_names=["boxes", "labels", "scores", "masks"],
-    )
+    thresholds = dict(zip(counts, _thresholds(folder, counts, size_hw), strict=True))
+    (folder / _THRESHOLDS).write_text(json.dumps(thresholds), encoding="utf-8")
+    for count, threshold in thresholds.items():
+        export_official_maskrcnn(
+            folder / "weights.pth", folder / str(count), size_hw=size_hw, score_threshold=threshold
+        )
+
+
+def _thresholds(folder: Path, counts: Sequence[int], size_hw: tuple[int, int]) -> list[float]:
+    """Scores between the last object that is wanted and the first that is not."""
+    import torch
+
+    with torch.inference_mode():
+        found = _torchvision(folder, size_hw)([torch.from_numpy(_image(size_hw)).permute(2, 0, 1) / 255])
+    scores = [1.0, *found[0]["scores"].tolist(), 0.0]
+    if max(counts) > len(scores) - 2:
+        raise BadInputError(f"{max(counts)} objects were asked for and {len(scores) - 2} are found")
+    return [(scores[count] + scores[count + 1]) / 2 for count in counts]
 
 
 def time_form(
-    folder: Path, form: str, repeats: int, size_hw: tuple[int, int], threads: int
+    folder: Path,
+    form: str,
+    count: int,
+    threshold: float,
+    repeats: int,
+    size_hw: tuple[int, int],
+    threads: int,
 ) -> dict[str, Any]:
     """Milliseconds of calls after one to warm up, the process's peak memory, and the number of objects."""
     image = _image(size_hw)
@@ -70,7 +88,7 @@ def time_form(
         "torchvision's ONNX export": _torchvision_export,
         "edgeseg": _edgeseg,
     }
-    run = opened[form](folder, size_hw, threads)
+    run = opened[form](folder, count, threshold, size_hw, threads)
     samples_ms, detections = [], run(image)
     for _ in range(repeats):
         start = time.perf_counter()
@@ -89,18 +107,19 @@ def _image(size_hw: tuple[int, int]) -> Image:
 
 
 def _torchvision(folder: Path, size_hw: tuple[int, int]) -> Any:
-    from seg_export.checkpoint import build_model, load_checkpoint
+    from seg_bench.official_maskrcnn import torchvision_model
 
-    model: Any = build_model(load_checkpoint(folder / "weights.pth"))
-    model.transform.min_size, model.transform.max_size = (min(size_hw),), max(size_hw)
-    return model
+    return torchvision_model(folder / "weights.pth", size_hw)
 
 
-def _eager(folder: Path, size_hw: tuple[int, int], threads: int) -> Callable[[Image], int]:
+def _eager(
+    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
+) -> Callable[[Image], int]:
     import torch
 
     torch.set_num_threads(threads)
     model = _torchvision(folder, size_hw)
+    model.roi_heads.score_thresh = threshold
 
     @torch.inference_mode()
     def run(image: Image) -> int:
@@ -110,38 +129,36 @@ def _eager(folder: Path, size_hw: tuple[int, int], threads: int) -> Callable[[Im
     return run
 
 
-def _torchvision_export(folder: Path, size_hw: tuple[int, int], threads: int) -> Callable[[Image], int]:
-    import onnxruntime as ort
+def _torchvision_export(
+    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
+) -> Callable[[Image], int]:
+    from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    graph = ort.InferenceSession(str(folder / TORCHVISION_GRAPH), options, providers=["CPUExecutionProvider"])
-
-    def run(image: Image) -> int:
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / 255
-        masks = graph.run(["masks"], {graph.get_inputs()[0].name: pixels})[0]
-        return int((masks >= 0.5).shape[0])
-
-    return run
+    pipeline = ExportedInstancesPipeline(folder / str(count), threads)
+    return lambda image: len(pipeline.run([image]).objects[0].masks)
 
 
-def _edgeseg(folder: Path, size_hw: tuple[int, int], threads: int) -> Callable[[Image], int]:
+def _edgeseg(
+    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
+) -> Callable[[Image], int]:
     from seg_runtime import InstanceSegmenter, connect
 
     session = connect(folder / "repo", threads=threads, engine="onnxruntime")
-    segmenter = InstanceSegmenter(session, MODEL)
+    segmenter = InstanceSegmenter(session, MODEL, score_threshold=threshold)
     return lambda image: len(segmenter.segment(image).masks())
 
 
 def main(arguments: list[str]) -> None:
-    """`prepare FOLDER ARCH HEIGHT WIDTH` or `time FOLDER FORM REPEATS HEIGHT WIDTH`."""
-    what, folder, name, *rest = arguments
+    """`prepare FOLDER ARCH COUNT,COUNT HEIGHT WIDTH` or `time FOLDER FORM COUNT REPEATS HEIGHT WIDTH`."""
+    what, folder, name, numbers, *rest = arguments
     *repeats, height, width = (int(number) for number in rest)
     if what == "prepare":
-        prepare(Path(folder), name, (height, width))
+        prepare(Path(folder), name, [int(count) for count in numbers.split(",")], (height, width))
         return
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    sys.stdout.write(json.dumps(time_form(Path(folder), name, repeats[0], (height, width), threads)) + "\n")
+    count, threads = int(numbers), int(os.environ["OMP_NUM_THREADS"])
+    thresholds = dict(json.loads((Path(folder) / _THRESHOLDS).read_text(encoding="utf-8")))
+    answer = time_form(Path(folder), name, count, thresholds[numbers], repeats[0], (height, width), threads)
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

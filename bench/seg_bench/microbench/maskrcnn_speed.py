@@ -2,9 +2,10 @@
 
     python -m seg_bench.microbench.maskrcnn_speed --out bench/results/maskrcnn_speed.json
 
-Equal work: 1000 proposals and 100 detections with masks pasted into the image, on the CPU, batch 1. Weights
-are random, of the kind that finds as many as there may be. The three take turns, each turn in a process of
-its own with PyTorch's allocator tuned, and the peak memory is that of the process.
+Equal work: 1000 proposals and 0, 10 or 100 detections with masks pasted into the image, on the CPU, batch 1.
+Weights are random, of the kind that finds as many as there may be; the score threshold sets how many, which
+torchvision leaves out before it computes masks and ours after it. The forms take turns, each turn in a
+process of its own with PyTorch's allocator tuned, and the peak memory is that of the process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,32 +31,36 @@ from seg_runtime.errors import EdgesegError
 
 __all__ = ["FormTimes", "MaskRcnnSpeed", "measure_maskrcnn"]
 
-SCHEMA = "edgeseg-maskrcnn-speed/1"
+SCHEMA = "edgeseg-maskrcnn-speed/2"
 FORMS = ("torchvision eager", "torchvision's ONNX export", "edgeseg")
+COUNTS = (0, 10, 100)
 
 
 @dataclass(frozen=True)
 class FormTimes:
-    """One form of the model.
+    """One form of the model that finds so many objects.
 
     Attributes:
         form: one of `FORMS`.
+        detections: how many it found.
         samples_ms: from a uint8 image to pasted masks, all turns in order.
         median_ms: of those.
         peak_memory_mib: of the process, the largest of all turns.
-        detections: how many it found.
     """
 
     form: str
+    detections: int
     samples_ms: list[float]
     median_ms: float
     peak_memory_mib: float
-    detections: int
 
 
 @dataclass(frozen=True)
 class MaskRcnnSpeed:
-    """The record: machine, settings and every form."""
+    """The record: machine, settings and every form with every number of objects.
+
+    `times_as_fast_as_...` are ratios of the medians, by the number of objects.
+    """
 
     schema: str
     command: str
@@ -64,14 +69,15 @@ class MaskRcnnSpeed:
     size_hw: tuple[int, int]
     threads: int
     forms: list[FormTimes]
-    times_as_fast_as_eager: float
-    times_as_fast_as_torchvision_export: float
+    times_as_fast_as_eager: dict[str, float]
+    times_as_fast_as_torchvision_export: dict[str, float]
 
 
 def measure_maskrcnn(
     arch: str,
     size_hw: tuple[int, int],
     *,
+    counts: Sequence[int] = COUNTS,
     threads: int = 2,
     turns: int = 3,
     repeats: int = 4,
@@ -83,6 +89,7 @@ def measure_maskrcnn(
     Args:
         arch: as for `build_maskrcnn`.
         size_hw: (height, width) in pixels of graph and image.
+        counts: numbers of objects, no two alike.
         threads: of each runtime.
         turns: processes per form.
         repeats: timed calls per turn, after one to warm up.
@@ -93,25 +100,34 @@ def measure_maskrcnn(
         EdgesegError: a process failed; says what it said.
         ParityError: our graph strays from torchvision.
     """
-    samples: dict[str, list[float]] = {form: [] for form in FORMS}
-    peaks, found = dict.fromkeys(FORMS, 0.0), dict.fromkeys(FORMS, 0)
+    rows = [(form, count) for count in counts for form in FORMS]
+    samples: dict[tuple[str, int], list[float]] = {row: [] for row in rows}
+    peaks, found = dict.fromkeys(rows, 0.0), dict.fromkeys(rows, 0)
+    size = [str(side) for side in size_hw]
     with TemporaryDirectory() as folder:
-        on_turn("export", 0, turns * len(FORMS))
-        _child("prepare", folder, arch, *map(str, size_hw), threads=threads)
+        on_turn("export", 0, turns * len(rows))
+        _child("prepare", folder, arch, ",".join(map(str, counts)), *size, threads=threads)
         for turn in range(turns):
-            for index, form in enumerate(FORMS):
-                on_turn(form, turn * len(FORMS) + index, turns * len(FORMS))
-                said = _child("time", folder, form, str(repeats), *map(str, size_hw), threads=threads)
+            for index, row in enumerate(rows):
+                form, count = row
+                on_turn(f"{form}, {count} objects", turn * len(rows) + index, turns * len(rows))
+                said = _child("time", folder, form, str(count), str(repeats), *size, threads=threads)
                 answer = json.loads(said)
-                samples[form] += answer["samples_ms"]
-                peaks[form] = max(peaks[form], answer["peak_memory_mib"])
-                found[form] = answer["detections"]
-    forms = [
-        FormTimes(form, samples[form], median(samples[form]), peaks[form], found[form]) for form in FORMS
-    ]
-    eager, exported, ours = (times.median_ms for times in forms)
+                samples[row] += answer["samples_ms"]
+                peaks[row] = max(peaks[row], answer["peak_memory_mib"])
+                found[row] = answer["detections"]
+    forms = [FormTimes(row[0], found[row], samples[row], median(samples[row]), peaks[row]) for row in rows]
+    eager, exported, ours = ({str(count): median(samples[form, count]) for count in counts} for form in FORMS)
     return MaskRcnnSpeed(
-        SCHEMA, command, describe_machine(), arch, size_hw, threads, forms, eager / ours, exported / ours
+        SCHEMA,
+        command,
+        describe_machine(),
+        arch,
+        size_hw,
+        threads,
+        forms,
+        {count: eager[count] / ours[count] for count in ours},
+        {count: exported[count] / ours[count] for count in ours},
     )
 
 
@@ -166,10 +182,11 @@ def maskrcnn_speed(
             f"{form.form}: {form.median_ms:.0f} ms, {form.detections} detections, "
             f"{form.peak_memory_mib:.0f} MiB"
         )
-    typer.echo(
-        f"{result.times_as_fast_as_eager:.2f} times as fast as eager, "
-        f"{result.times_as_fast_as_torchvision_export:.2f} times as torchvision's export"
-    )
+    for count, ratio in result.times_as_fast_as_eager.items():
+        exported = result.times_as_fast_as_torchvision_export[count]
+        typer.echo(
+            f"{count} detections: {ratio:.2f} times as fast as eager, {exported:.2f} as torchvision's export"
+        )
 
 
 if __name__ == "__main__":
