@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,8 @@ def draw_instances(image: NDArray[np.uint8], result: InstanceResult) -> NDArray[
     """Tint each mask, frame each object, and write its class and score on a dark plate.
 
     Colours tell objects apart, not classes. The best object lies on top, lines and letters grow with the
-    image, and plates move inside where they would leave it.
+    image, and plates move inside where they would leave it. Among many small objects a plate is left out
+    where it would hide the plate of a better object or the middle of another object.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -34,9 +37,8 @@ def draw_instances(image: NDArray[np.uint8], result: InstanceResult) -> NDArray[
         _draw_mask(canvas, result, index, thickness)
     for index in order:
         _draw_box(canvas, result.boxes_xyxy[index], _color(index), thickness)
-    for index in order:
-        text = f"{result.class_names[index]} {100 * result.scores[index]:.0f}%"
-        _draw_plate(canvas, result.boxes_xyxy[index], text, _color(index), thickness)
+    for index, plate in _plates(result, thickness).items():
+        _draw_plate(canvas, plate, _color(index), thickness)
     return canvas
 
 
@@ -68,17 +70,42 @@ def _draw_box(
     cv2.rectangle(canvas, (x0, y0), (x1, y1), color, thickness)
 
 
-def _draw_plate(
-    canvas: NDArray[np.uint8],
-    box: NDArray[np.float32],
-    text: str,
-    color: tuple[int, int, int],
-    thickness: int,
-) -> None:
+@dataclass(frozen=True)
+class _Plate:
+    """A text and the rectangle that it fills, x0, y0, x1, y1 in pixels, the last ones outside."""
+
+    text: str
+    box: tuple[int, int, int, int]
+    origin_xy: tuple[int, int]
+    scale: float
+
+    def covers(self, x: float, y: float) -> bool:
+        x0, y0, x1, y1 = self.box
+        return x0 <= x < x1 and y0 <= y < y1
+
+    def overlaps(self, other: _Plate) -> bool:
+        x0, y0, x1, y1 = self.box
+        return x0 < other.box[2] and other.box[0] < x1 and y0 < other.box[3] and other.box[1] < y1
+
+
+def _plates(result: InstanceResult, thickness: int) -> dict[int, _Plate]:
+    """Plates by object, the best first, as far as there is room for them."""
+    boxes = result.boxes_xyxy
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    placed: dict[int, _Plate] = {}
+    for index, (name, score) in enumerate(zip(result.class_names, result.scores, strict=True)):
+        plate = _plate(f"{name} {100 * score:.0f}%", boxes[index], result.size_hw, thickness)
+        others = (plate.covers(x, y) for number, (x, y) in enumerate(centers) if number != index)
+        if not any(plate.overlaps(better) for better in placed.values()) and not any(others):
+            placed[index] = plate
+    return placed
+
+
+def _plate(text: str, box: NDArray[np.float32], size_hw: tuple[int, int], thickness: int) -> _Plate:
     """Above the box, or inside it at the top of the image; never over an edge of the image."""
     import cv2
 
-    height, width = canvas.shape[:2]
+    height, width = size_hw
     scale = max(0.35, min(height, width) / 1600)
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     pad = thickness + 2
@@ -86,8 +113,16 @@ def _draw_plate(
     x = min(max(round(float(box[0])), 0), max(width - plate_width, 0))
     y = round(float(box[1])) - plate_height
     y = min(y if y >= 0 else max(round(float(box[1])), 0), max(height - plate_height, 0))
-    corner = (x + plate_width - 1, y + plate_height - 1)
-    cv2.rectangle(canvas, (x, y), corner, _PLATE, -1)
-    cv2.rectangle(canvas, (x, y), (x + pad - 2, corner[1]), color, -1)
-    origin = (x + pad, y + pad + text_height)
-    cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, _TEXT, thickness, cv2.LINE_AA)
+    return _Plate(text, (x, y, x + plate_width, y + plate_height), (x + pad, y + pad + text_height), scale)
+
+
+def _draw_plate(
+    canvas: NDArray[np.uint8], plate: _Plate, color: tuple[int, int, int], thickness: int
+) -> None:
+    import cv2
+
+    x0, y0, x1, y1 = plate.box
+    cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), _PLATE, -1)
+    cv2.rectangle(canvas, (x0, y0), (x0 + thickness, y1 - 1), color, -1)
+    font, line = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
+    cv2.putText(canvas, plate.text, plate.origin_xy, font, plate.scale, _TEXT, thickness, line)

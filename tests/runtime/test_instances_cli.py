@@ -101,3 +101,25 @@ def test_names_can_be_read_on_any_background_and_stay_inside(background: int) ->
         assert dark[rows, columns].sum() > 150
         assert light[rows, columns].sum() > 15
     assert (image == background).all()
+
+
+def test_names_do_not_hide_other_objects_and_the_best_ones_come_first() -> None:
+    """Objects side by side: plates are wider than they are, so that not all have room."""
+    boxes = np.array([[x, 50, x + 16, 66] for x in range(10, 140, 20)], np.float32)
+    count = len(boxes)
+    result = InstanceResult(
+        boxes,
+        np.linspace(0.9, 0.5, count, dtype=np.float32),
+        np.ones(count, np.int32),
+        ("nucleus",) * count,
+        np.full((count, 28, 28), 9, np.float32),
+        (120, 160),
+        count,
+        False,
+    )
+    drawn = draw_instances(np.full((120, 160, 3), 128, np.uint8), result)
+    plates = (drawn[:45] == 16).all(axis=-1).any(axis=0)
+    runs = np.flatnonzero(np.diff(plates.astype(int), prepend=0) == 1)
+    assert runs[0] <= 12 and 1 <= len(runs) < count
+    # Every object's middle keeps its tint.
+    assert all((drawn[58, int(x0) + 8] != 16).all() for x0 in boxes[:, 0])
