@@ -1,0 +1,105 @@
+"""The shipped Mask R-CNN: small, trained on the fixed split, and deployed as good as in torchvision."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from seg_bench.data.nuclei import load_nuclei
+from seg_bench.data.splits import nuclei_split
+from seg_bench.pipelines import Pipeline
+from seg_bench.pipelines.instances import InstancesPipeline
+from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline, TorchInstancesPipeline
+from seg_bench.scoring import Scorer
+from seg_export.checkpoint import Checkpoint, load_checkpoint
+from seg_export.export import export_models
+from seg_runtime import connect
+from seg_runtime.instances import resized_hw
+
+WEIGHTS = Path(str(files("seg_export") / "weights" / "maskrcnn_nuclei.pth"))
+SIDE = 512
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load_checkpoint(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def repo(checkpoint: Checkpoint, nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repo = tmp_path_factory.mktemp("repo")
+    export_models(checkpoint, repo, "maskrcnn_nuclei", images=nuclei_folder / "images", max_batch_size=1)
+    return repo
+
+
+def test_shipped_file_is_at_most_8_mb() -> None:
+    assert WEIGHTS.stat().st_size <= 8_000_000
+
+
+def test_shipped_checkpoint_says_what_it_was_trained_on(checkpoint: Checkpoint) -> None:
+    split = nuclei_split()
+    assert checkpoint.metadata["data_set"] == "nuclei"
+    assert checkpoint.metadata["split"] == {
+        "seed": split.seed,
+        **{part: list(getattr(split, part)) for part in ("train", "val", "test")},
+    }
+    assert checkpoint.class_names == ("nucleus",)
+    assert checkpoint.arguments["max_detections"] == 300
+
+
+def test_model_card_states_the_files_hash(checkpoint: Checkpoint) -> None:
+    assert checkpoint.sha256 in WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def score(pipeline: Pipeline, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Of images that have the model's size already, so that nobody scales."""
+    scorer, scores = Scorer(), []
+    for sample in load_nuclei(folder):
+        scores.append(scorer.score(sample, pipeline.run([pipeline.load(sample)])))
+    return scorer.objects(300), scores
+
+
+def fitted(folder: Path, out: Path) -> Path:
+    for sample in load_nuclei(folder):
+        image, labels = sample.load_image(), sample.load_labels().astype(np.uint16)
+        size = resized_hw((image.shape[0], image.shape[1]), (SIDE, SIDE))[::-1]
+        for name, pixels in (
+            ("images", cv2.resize(image, size)[..., ::-1]),
+            ("labels", cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)),
+        ):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(out / name / f"{sample.name}.png"), pixels)
+    return out
+
+
+def test_deployed_quality_is_torchvisions(repo: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    folder = fitted(nuclei_folder, tmp_path / "fitted")
+    with connect(repo, engine="onnxruntime") as session:
+        ours, our_scores = score(InstancesPipeline(session, "maskrcnn_nuclei"), folder)
+    theirs, their_scores = score(TorchInstancesPipeline(WEIGHTS), folder)
+    assert theirs["ap"] > 0.4 and theirs["ap50"] > 0.7
+    assert ours["ap"] == pytest.approx(theirs["ap"], abs=0.002)
+    assert ours["ap50"] == pytest.approx(theirs["ap50"], abs=0.005)
+    for mine, other in zip(our_scores, their_scores, strict=True):
+        assert mine["dice"] == pytest.approx(other["dice"], abs=0.002)
+        assert abs(mine["count_error"] - other["count_error"]) <= 1
+
+
+def test_torchvisions_own_export_finds_what_torchvision_finds(nuclei_folder: Path, tmp_path: Path) -> None:
+    """Images of several sizes, though it is traced with one."""
+    from seg_bench.official_maskrcnn import export_official_maskrcnn
+
+    export_official_maskrcnn(WEIGHTS, tmp_path)
+    exported, eager = ExportedInstancesPipeline(tmp_path), TorchInstancesPipeline(WEIGHTS)
+    for sample in load_nuclei(nuclei_folder)[::5]:
+        ours = exported.run([exported.load(sample)]).objects[0]
+        theirs = eager.run([eager.load(sample)]).objects[0]
+        assert abs(len(ours.scores) - len(theirs.scores)) <= 1
+        count = min(10, len(ours.scores), len(theirs.scores))
+        np.testing.assert_allclose(ours.scores[:count], theirs.scores[:count], atol=1e-4)
+        assert (ours.masks[:count] == theirs.masks[:count]).mean() > 0.9999
