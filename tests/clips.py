@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -58,3 +59,15 @@ def with_index_first(path: Path) -> Path:
     rest = b"".join(box for name, box in boxes.items() if name not in (b"moov", b"ftyp"))
     path.write_bytes(boxes[b"ftyp"] + bytes(index) + rest)
     return path
+
+
+def judo_folder(folder: Path) -> Path:
+    """`folder/judo` in the flat layout: 16 blank frames of 854x480 and the 4 masks of tests/data/judo."""
+    from PIL import Image
+
+    images, masks = folder / "judo" / "images", folder / "judo" / "masks"
+    images.mkdir(parents=True)
+    for index in range(16):
+        Image.new("RGB", (854, 480)).save(images / f"{index:05d}.jpg")
+    shutil.copytree(Path(__file__).parent / "data" / "judo" / "masks", masks)
+    return folder / "judo"
