@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.video.capture import quiet
+
 
 def numbered_frame(index: int, size_hw: tuple[int, int] = (48, 64)) -> NDArray[np.uint8]:
     """(H, W, 3) RGB: the number in binary as 8 bars of black and white, which no codec blurs away."""
@@ -31,13 +33,18 @@ def number_of(frame: NDArray[np.uint8]) -> int:
 def write_clip(
     path: Path, count: int, size_hw: tuple[int, int] = (48, 64), codec: str = "mp4v", fps: float = 25.0
 ) -> Path:
-    """A clip of numbered frames, written by OpenCV and not by what is tested."""
-    writer = cv2.VideoWriter(
-        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (size_hw[1], size_hw[0])
-    )
+    """A clip of numbered frames."""
+    return write_frames(path, [numbered_frame(index, size_hw) for index in range(count)], codec, fps)
+
+
+def write_frames(path: Path, frames: list[NDArray[np.uint8]], codec: str = "mp4v", fps: float = 25.0) -> Path:
+    """A clip written by OpenCV, and not by what is tested."""
+    size_wh = frames[0].shape[1], frames[0].shape[0]
+    with quiet():
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size_wh)
     assert writer.isOpened()
-    for index in range(count):
-        writer.write(numbered_frame(index, size_hw)[..., ::-1].copy())
+    for frame in frames:
+        writer.write(frame[..., ::-1].copy())
     writer.release()
     return path
 

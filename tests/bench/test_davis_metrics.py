@@ -104,8 +104,8 @@ def test_values_known_by_hand() -> None:
     assert boundary_measure(square, square) == boundary_measure(square * 7, square > 0) == 1
     # Everything is foreground: there is no boundary, neither here nor there.
     assert boundary_measure(empty + 1, empty) == 1
-    # 1 pixel of tolerance. The square's boundary is a ring of 40 pixels from (9, 9) to (19, 19), the half's one
-    # of 30 up to column 14. In column 14 the half's rows 11 to 17 are farther than 1 from the ring: 7 miss.
+    # 1 pixel of tolerance. The square's boundary is a ring of 40 pixels from (9, 9) to (19, 19), the half's
+    # one of 30 up to column 14. There the half's rows 11 to 17 are farther than 1 from the ring: 7 miss.
     # Of the ring, columns 9 to 14 are the half's own: 21, and 2 more lie beside them.
     precision, recall = 23 / 30, 23 / 40
     expected = 2 * precision * recall / (precision + recall)
