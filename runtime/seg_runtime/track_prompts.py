@@ -24,6 +24,8 @@ __all__ = [
     "read_mask_prompts",
 ]
 
+_VOID = 255
+
 
 @dataclass(frozen=True)
 class PointPrompt:
@@ -110,7 +112,7 @@ def read_mask_prompts(
 
     Args:
         path: an image in the size of the video. An indexed PNG, as DAVIS has them, holds an object for each
-            id but 0 and 255; of any other image, or with an `object_id`, all that is not black is one object.
+            id but 0 and 255; of any other image, or with an `object_id`, all that is not 0 is one object.
         frame: which frame it shows.
         object_id: the object that it is; None to take the file's ids, or `default_id`.
         size_hw: (height, width) of the video.
@@ -119,17 +121,20 @@ def read_mask_prompts(
     Raises:
         BadInputError: it cannot be read, is empty, or has another size.
     """
-    ids = _palette_ids(path) if object_id is None else None
+    ids = _palette_ids(path)
     labels = read_image(path, 1, gray=True) if ids is None else ids
     if labels.shape != size_hw:
         raise BadInputError(
             f"mask '{path}' has {labels.shape[1]}x{labels.shape[0]} pixels and the video "
             f"{size_hw[1]}x{size_hw[0]}: give a mask of the video's size"
         )
-    if ids is None:
-        found = {object_id or default_id: labels > 0}
+    shown = [] if ids is None else [int(number) for number in np.unique(ids) if number not in (0, _VOID)]
+    if shown and object_id is None:
+        found = {number: labels == number for number in shown}
     else:
-        found = {int(number): labels == number for number in np.unique(ids) if number not in (0, 255)}
+        # White in an indexed PNG is void beside ids, and the object where there are none.
+        number = default_id if object_id is None else object_id
+        found = {number: np.isin(labels, shown) if shown else labels > 0}
     if not any(mask.any() for mask in found.values()):
         raise BadInputError(f"mask '{path}' is empty: it shows no object")
     return [MaskPrompt(np.asarray(mask), frame, number) for number, mask in found.items()]

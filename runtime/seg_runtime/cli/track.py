@@ -204,19 +204,17 @@ def _prompts(
 
     found_points = []
     for text in points:
-        values, frame, number = _numbers(text, "--point", "X,Y or X,Y,0 or X,Y,1", (2, 3))
-        label = values[2] if len(values) == 3 else 1
-        found_points.append(
-            PointPrompt(values[0], values[1], _label(text, label), frame, number or object_id)
-        )
+        values, frame, number = _numbers(text, "--point", "X,Y or X,Y,0 or X,Y,1", (2, 3), object_id)
+        label = _label(text, values[2] if len(values) == 3 else 1)
+        found_points.append(PointPrompt(values[0], values[1], label, frame, number))
     found_boxes = []
     for text in boxes:
-        (x0, y0, x1, y1), frame, number = _numbers(text, "--box", "X0,Y0,X1,Y1", (4,))
-        found_boxes.append(BoxPrompt((x0, y0, x1, y1), frame, number or object_id))
+        (x0, y0, x1, y1), frame, number = _numbers(text, "--box", "X0,Y0,X1,Y1", (4,), object_id)
+        found_boxes.append(BoxPrompt((x0, y0, x1, y1), frame, number))
     found_masks = []
     for text in masks:
-        path, frame, number = _place(text)
-        found_masks += read_mask_prompts(Path(path), frame, number, source.size_hw, object_id)
+        path, frame, own_id = _place(text)
+        found_masks += read_mask_prompts(Path(path), frame, own_id, source.size_hw, object_id)
     return group_track_prompts(found_points, found_boxes, found_masks, source)
 
 
@@ -240,8 +238,9 @@ def _label(text: str, label: float) -> Literal[0, 1]:
 
 
 def _numbers(
-    text: str, option: str, form: str, counts: tuple[int, ...]
-) -> tuple[list[float], int, int | None]:
+    text: str, option: str, form: str, counts: tuple[int, ...], object_id: int
+) -> tuple[list[float], int, int]:
+    """The numbers of a prompt, its frame and its object, or the `object_id` when it names none."""
     from seg_runtime.errors import BadInputError
 
     given, frame, number = _place(text)
@@ -253,4 +252,4 @@ def _numbers(
         raise BadInputError(
             f"{option} wants {form} in pixels of the video, then @FRAME and #OBJECT if need be, not '{text}'"
         )
-    return values, frame, number
+    return values, frame, object_id if number is None else number
