@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VIDEOS = Path(__file__).parents[2].parent / "shared" / "data" / "video"
+VIDEOS = next(
+    (folder for parent in Path(__file__).parents if (folder := parent / "shared" / "data" / "video").is_dir()),
+    Path("shared") / "data" / "video",
+)
+"""Of the shared data, beside the repository or further up."""
 
 
 class FolderSource:

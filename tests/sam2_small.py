@@ -16,7 +16,8 @@ from torch import nn
 
 SIDE = 256
 GRID = SIDE // 16
-MASK_GAIN, SCORE_GAIN, SCORE_BIAS = 0.4, 4.0, -5.5
+MASK_GAIN, SCORE_GAIN, SCORE_BIAS = 0.4, -6.0, 9.8
+QK_GAIN, MEMORY_GAIN = 1.4, 0.3
 
 
 def small_sam2(seed: int = 0, first_release: bool = False, **options: Any) -> SAM2VideoPredictor:
@@ -38,7 +39,13 @@ def small_sam2(seed: int = 0, first_release: bool = False, **options: Any) -> SA
         **options,
     )
     _scale(model, seed)
+    model.memory_attention.register_forward_pre_hook(_memories_as_float32, with_kwargs=True)
     return model.eval()
+
+
+def _memories_as_float32(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Outside autocast sam2 fails on a frame that has memories, kept as bfloat16, and no pointer."""
+    return args, {**kwargs, "memory": kwargs["memory"].float()}
 
 
 def _image_encoder() -> ImageEncoder:
@@ -136,7 +143,8 @@ def _scale(model: SAM2VideoPredictor, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             fan_in = module.weight[0].numel()
-            gain = 2.0 if name.endswith(("q_proj", "k_proj")) else 1.4
+            gain = QK_GAIN if name.endswith(("q_proj", "k_proj")) else 1.4
+            gain = MEMORY_GAIN if name == "memory_encoder.out_proj" else gain
             nn.init.normal_(module.weight, std=gain / fan_in**0.5, generator=generator)
     for embedding in (model.no_mem_embed, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.normal_(embedding, std=0.5, generator=generator)

@@ -164,7 +164,7 @@ class TorchSam2Session(Session):
         return handle.values
 
     def _image_encoder(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        pixels = image.permute(0, 3, 1, 2).float() / 255
+        pixels = (image.permute(0, 3, 1, 2).double() / 255).float()
         pixels = (pixels - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
         levels = self._model.forward_image(pixels)["backbone_fpn"]
         names = ("high_res_features_0", "high_res_features_1", "image_embeddings")
