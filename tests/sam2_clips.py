@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 VIDEOS = next(
-    (folder for parent in Path(__file__).parents if (folder := parent / "shared" / "data" / "video").is_dir()),
+    (
+        folder
+        for parent in Path(__file__).parents
+        if (folder := parent / "shared" / "data" / "video").is_dir()
+    ),
     Path("shared") / "data" / "video",
 )
 """Of the shared data, beside the repository or further up."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.sam.prompts import BACKGROUND, FOREGROUND, PADDING, check_boxes, check_points
 
-__all__ = ["NOTHING", "NOT_A_POINT", "Points", "box_points", "click_points", "join"]
+__all__ = ["NOTHING", "NOT_A_POINT", "Points", "box_points", "click_points", "join", "object_points"]
 
 _CORNERS = (2, 3)
 _LABELS = (FOREGROUND, BACKGROUND, *_CORNERS)
@@ -88,6 +88,24 @@ def box_points(boxes: ArrayLike, size_hw: tuple[int, int], normalize: bool, side
     check_boxes(corners, size_hw if normalize else (1, 1))
     labels = np.tile(np.array(_CORNERS, np.int32), (len(corners), 1))
     return Points(_to_model(corners.reshape(-1, 2, 2), size_hw, normalize, side), labels)
+
+
+def object_points(
+    coords: ArrayLike | None,
+    labels: ArrayLike | None,
+    box: ArrayLike | None,
+    size_hw: tuple[int, int],
+    normalize: bool,
+    side: int,
+) -> Points:
+    """The points and box of one object on a frame; arguments as of `click_points`. Raises BadInputError."""
+    corners = None if box is None else box_points(box, size_hw, normalize, side)
+    points = join(corners, click_points(coords, labels, size_hw, normalize, side))
+    if points is None or not points.labels.size:
+        raise BadInputError("there is no prompt: give points with labels, or a box")
+    if len(points) != 1:
+        raise BadInputError(f"prompts are for {len(points)} objects: prompt one object at a time")
+    return points
 
 
 def join(first: Points | None, second: Points | None) -> Points | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from types import TracebackType
 
 import numpy as np
@@ -96,16 +98,26 @@ class InferenceState:
         """(height, width) of the frames."""
         return self.frames.size_hw
 
-    def object(self, obj_id: Hashable) -> TrackedObject:
-        """An object, new when it is not known. Raises BadInputError when there would be too many."""
-        if obj_id not in self.objects:
-            if len(self.objects) >= MAX_OBJECTS:
-                raise BadInputError(
-                    f"object {obj_id!r} would be one more than the {MAX_OBJECTS} that a video can have: "
-                    "remove one with remove_object, or track the rest in a second state"
-                )
-            self.objects[obj_id] = TrackedObject()
-        return self.objects[obj_id]
+    @contextmanager
+    def prompting(self, obj_id: Hashable) -> Iterator[TrackedObject]:
+        """An object that is about to be prompted; a new one is forgotten again when that fails.
+
+        Raises:
+            BadInputError: it would be one too many.
+        """
+        new = obj_id not in self.objects
+        if new and len(self.objects) >= MAX_OBJECTS:
+            raise BadInputError(
+                f"object {obj_id!r} would be one more than the {MAX_OBJECTS} that a video can have: "
+                "remove one with remove_object, or track the rest in a second state"
+            )
+        tracked = self.objects.setdefault(obj_id, TrackedObject())
+        try:
+            yield tracked
+        except BaseException:
+            if new:
+                self.objects.pop(obj_id, None)
+            raise
 
     def known(self, obj_id: Hashable) -> TrackedObject:
         """An object that there is. Raises BadInputError."""
@@ -113,6 +125,14 @@ class InferenceState:
             there = ", ".join(map(repr, self.objects)) or "none"
             raise BadInputError(f"there is no object {obj_id!r}: the objects are {there}")
         return self.objects[obj_id]
+
+    def check_prompted(self, obj_id: Hashable) -> None:
+        """Raises BadInputError when an object has no frame with prompts to be tracked from."""
+        if not self.objects[obj_id].bank.cond:
+            raise BadInputError(
+                f"object {obj_id!r} has no prompt: add points, a box or a mask on a frame that was not "
+                "tracked, or remove it with remove_object"
+            )
 
     def check_open(self) -> None:
         """Raises BadInputError when the state is closed."""
@@ -124,6 +144,24 @@ class InferenceState:
         self.check_open()
         if not self.frames.has(index):
             raise BadInputError(no_such_frame(index, self.frames.count, self.frames.newest))
+
+    def order(self, start: int | None, most: int | None, reverse: bool) -> Iterable[int]:
+        """The frames to track, in order; arguments as of `Sam2VideoPredictor.propagate_in_video`."""
+        frame_count = self.num_frames
+        if frame_count is None:
+            if reverse:
+                raise BadInputError(
+                    "a video without a known end cannot be tracked backwards: record it first"
+                )
+            start = self.frames.newest if start is None else start
+            return count(start) if most is None else range(start, start + most + 1)
+        if start is None:
+            start = min(frame for tracked in self.objects.values() for frame in tracked.bank.cond)
+        self.check_frame(start)
+        most = frame_count if most is None else most
+        if reverse:
+            return range(start, max(start - most, 0) - 1, -1) if start > 0 else ()
+        return range(start, min(start + most, frame_count - 1) + 1)
 
     def features(self, index: int) -> ImageFeatures:
         """Features of a frame; those of the frame before are freed. Raises as `check_frame`, `infer`."""

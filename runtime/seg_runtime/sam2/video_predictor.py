@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Hashable, Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
@@ -18,7 +16,7 @@ from seg_runtime.sam2.graphs import Sam2Graphs
 from seg_runtime.sam2.masks import NO_OBJECT, mask_to_model, resize_logits, without_overlap
 from seg_runtime.sam2.memory_bank import FrameOutput
 from seg_runtime.sam2.models import VIDEO_PARTS
-from seg_runtime.sam2.prompts import Points, box_points, click_points, join
+from seg_runtime.sam2.prompts import join, object_points
 from seg_runtime.sam2.state import InferenceState, TrackedObject
 from seg_runtime.sam2.tracker import ObjectTracker
 from seg_runtime.session import Session
@@ -159,13 +157,17 @@ class Sam2VideoPredictor:
         """
         state = inference_state
         state.check_frame(frame_idx)
-        new = self._points(state, points, labels, box, clear_old_points, normalize_coords)
-        with _new_object_or_none(state, obj_id) as tracked:
+        if box is not None and not clear_old_points:
+            raise BadInputError(
+                "a box comes before any points: give it with clear_old_points=True, points along with it"
+            )
+        new = object_points(points, labels, box, state.video_size_hw, normalize_coords, self.image_size)
+        with state.prompting(obj_id) as tracked:
             if not clear_old_points:
                 new = join(tracked.points.get(frame_idx), new) or new
             cond = self._is_cond(tracked, frame_idx)
             if frame_idx in tracked.tracked:
-                _check_prompted(obj_id, tracked)
+                state.check_prompted(obj_id)
             previous = tracked.output(frame_idx, cond)
             output = self._tracker.prompt(state, tracked, frame_idx, new, previous)
         tracked.points[frame_idx] = new
@@ -184,7 +186,7 @@ class Sam2VideoPredictor:
         given = np.asarray(mask).astype(np.bool_)
         if given.ndim != 2 or not given.size:
             raise BadInputError(f"mask has the shape {given.shape}; the mask of one object is (H, W)")
-        with _new_object_or_none(state, obj_id) as tracked:
+        with state.prompting(obj_id) as tracked:
             output = self._tracker.take_mask(state, frame_idx, mask_to_model(given, self.image_size))
         tracked.mask_frames.add(frame_idx)
         tracked.points.pop(frame_idx, None)
@@ -217,7 +219,7 @@ class Sam2VideoPredictor:
         state = inference_state
         self.propagate_in_video_preflight(state)
         objects = dict(state.objects)
-        for frame in _order(state, start_frame_idx, max_frame_num_to_track, reverse):
+        for frame in state.order(start_frame_idx, max_frame_num_to_track, reverse):
             if not state.frames.has(frame):
                 return  # a stream ended
             outputs = [self._tracker.track(state, tracked, frame, reverse) for tracked in objects.values()]
@@ -238,8 +240,8 @@ class Sam2VideoPredictor:
         for frame in sorted(set().union(*(tracked.new_frames() for tracked in state.objects.values()))):
             for tracked in state.objects.values():
                 self._tracker.settle(state, tracked, frame)
-        for obj_id, tracked in state.objects.items():
-            _check_prompted(obj_id, tracked)
+        for obj_id in state.objects:
+            state.check_prompted(obj_id)
 
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
@@ -303,30 +305,6 @@ class Sam2VideoPredictor:
     ) -> None:
         self.close()
 
-    def _points(
-        self,
-        state: InferenceState,
-        points: ArrayLike | None,
-        labels: ArrayLike | None,
-        box: ArrayLike | None,
-        clear_old_points: bool,
-        normalize: bool,
-    ) -> Points:
-        corners = None
-        if box is not None:
-            if not clear_old_points:
-                raise BadInputError(
-                    "a box comes before any points: give it with clear_old_points=True, points along with it"
-                )
-            corners = box_points(box, state.video_size_hw, normalize, self.image_size)
-        clicks = click_points(points, labels, state.video_size_hw, normalize, self.image_size)
-        new = join(corners, clicks)
-        if new is None or not new.labels.size:
-            raise BadInputError("there is no prompt: give points with labels, or a box")
-        if len(new) != 1:
-            raise BadInputError(f"prompts are for {len(new)} objects: prompt one object at a time")
-        return new
-
     def _is_cond(self, tracked: TrackedObject, frame: int) -> bool:
         return frame not in tracked.tracked or self.add_all_frames_to_correct_as_cond
 
@@ -353,40 +331,3 @@ class Sam2VideoPredictor:
             if output is not None:
                 target[:] = resize_logits(self._tracker.shown(output)[0], state.video_size_hw)
         return without_overlap(logits) if self.non_overlap_masks else logits
-
-
-@contextmanager
-def _new_object_or_none(state: InferenceState, obj_id: Hashable) -> Iterator[TrackedObject]:
-    """An object to be prompted; when that fails, a new one is forgotten again."""
-    known = obj_id in state.objects
-    try:
-        yield state.object(obj_id)
-    except BaseException:
-        if not known:
-            state.objects.pop(obj_id, None)
-        raise
-
-
-def _check_prompted(obj_id: Hashable, tracked: TrackedObject) -> None:
-    if not tracked.bank.cond:
-        raise BadInputError(
-            f"object {obj_id!r} has no prompt: add points, a box or a mask on a frame that was not tracked, "
-            "or remove it with remove_object"
-        )
-
-
-def _order(state: InferenceState, start: int | None, most: int | None, reverse: bool) -> Iterable[int]:
-    """The frames to track, in order."""
-    last = state.num_frames
-    if last is None:
-        if reverse:
-            raise BadInputError("a video without a known end cannot be tracked backwards: record it first")
-        start = state.frames.newest if start is None else start
-        return count(start) if most is None else range(start, start + most + 1)
-    if start is None:
-        start = min(frame for tracked in state.objects.values() for frame in tracked.bank.cond)
-    state.check_frame(start)
-    most = last if most is None else most
-    if reverse:
-        return range(start, max(start - most, 0) - 1, -1) if start > 0 else ()
-    return range(start, min(start + most, last - 1) + 1)
