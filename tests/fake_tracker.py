@@ -41,7 +41,13 @@ class State:
     source: FrameSource
     colors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     first: int | None = None
-    resets: int = 0
+    closed: bool = False
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -51,6 +57,7 @@ class ColorTracker:
     before_frame: Callable[[int], None] = lambda index: None
     states: list[State] = field(default_factory=list)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    engine: str = "colours"
 
     def init_state(self, source: FrameSource) -> State:
         self.states.append(State(source))
@@ -95,9 +102,6 @@ class ColorTracker:
             far = [np.abs(frame - inference_state.colors[number]).max(axis=2) for number in ids]
             yield index, ids, (40 - np.stack(far)[:, None]).astype(np.float32) / 10
             index += 1
-
-    def reset_state(self, inference_state: State) -> None:
-        inference_state.resets += 1
 
     def _learn(self, state: State, frame_idx: int, obj_id: int, where: Any) -> None:
         state.colors[obj_id] = state.source.frame(frame_idx)[where].reshape(-1, 3).mean(axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,110 +13,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError, FrameNotFoundError, VideoEndedError
-from seg_runtime.session import Session
 from seg_runtime.track_prompts import ObjectPrompt
+from seg_runtime.track_results import Ended, TrackedFrame, TrackResult
 from seg_runtime.video import FrameSource, MaskSink, PngMasks, RleMasks, VideoWriter, draw_objects
 from seg_runtime.video.writer import check_video_path
 
-__all__ = ["TrackResult", "TrackedFrame", "VideoPredictor", "find_sam2", "masks_path", "track_video"]
+__all__ = ["MaskFormat", "TrackResult", "TrackedFrame", "VideoPredictor", "masks_path", "track_video"]
 
 MaskFormat = Literal["png", "rle"]
-Ended = Literal["complete", "broke off", "interrupted"]
-
-_PARTS = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
 
 
 class VideoPredictor(Protocol):
-    """What is needed of a `Sam2VideoPredictor`: sam2's methods, with NumPy arrays."""
+    """What is used of a `Sam2VideoPredictor`; arguments are given by position, but for the box."""
 
-    def init_state(self, source: FrameSource, /) -> Any:
-        """A state for one video."""
+    def init_state(self, source: FrameSource, /) -> AbstractContextManager[Any]:
+        """A state for one video, closed by its `with` block."""
 
     def add_new_points_or_box(
         self,
-        inference_state: Any,
-        frame_idx: int,
-        obj_id: int,
-        points: NDArray[np.float32] | None = None,
-        labels: NDArray[np.int32] | None = None,
+        state: Any,
+        frame: int,
+        object_id: int,
+        points: NDArray[np.float32] | None,
+        labels: NDArray[np.int32] | None,
+        /,
         *,
-        box: NDArray[np.float32] | None = None,
-    ) -> Any:
+        box: NDArray[np.float32] | None,
+    ) -> object:
         """Points (P, 2) with labels (P,), and a box (4,), in pixels of the video."""
 
-    def add_new_mask(self, inference_state: Any, frame_idx: int, obj_id: int, mask: NDArray[np.bool_]) -> Any:
+    def add_new_mask(self, state: Any, frame: int, object_id: int, mask: NDArray[np.bool_], /) -> object:
         """A mask (H, W) in the size of the video."""
 
-    def propagate_in_video(
-        self, inference_state: Any
-    ) -> Iterator[tuple[int, Sequence[int], NDArray[np.float32]]]:
+    def propagate_in_video(self, state: Any, /) -> Iterator[tuple[int, Sequence[Any], NDArray[np.float32]]]:
         """(frame index, K ids, (K, 1, H, W) float32 logits), forward from the first prompted frame."""
-
-    def reset_state(self, inference_state: Any) -> None:
-        """Give back what the state holds."""
-
-
-@dataclass(frozen=True)
-class TrackedFrame:
-    """A frame that was tracked and written.
-
-    Attributes:
-        index: of the frame.
-        areas_px: object id -> pixels of its mask; 0 where it is not seen.
-        seconds: since the frame before it.
-        frames_per_second: so far, over all frames.
-    """
-
-    index: int
-    areas_px: dict[int, int]
-    seconds: float
-    frames_per_second: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A line for a stream of results."""
-        areas = {str(number): area for number, area in self.areas_px.items()}
-        return {"frame": self.index, "area_px": areas, "seconds": round(self.seconds, 4)}
-
-
-@dataclass(frozen=True)
-class TrackResult:
-    """What was written.
-
-    Attributes:
-        video: name of the source.
-        out: the overlay video.
-        masks: folder or file of the masks; None when none were asked for.
-        frames: how many frames `out` has.
-        tracked: how many of them were tracked: those from the first prompt on.
-        object_ids: the objects.
-        frames_per_second: tracked frames per second of work: decoding, tracking, drawing and writing.
-        ended: "complete"; "broke off" when the source gave no more frames; "interrupted" by Ctrl-C.
-        note: what a person should know, in one line; None when all is well.
-    """
-
-    video: str
-    out: Path
-    masks: Path | None
-    frames: int
-    tracked: int
-    object_ids: tuple[int, ...]
-    frames_per_second: float
-    ended: Ended
-    note: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "video": self.video,
-            "out": str(self.out),
-            "masks": str(self.masks) if self.masks else None,
-            "frames": self.frames,
-            "tracked": self.tracked,
-            "objects": list(self.object_ids),
-            "frames_per_second": round(self.frames_per_second, 3),
-            "ended": self.ended,
-            "note": self.note,
-        }
 
 
 def track_video(
@@ -150,17 +80,14 @@ def track_video(
     """
     out = Path(out)
     _check_out(out, source)
-    state = predictor.init_state(source)
-    try:
+    with ExitStack() as stack:
+        state = stack.enter_context(predictor.init_state(source))
         for prompt in prompts:
             _add(predictor, state, prompt)
-        with ExitStack() as stack:
-            writer = stack.enter_context(VideoWriter(out, source.fps, source.size_hw))
-            sink = _mask_sink(out, masks, source, info or {})
-            run = _Run(source, writer, stack.enter_context(sink) if sink else None, on_frame)
-            ended, note = _run_through(predictor, state, run)
-    finally:
-        predictor.reset_state(state)
+        sink = _mask_sink(out, masks, source, info or {})
+        writer = stack.enter_context(VideoWriter(out, source.fps, source.size_hw))
+        run = _Run(source, writer, stack.enter_context(sink) if sink else None, on_frame)
+        ended, note = _run_through(predictor, state, run)
     ids = tuple(sorted({prompt.object_id for prompt in prompts}))
     path = sink.path if sink else None
     return TrackResult(
@@ -261,21 +188,3 @@ def _check_out(out: Path, source: FrameSource) -> None:
     check_video_path(out)
     if out.resolve() == Path(source.name).resolve():
         raise BadInputError(f"'{out}' is the video that is tracked: write to another file")
-
-
-def find_sam2(session: Session) -> str:
-    """The name of the one SAM2 that a session has: of `NAME_image_encoder`, `NAME_mask_decoder`, ...
-
-    Raises:
-        BadInputError: it has none, or several.
-    """
-    models = session.models()
-    names = [name.removesuffix("_memory_encoder") for name in models if name.endswith("_memory_encoder")]
-    names = [name for name in names if all(f"{name}_{part}" in models for part in _PARTS)]
-    if len(names) != 1:
-        raise BadInputError(
-            f"there are several SAM2s ({', '.join(names)}): choose one with --model"
-            if names
-            else "there is no SAM2 with its memory: publish one with  seg-export sam2"
-        )
-    return names[0]

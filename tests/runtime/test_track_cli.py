@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from fake_tracker import ColorTracker, disc_clip, disc_frame
 from PIL import Image
 
 from seg_runtime.cli import run, track
-from seg_runtime.errors import BadInputError
-from seg_runtime.track_files import find_sam2
 from seg_runtime.video import capture as captures
 from seg_runtime.video import open_video
 
@@ -30,9 +27,6 @@ class FakeSession:
 
     def models(self) -> tuple[str, ...]:
         return self._models
-
-    def engine(self, model: str) -> str:
-        return f"colours of {model}"
 
     def __enter__(self) -> FakeSession:
         return self
@@ -82,7 +76,7 @@ def test_points_and_boxes_go_to_their_frames_and_objects(
         assert drawn.frame_count == 15
     document = json.loads((tmp_path / "out_masks.json").read_text(encoding="utf-8"))
     assert document["info"]["model"] == "sam2_tiny"
-    assert document["info"]["engine"] == "colours of sam2_tiny_image_encoder"
+    assert document["info"]["engine"] == "colours"
 
 
 def test_the_object_option_is_for_prompts_that_name_none(
@@ -263,13 +257,3 @@ def test_bad_videos_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert call(monkeypatch, path, "--point", "5,5", "-o", tmp_path / "out.mp4") == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
-
-
-def test_of_several_sam2s_one_must_be_named() -> None:
-    session: Any = FakeSession("sam2_tiny")
-    assert find_sam2(session) == "sam2_tiny"
-    with pytest.raises(BadInputError, match=r"several SAM2s \(a, b\): choose one with --model"):
-        find_sam2(FakeSession("a", "b"))  # type: ignore[arg-type]
-    incomplete: Any = SimpleNamespace(models=lambda: ("a_memory_encoder", "a_image_encoder"))
-    with pytest.raises(BadInputError, match="publish one with  seg-export sam2"):
-        find_sam2(incomplete)

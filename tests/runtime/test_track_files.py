@@ -83,7 +83,7 @@ def test_a_video_becomes_an_overlay_video_and_png_masks(tmp_path: Path) -> None:
         result.frames_per_second == pytest.approx(frames[-1].frames_per_second)
         and result.frames_per_second > 0
     )
-    assert tracker.states[0].resets == 1
+    assert tracker.states[0].closed
 
 
 def test_masks_as_run_lengths_carry_what_made_them(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_ctrl_c_saves_what_was_tracked(tmp_path: Path) -> None:
     with open_video(tmp_path / "out.mp4") as drawn:
         assert drawn.frame_count == 5
     assert len(files(tmp_path / "out_masks")) == 5
-    assert tracker.states[0].resets == 1
+    assert tracker.states[0].closed
 
 
 @pytest.mark.parametrize("error", [InferenceError("the model failed"), RuntimeError("a defect")])
@@ -174,7 +174,7 @@ def test_any_other_error_writes_nothing_and_frees_the_state(tmp_path: Path, erro
     with open_video(disc_clip(tmp_path / "clip.mp4", 6)) as source, pytest.raises(type(error)):
         track_video(tracker, source, two_discs(source), tmp_path / "out.mp4", masks="png")
     assert files(tmp_path) == ["clip.mp4"]
-    assert tracker.states[0].resets == 1
+    assert tracker.states[0].closed
 
 
 def test_a_stream_that_gives_nothing_to_track_is_an_error(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from seg_runtime.console import progress_bar, stderr_console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from seg_runtime.sam2 import Sam2VideoPredictor
     from seg_runtime.session import Session
-    from seg_runtime.track_files import TrackedFrame, TrackResult, VideoPredictor
+    from seg_runtime.track_files import TrackedFrame, TrackResult
     from seg_runtime.track_prompts import ObjectPrompt
     from seg_runtime.video import FrameSource
 
@@ -112,7 +113,8 @@ def track(
 
         seg-run track 0 --box 300,0,500,400 --live -o out.mp4
     """
-    from seg_runtime.track_files import find_sam2, track_video
+    from seg_runtime.sam2.models import find_sam2
+    from seg_runtime.track_files import track_video
     from seg_runtime.video import open_video
     from seg_runtime.video.writer import check_video_path
 
@@ -122,24 +124,24 @@ def track(
         prompts = _prompts(*texts, object_id, source)
         with open_session(repo, url, engine) as session:
             name = model or find_sam2(session)
+            predictor = _predictor(session, name)
             with _Shown(source, live, as_json) as shown:
                 result = track_video(
-                    _predictor(session, name),
+                    predictor,
                     source,
                     prompts,
                     out,
                     masks=masks.value if masks else None,
-                    info={"model": name, "engine": session.engine(f"{name}_image_encoder")},
+                    info={"model": name, "engine": predictor.engine},
                     on_frame=shown.add,
                 )
     _report(result, source, as_json)
 
 
-def _predictor(session: Session, name: str) -> VideoPredictor:
-    import importlib
+def _predictor(session: Session, name: str) -> Sam2VideoPredictor:
+    from seg_runtime.sam2 import Sam2VideoPredictor
 
-    predictor: VideoPredictor = importlib.import_module("seg_runtime.sam2").Sam2VideoPredictor(session, name)
-    return predictor
+    return Sam2VideoPredictor(session, name)
 
 
 class _Shown:
