@@ -21,7 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS
+from seg_runtime.overlay import COLORS, draw_overlay
 from seg_runtime.sam.rle import rle_to_mask
 from seg_runtime.video import MaskSink, PngMasks, RleMasks, VideoWriter, draw_objects, label_map, open_video
 from seg_runtime.video.masks import davis_palette
@@ -228,6 +228,20 @@ def test_each_object_has_its_colour_and_a_contour() -> None:
     assert untouched is not frame
     # An id keeps its colour when the others are gone.
     np.testing.assert_array_equal(draw_objects(frame, {2: logits(35)})[20, 45], drawn[20, 45])
+
+
+def test_an_overlay_is_that_of_a_still_image() -> None:
+    generator = np.random.default_rng(0)
+    for size_hw in ((48, 64), (700, 900)):
+        frame = generator.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+        noise = cv2.GaussianBlur(generator.standard_normal(size_hw).astype(np.float32), (0, 0), 9)
+        blobs = (noise - 1.2 * noise.std()).astype(np.float32)
+        corner = np.full(size_hw, -1, np.float32)
+        corner[-9:, -30:] = 1
+        drawn = draw_objects(frame, {1: blobs, 9: corner})
+        expected = draw_overlay(frame, (blobs > 0).astype(np.uint8))
+        expected = draw_overlay(expected, (corner > 0).astype(np.uint8))
+        np.testing.assert_array_equal(drawn, expected)
 
 
 def test_masks_of_another_size_are_refused() -> None:

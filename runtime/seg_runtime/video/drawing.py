@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS, draw_overlay
+from seg_runtime.overlay import COLORS, draw_overlay, line_thickness
 
 __all__ = ["MAX_LABEL", "draw_objects", "label_map"]
 
@@ -32,11 +32,27 @@ def draw_objects(
     Raises:
         BadInputError: a mask of another size.
     """
-    canvas = frame
+    canvas = frame.copy()
+    thickness = line_thickness(frame.shape[:2])
     for number, values in sorted(logits.items()):
         color = COLORS[(number - 1) % len(COLORS)]
-        canvas = draw_overlay(canvas, (values > 0).view(np.uint8), [color], alpha)
-    return canvas.copy() if canvas is frame else canvas
+        if values.shape != frame.shape[:2]:
+            raise BadInputError(f"a mask of {values.shape} pixels does not fit a frame of {frame.shape[:2]}")
+        inside = (values > 0).view(np.uint8)
+        window = _window(inside, thickness + 2)
+        canvas[window] = draw_overlay(canvas[window], inside[window], [color], alpha, thickness)
+    return canvas
+
+
+def _window(mask: NDArray[np.uint8], margin: int) -> tuple[slice, slice]:
+    """The part of a frame that has foreground, and a margin for its lines."""
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(mask)
+    return (
+        slice(max(top - margin, 0), top + height + margin),
+        slice(max(left - margin, 0), left + width + margin),
+    )
 
 
 def label_map(logits: Mapping[int, NDArray[np.float32]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
@@ -59,5 +75,5 @@ def label_map(logits: Mapping[int, NDArray[np.float32]], size_hw: tuple[int, int
             raise BadInputError(f"PNG masks hold objects 1 to {MAX_LABEL}, not {number}: number them anew")
         inside = values > highest
         labels[inside] = number
-        highest = np.where(inside, values, highest)
+        np.maximum(highest, values, out=highest)
     return labels

@@ -88,7 +88,8 @@ class VideoWriter:
             return
         try:
             stored = _count(self._temporary)
-            if stored != self.frames_written:
+            # Ctrl-C may come between storing a frame and counting it.
+            if stored < self.frames_written:
                 raise BadInputError(
                     f"cannot write '{self._path}': {stored} of {self.frames_written} frames were stored; "
                     "is the disk full?"
