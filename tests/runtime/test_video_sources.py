@@ -326,7 +326,7 @@ def test_the_newest_frame_is_taken_when_the_caller_is_slow(monkeypatch: pytest.M
             seen.append(number_of(frame))
             time.sleep(0.05)
     assert seen == sorted(set(seen))
-    assert 3 <= len(seen) <= 20
+    assert 2 <= len(seen) <= 20
     assert seen[-1] == 59
     assert fake.released
 
