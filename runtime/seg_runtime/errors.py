@@ -5,9 +5,11 @@ from __future__ import annotations
 __all__ = [
     "BadImageError",
     "BadInputError",
+    "BadVideoError",
     "CheckpointError",
     "EdgesegError",
     "EngineError",
+    "FrameNotFoundError",
     "InferenceError",
     "MissingExtraError",
     "ModelNotFoundError",
@@ -17,6 +19,7 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "ServerUnavailableError",
+    "VideoEndedError",
 ]
 
 
@@ -37,8 +40,27 @@ class BadImageError(BadInputError):
     """An image file or array that cannot be read or has the wrong size or channels."""
 
 
+class BadVideoError(BadInputError):
+    """A video, folder of frames, camera or stream that cannot be opened or used."""
+
+
+class FrameNotFoundError(BadInputError, IndexError):
+    """A video has no frame of this index, or a camera can no longer give it."""
+
+
 class CheckpointError(BadInputError):
     """A checkpoint that is missing, truncated, unsafe, not finite or of another architecture."""
+
+
+class VideoEndedError(EdgesegError):
+    """Frames stopped in the middle: a camera vanished, or a file is damaged. What was read is good.
+
+    `frames_read` says how many frames came before.
+    """
+
+    def __init__(self, message: str, frames_read: int) -> None:
+        super().__init__(message)
+        self.frames_read = frames_read
 
 
 class MissingExtraError(EdgesegError):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["COLORS", "draw_overlay"]
+__all__ = ["COLORS", "draw_overlay", "line_thickness"]
 
 COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 255),
@@ -31,6 +31,7 @@ def draw_overlay(
     mask: NDArray[np.uint8],
     colors: Sequence[tuple[int, int, int]] | None = None,
     alpha: float = 0.35,
+    thickness: int | None = None,
 ) -> NDArray[np.uint8]:
     """Tint the classes of a mask and draw their contours.
 
@@ -42,6 +43,7 @@ def draw_overlay(
         mask: (H, W) uint8 of class ids; 0 is left untouched.
         colors: RGB of the classes 1, 2, ...; `COLORS` when None.
         alpha: opacity of the tint, 0 to 1.
+        thickness: of the lines in pixels; what fits the image's size when None.
 
     Returns:
         (H, W, 3) RGB uint8; the arguments are not changed.
@@ -55,7 +57,7 @@ def draw_overlay(
         raise BadInputError(f"a mask of {mask.shape} pixels does not fit an image of {image.shape[:2]}")
     canvas = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
     palette = colors or COLORS
-    thickness = max(1, round(min(mask.shape) / 500))
+    thickness = thickness or line_thickness(mask.shape)
     for class_id in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)[1:]) + 1:
         color = palette[(int(class_id) - 1) % len(palette)]
         inside = (mask == class_id).astype(np.uint8)
@@ -65,6 +67,11 @@ def draw_overlay(
         cv2.drawContours(canvas, contours, -1, _OUTLINE, thickness + 2, cv2.LINE_AA)
         cv2.drawContours(canvas, contours, -1, light, thickness, cv2.LINE_AA)
     return canvas
+
+
+def line_thickness(size_hw: tuple[int, ...]) -> int:
+    """Pixels of a line that shows in an image of (height, width)."""
+    return max(1, round(min(size_hw) / 500))
 
 
 def _tint(

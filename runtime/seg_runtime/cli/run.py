@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seg_runtime.cli import instances, sam
+from seg_runtime.cli import instances, sam, track
 from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
 from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
 
@@ -159,6 +159,7 @@ def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption =
 app.command()(instances.instances)
 app.command()(sam.sam)
 app.command()(sam.everything)
+app.command()(track.track)
 
 
 def main() -> None:

@@ -1,0 +1,52 @@
+"""Opens OpenCV's captures without OpenCV's own lines on stderr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import cv2
+
+__all__ = ["TIMEOUT_S", "open_capture", "quiet"]
+
+TIMEOUT_S = 10.0
+"""How long a camera or stream may keep us waiting for its first frame, or for the next."""
+
+
+def open_capture(target: str | int) -> cv2.VideoCapture | None:
+    """A capture of a path, an address or a camera's index; None when OpenCV cannot open it."""
+    import cv2
+
+    with quiet():
+        if isinstance(target, int):
+            capture = cv2.VideoCapture(target)
+        else:
+            timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+            settings = [value for name in timeouts for value in (name, int(1000 * TIMEOUT_S))]
+            # Of OpenCV's backends FFmpeg alone reads files and addresses the same on every machine.
+            capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, settings)
+        if capture.isOpened():
+            return capture
+        capture.release()
+        return None
+
+
+_SILENT = 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Our errors are one line: OpenCV and FFmpeg print nothing meanwhile."""
+    import cv2
+
+    # FFmpeg's level is read once, when OpenCV loads it; a level that the user chose stays.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    before = cv2.getLogLevel()
+    cv2.setLogLevel(_SILENT)
+    try:
+        yield
+    finally:
+        cv2.setLogLevel(before)
