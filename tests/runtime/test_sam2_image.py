@@ -249,7 +249,9 @@ class TestModels:
 
     def test_a_missing_part_is_named(self, session: TorchSam2Session) -> None:
         del session.specs["sam2_mask_decoder"]
-        with pytest.raises(ModelNotFoundError, match=r"'sam2_mask_decoder', which is missing .*seg-export sam2"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"'sam2_mask_decoder', which is missing .*seg-export sam2"
+        ):
             Sam2ImagePredictor(session, "sam2")
 
     def test_parts_of_other_checkpoints_sizes_or_tasks_are_refused(self, session: TorchSam2Session) -> None:
