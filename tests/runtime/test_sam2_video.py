@@ -36,7 +36,7 @@ def sam21() -> SAM2VideoPredictor:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_jpegs(moving_shapes(), tmp_path_factory.mktemp("shapes"))
+    return write_jpegs(moving_shapes(10), tmp_path_factory.mktemp("shapes"))
 
 
 def run_both(original: SAM2VideoPredictor, folder: Path, flow: str, **options: Any) -> tuple[list, list]:
@@ -65,12 +65,18 @@ def test_the_first_release_is_tracked_as_well(shapes: Path) -> None:
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
-@pytest.mark.parametrize("flow", ["three_objects", "correction"])
-@pytest.mark.parametrize("option", ["non_overlap_masks", "add_all_frames_to_correct_as_cond"])
-def test_options_do_what_they_do_in_sam2(
-    shapes: Path, sam21: SAM2VideoPredictor, flow: str, option: str
+def test_objects_that_may_not_overlap_share_the_pixels_as_in_sam2(
+    shapes: Path, sam21: SAM2VideoPredictor
 ) -> None:
-    got, wanted = run_both(sam21, shapes, flow, **{option: True})
+    got, wanted = run_both(sam21, shapes, "three_objects", non_overlap_masks=True)
+    assert_steps_equal(got, wanted, RELATIVE, MIN_IOU, ties=1e-3)
+    assert all(np.sum(masks > 0, axis=0).max() <= 1 for _, _, masks in got)
+
+
+def test_corrections_count_as_first_prompts_do_when_asked_for(
+    shapes: Path, sam21: SAM2VideoPredictor
+) -> None:
+    got, wanted = run_both(sam21, shapes, "correction", add_all_frames_to_correct_as_cond=True)
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
@@ -91,7 +97,7 @@ def test_clearing_memory_around_prompts_does_what_it_was_meant_to_do_in_sam2(
 def test_the_small_sam2_proves_something(shapes: Path, sam21: SAM2VideoPredictor) -> None:
     """Masks have edges and differ between frames and objects; objects come and go."""
     state = sam21.init_state(str(shapes))
-    found = [masks for _, _, masks in steps(FLOWS["three_objects"](sam21, state, 12, (120, 200)))[4:]]
+    found = [masks for _, _, masks in steps(FLOWS["three_objects"](sam21, state, 10, (120, 200)))[4:]]
     there = np.array([masks.max(axis=(1, 2, 3)) > 0 for masks in found])
     shares = np.array([np.mean(masks > 0, axis=(1, 2, 3)) for masks in found])[there]
     assert 0.3 < there.mean() < 0.9
@@ -106,26 +112,27 @@ def test_holes_of_tracked_masks_are_filled_for_the_user_and_not_for_the_memory(
 ) -> None:
     import sam2.sam2_video_predictor as module
 
+    filled: list[int] = []
+
     def fill(mask: torch.Tensor, area: int) -> torch.Tensor:
         """sam2 has a CUDA kernel for it and leaves masks alone without."""
         from scipy import ndimage
 
-        filled = mask.clone()
+        result = mask.clone()
         for index in range(len(mask)):
             labels, count = ndimage.label(mask[index, 0].numpy() <= 0, structure=np.ones((3, 3)))
             sizes = np.bincount(labels.ravel(), minlength=count + 1)
             small = (sizes <= area) & (np.arange(count + 1) > 0)
-            filled[index, 0][torch.from_numpy(small[labels])] = 0.1
-        return filled
+            result[index, 0][torch.from_numpy(small[labels])] = 0.1
+            filled.append(int(small[labels].sum()))
+        return result
 
     monkeypatch.setattr(module, "fill_holes_in_mask_scores", fill)
     monkeypatch.setattr(sam21, "fill_hole_area", 60)
     source = FolderSource(shapes)
     arguments = source.frame_count, source.size_hw
     wanted = steps(FLOWS["correction"](sam21, sam21.init_state(str(shapes)), *arguments))
-    monkeypatch.setattr(sam21, "fill_hole_area", 0)
-    plain = steps(FLOWS["correction"](sam21, sam21.init_state(str(shapes)), *arguments))
-    assert any((a[2] != b[2]).any() for a, b in zip(wanted, plain, strict=True))
+    assert sum(filled) > 0
     with Sam2VideoPredictor(TorchSam2Session(sam21), "sam2", fill_hole_area=60) as ours:
         got = steps(FLOWS["correction"](ours, ours.init_state(source), *arguments))
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
