@@ -24,17 +24,29 @@ from seg_export.models.maskrcnn import (
     maskrcnn_arguments,
 )
 from seg_export.models.sam import build_sam, sam_arguments
+from seg_export.models.sam2 import build_sam2, is_sam2, sam2_arguments
 from seg_export.models.unet import UNet, unet_arguments
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
-__all__ = ["FORMAT", "Checkpoint", "Preprocessing", "build_model", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "Preprocessing",
+    "build_model",
+    "check_finite",
+    "load_checkpoint",
+    "plain_state_dict",
+    "sam2_checkpoint",
+    "save_checkpoint",
+]
 
 FORMAT = "edgeseg/1"
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "maskrcnn": build_maskrcnn,
     "sam": build_sam,
+    "sam2": build_sam2,
     "unet": UNet,
 }
 
@@ -130,15 +142,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
         )
     if "format" not in document:
-        checkpoint = _from_state_dict(document.get("state_dict", document), path)
+        checkpoint = _from_state_dict(plain_state_dict(document), path)
     elif document["format"] == FORMAT:
         checkpoint = _from_document(document, path)
     else:
         raise CheckpointError(
             f"checkpoint {path} has format {document['format']!r}, expected {FORMAT!r}: upgrade edgeseg"
         )
-    _check_finite(checkpoint.state_dict, path)
+    check_finite(checkpoint.state_dict, path)
     return checkpoint
+
+
+def plain_state_dict(document: Mapping[str, Any]) -> Any:
+    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
+    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
+    return next(wrapped, document)
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -195,12 +213,14 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
             Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, size_hw),
             sha256=file_sha256(path),
         )
+    if is_sam2(tensors):
+        return sam2_checkpoint(tensors, sam2_arguments(tensors), path)
     if "roi_heads.box_predictor.cls_score.weight" in tensors:
         return _torchvision_maskrcnn(current_names(tensors), path)
     arguments = unet_arguments(tensors)
     if arguments is None:
         raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but no SAM's, U-Net's or Mask R-CNN's: "
+            f"checkpoint {path} is a plain state dict but no SAM's, SAM2's, U-Net's or Mask R-CNN's: "
             f"{_first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
             "or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., rpn..., roi_heads..."
         )
@@ -209,6 +229,20 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
     channels = arguments["in_channels"]
     preprocessing = Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
     return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
+
+
+def sam2_checkpoint(
+    tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path
+) -> Checkpoint:
+    """A SAM2 from its state dict. Raises CheckpointError where the arguments are None."""
+    if arguments is None:
+        raise CheckpointError(
+            f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
+            "weights: describe it with seg-export sam2 --variant-config FILE.json"
+        )
+    side = arguments.get("image_size", 1024)
+    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, (side, side))
+    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path))
 
 
 def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
@@ -253,7 +287,8 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
+def check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise CheckpointError for the first tensor with NaN or infinite values."""
     for name, tensor in state_dict.items():
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
