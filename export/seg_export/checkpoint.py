@@ -34,10 +34,8 @@ __all__ = [
     "Checkpoint",
     "Preprocessing",
     "build_model",
-    "check_finite",
     "load_checkpoint",
-    "plain_state_dict",
-    "sam2_checkpoint",
+    "load_described_sam2",
     "save_checkpoint",
 ]
 
@@ -136,27 +134,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
             and plain values, has NaN or infinite weights, or is of an unknown family or format.
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
-    document = read_plain(path)
-    if not isinstance(document, Mapping):
-        raise CheckpointError(
-            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
-        )
+    document = _read_mapping(path)
     if "format" not in document:
-        checkpoint = _from_state_dict(plain_state_dict(document), path)
+        checkpoint = _from_state_dict(_plain_state_dict(document), path)
     elif document["format"] == FORMAT:
         checkpoint = _from_document(document, path)
     else:
         raise CheckpointError(
             f"checkpoint {path} has format {document['format']!r}, expected {FORMAT!r}: upgrade edgeseg"
         )
-    check_finite(checkpoint.state_dict, path)
+    _check_finite(checkpoint.state_dict, path)
     return checkpoint
 
 
-def plain_state_dict(document: Mapping[str, Any]) -> Any:
-    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
-    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
-    return next(wrapped, document)
+def load_described_sam2(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
+    """`load_checkpoint` for a SAM2 of any size, of which its weights alone do not tell all."""
+    document = _read_mapping(path)
+    if "format" in document or not is_sam2(_plain_state_dict(document)):
+        return load_checkpoint(path)
+    tensors = _float32(_plain_state_dict(document), path)
+    _check_finite(tensors, path)
+    return _sam2(tensors, dict(arguments), path)
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -180,6 +178,21 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
     _check_fit(model.state_dict(), checkpoint)
     model.load_state_dict(checkpoint.state_dict, assign=True)
     return model.eval()
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    document = read_plain(path)
+    if not isinstance(document, Mapping):
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
+        )
+    return document
+
+
+def _plain_state_dict(document: Mapping[str, Any]) -> Any:
+    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
+    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
+    return next(wrapped, document.get("state_dict", document))
 
 
 def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
@@ -214,7 +227,7 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
             sha256=file_sha256(path),
         )
     if is_sam2(tensors):
-        return sam2_checkpoint(tensors, sam2_arguments(tensors), path)
+        return _sam2(tensors, sam2_arguments(tensors), path)
     if "roi_heads.box_predictor.cls_score.weight" in tensors:
         return _torchvision_maskrcnn(current_names(tensors), path)
     arguments = unet_arguments(tensors)
@@ -231,10 +244,7 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
     return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
 
 
-def sam2_checkpoint(
-    tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path
-) -> Checkpoint:
-    """A SAM2 from its state dict. Raises CheckpointError where the arguments are None."""
+def _sam2(tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path) -> Checkpoint:
     if arguments is None:
         raise CheckpointError(
             f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
@@ -287,8 +297,7 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise CheckpointError for the first tensor with NaN or infinite values."""
+def _check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     for name, tensor in state_dict.items():
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
