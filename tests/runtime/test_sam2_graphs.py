@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from sam2_clips import VIDEOS, FolderSource, moving_shapes, video_frames, write_
 from sam2_flows import FLOWS, assert_steps_equal, steps
 from sam2_small import ARGUMENTS, GRID, SIDE, small_sam2
 
-from seg_export.checkpoint import Preprocessing
 from seg_export.export import export_models
 from seg_export.random_weights import random_sam2
 from seg_runtime.connection import connect
@@ -35,11 +35,8 @@ def original() -> Iterator[SAM2VideoPredictor]:
 
 @pytest.fixture(scope="module")
 def session(original: SAM2VideoPredictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    from dataclasses import replace
-
     repo = tmp_path_factory.mktemp("sam2_repo")
     checkpoint = replace(random_sam2(ARGUMENTS), state_dict=original.state_dict(), sha256="ab" * 32)
-    assert checkpoint.preprocessing == Preprocessing(input_size_hw=(SIDE, SIDE))
     export_models(checkpoint, repo, "small")
     with connect(repo) as session:
         yield session
