@@ -158,6 +158,8 @@ def _scale(model: SAM2VideoPredictor, seed: int) -> None:
             fan_in = module.weight[0].numel()
             gain = QK_GAIN if name.endswith(("q_proj", "k_proj")) else 1.4
             gain = MEMORY_GAIN if name == "memory_encoder.out_proj" else gain
+            # Among hundreds of memory tokens a pointer's distance would hardly be seen.
+            gain = 8.0 if name == "obj_ptr_tpos_proj" else gain
             nn.init.normal_(module.weight, std=gain / fan_in**0.5, generator=generator)
     for embedding in (model.no_mem_embed, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.normal_(embedding, std=0.5, generator=generator)
