@@ -25,7 +25,6 @@ class FolderSource:
     """The frames of a folder of numbered JPEGs.
 
     Attributes:
-        read: indices of the frames that were read, in order.
         closed: whether `close` was called.
     """
 
@@ -33,12 +32,9 @@ class FolderSource:
         self._paths = sorted(folder.glob("*.jpg"))
         self.size_hw = self.frame(0).shape[:2] if self._paths else (0, 0)
         self.frame_count = len(self._paths) if count_is_known else None
-        self.read: list[int] = []
         self.closed = False
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        if hasattr(self, "read"):
-            self.read.append(index)
         return np.asarray(Image.open(self._paths[index]).convert("RGB"))
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:

@@ -16,7 +16,18 @@ from torch import nn
 
 SIDE = 256
 GRID = SIDE // 16
-MASK_GAIN, SCORE_GAIN, SCORE_BIAS = 0.4, -6.0, 9.8
+ARGUMENTS: dict[str, Any] = {
+    "embed_dim": 16,
+    "num_heads": 1,
+    "stages": [1, 1, 2, 1],
+    "global_att_blocks": [3],
+    "window_pos_embed_bkg_spatial_size": [7, 7],
+    "image_size": SIDE,
+    "memory_layers": 2,
+}
+"""Of `seg_export.models.sam2.build_sam2`, for the same model."""
+
+MASK_GAIN, SCORE_GAIN, SCORE_BIAS = 0.4, 12.0, 2.5
 QK_GAIN, MEMORY_GAIN = 1.4, 0.3
 
 
@@ -50,11 +61,11 @@ def _memories_as_float32(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any
 
 def _image_encoder() -> ImageEncoder:
     trunk = Hiera(
-        embed_dim=16,
-        num_heads=1,
-        stages=(1, 1, 2, 1),
-        global_att_blocks=(3,),
-        window_pos_embed_bkg_spatial_size=(7, 7),
+        embed_dim=ARGUMENTS["embed_dim"],
+        num_heads=ARGUMENTS["num_heads"],
+        stages=tuple(ARGUMENTS["stages"]),
+        global_att_blocks=tuple(ARGUMENTS["global_att_blocks"]),
+        window_pos_embed_bkg_spatial_size=tuple(ARGUMENTS["window_pos_embed_bkg_spatial_size"]),
     )
     neck = FpnNeck(
         position_encoding=_positions(256),
@@ -79,14 +90,16 @@ def _memory_attention() -> MemoryAttention:
         activation="relu",
         cross_attention=RoPEAttention(rope_k_repeat=True, kv_in_dim=64, **shared),
         d_model=256,
-        dim_feedforward=512,
+        dim_feedforward=2048,
         dropout=0.1,
         pos_enc_at_attn=False,
         pos_enc_at_cross_attn_keys=True,
         pos_enc_at_cross_attn_queries=False,
         self_attention=RoPEAttention(**shared),
     )
-    return MemoryAttention(d_model=256, pos_enc_at_input=True, layer=layer, num_layers=2)
+    return MemoryAttention(
+        d_model=256, pos_enc_at_input=True, layer=layer, num_layers=ARGUMENTS["memory_layers"]
+    )
 
 
 def _memory_encoder() -> MemoryEncoder:
@@ -94,7 +107,7 @@ def _memory_encoder() -> MemoryEncoder:
     return MemoryEncoder(
         out_dim=64,
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
-        fuser=Fuser(block, num_layers=1),
+        fuser=Fuser(block, num_layers=2),
         position_encoding=_positions(64),
     )
 
@@ -145,6 +158,8 @@ def _scale(model: SAM2VideoPredictor, seed: int) -> None:
             fan_in = module.weight[0].numel()
             gain = QK_GAIN if name.endswith(("q_proj", "k_proj")) else 1.4
             gain = MEMORY_GAIN if name == "memory_encoder.out_proj" else gain
+            # Among hundreds of memory tokens a pointer's distance would hardly be seen.
+            gain = 8.0 if name == "obj_ptr_tpos_proj" else gain
             nn.init.normal_(module.weight, std=gain / fan_in**0.5, generator=generator)
     for embedding in (model.no_mem_embed, model.maskmem_tpos_enc, model.no_obj_ptr):
         nn.init.normal_(embedding, std=0.5, generator=generator)

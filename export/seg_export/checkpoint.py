@@ -24,17 +24,27 @@ from seg_export.models.maskrcnn import (
     maskrcnn_arguments,
 )
 from seg_export.models.sam import build_sam, sam_arguments
+from seg_export.models.sam2 import build_sam2, is_sam2, sam2_arguments
 from seg_export.models.unet import UNet, unet_arguments
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
-__all__ = ["FORMAT", "Checkpoint", "Preprocessing", "build_model", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "Preprocessing",
+    "build_model",
+    "load_checkpoint",
+    "load_described_sam2",
+    "save_checkpoint",
+]
 
 FORMAT = "edgeseg/1"
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "maskrcnn": build_maskrcnn,
     "sam": build_sam,
+    "sam2": build_sam2,
     "unet": UNet,
 }
 
@@ -124,13 +134,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             and plain values, has NaN or infinite weights, or is of an unknown family or format.
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
-    document = read_plain(path)
-    if not isinstance(document, Mapping):
-        raise CheckpointError(
-            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
-        )
+    document = _read_mapping(path)
     if "format" not in document:
-        checkpoint = _from_state_dict(document.get("state_dict", document), path)
+        checkpoint = _from_state_dict(_plain_state_dict(document), path)
     elif document["format"] == FORMAT:
         checkpoint = _from_document(document, path)
     else:
@@ -139,6 +145,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     _check_finite(checkpoint.state_dict, path)
     return checkpoint
+
+
+def load_described_sam2(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
+    """`load_checkpoint` for a SAM2 of any size, of which its weights alone do not tell all."""
+    document = _read_mapping(path)
+    if "format" in document or not is_sam2(_plain_state_dict(document)):
+        return load_checkpoint(path)
+    tensors = _float32(_plain_state_dict(document), path)
+    _check_finite(tensors, path)
+    return _sam2(tensors, dict(arguments), path)
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -162,6 +178,21 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
     _check_fit(model.state_dict(), checkpoint)
     model.load_state_dict(checkpoint.state_dict, assign=True)
     return model.eval()
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    document = read_plain(path)
+    if not isinstance(document, Mapping):
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
+        )
+    return document
+
+
+def _plain_state_dict(document: Mapping[str, Any]) -> Any:
+    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
+    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
+    return next(wrapped, document.get("state_dict", document))
 
 
 def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
@@ -195,12 +226,14 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
             Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, size_hw),
             sha256=file_sha256(path),
         )
+    if is_sam2(tensors):
+        return _sam2(tensors, sam2_arguments(tensors), path)
     if "roi_heads.box_predictor.cls_score.weight" in tensors:
         return _torchvision_maskrcnn(current_names(tensors), path)
     arguments = unet_arguments(tensors)
     if arguments is None:
         raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but no SAM's, U-Net's or Mask R-CNN's: "
+            f"checkpoint {path} is a plain state dict but no SAM's, SAM2's, U-Net's or Mask R-CNN's: "
             f"{_first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
             "or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., rpn..., roi_heads..."
         )
@@ -209,6 +242,17 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
     channels = arguments["in_channels"]
     preprocessing = Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
     return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
+
+
+def _sam2(tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path) -> Checkpoint:
+    if arguments is None:
+        raise CheckpointError(
+            f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
+            "weights: describe it with seg-export sam2 --variant-config FILE.json"
+        )
+    side = arguments.get("image_size", 1024)
+    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, (side, side))
+    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path))
 
 
 def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:

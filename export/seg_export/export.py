@@ -57,7 +57,7 @@ def export_model(
     """
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
-    if checkpoint.family == "sam":
+    if checkpoint.family in ("sam", "sam2"):
         raise BadInputError("a SAM checkpoint becomes several models: call export_models")
     (exported,) = export_models(checkpoint, repo, name, **options)
     return exported
@@ -97,7 +97,7 @@ def export_models(
         on_step: called with the name of each of `STEPS` as it begins; what it tries may follow a colon.
 
     Returns:
-        One entry per model: a U-Net's, or a SAM's encoder, decoder and the ensemble of both.
+        One entry per model: a U-Net's, a SAM's encoder, decoder and the ensemble of both, or a SAM2's five.
 
     Raises:
         CheckpointError: a file or weights that cannot be used.

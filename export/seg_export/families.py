@@ -8,6 +8,7 @@ from dataclasses import replace
 from seg_export.checkpoint import Checkpoint
 from seg_export.maskrcnn import maskrcnn_model
 from seg_export.sam import sam_models
+from seg_export.sam2 import sam2_models
 from seg_export.semantic import semantic_model
 from seg_export.traceable import TraceableModel
 from seg_runtime.errors import CheckpointError
@@ -28,11 +29,15 @@ def _sam(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_
     return sam_models(checkpoint, name, size_hw)
 
 
+def _sam2(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
+    return sam2_models(checkpoint, name, size_hw)
+
+
 def _maskrcnn(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
     return (maskrcnn_model(checkpoint, name, size_hw, max_batch_size),)
 
 
-FAMILIES: dict[str, Builder] = {"maskrcnn": _maskrcnn, "sam": _sam, "unet": _unet}
+FAMILIES: dict[str, Builder] = {"maskrcnn": _maskrcnn, "sam": _sam, "sam2": _sam2, "unet": _unet}
 
 
 def traceable_models(

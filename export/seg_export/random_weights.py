@@ -12,9 +12,10 @@ from torch import nn
 from seg_export.checkpoint import Checkpoint, Preprocessing
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
+from seg_export.models.sam2 import build_sam2
 from seg_export.models.unet import UNet
 
-__all__ = ["random_maskrcnn", "random_sam", "random_unet"]
+__all__ = ["random_maskrcnn", "random_sam", "random_sam2", "random_unet"]
 
 
 def random_unet(
@@ -90,6 +91,40 @@ def random_sam(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         arguments=dict(arguments),
         state_dict=state_dict,
         preprocessing=Preprocessing(input_size_hw=(side, side)),
+        metadata={"weights": "random", "seed": seed},
+        sha256=_sha256(state_dict),
+    )
+
+
+def random_sam2(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
+    """A SAM2 with seeded random weights; the global random state is left alone.
+
+    Args:
+        arguments: keyword arguments of `seg_export.models.sam2.build_sam2`.
+        seed: of PyTorch's generator.
+
+    Returns:
+        A checkpoint whose `sha256` is that of its tensors, since there is no file.
+
+    Raises:
+        BadInputError: sizes that cannot be built.
+        MissingExtraError: sam2 is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sam2: Any = build_sam2(**arguments)
+        # sam2 begins with zeros or nearly so here, and a graph that forgot these parts would look right.
+        for name, parameter in sam2.named_parameters():
+            if name.endswith(("pos_embed", "pos_embed_window", "gamma", "maskmem_tpos_enc")):
+                nn.init.normal_(parameter, std=0.3)
+            elif name in ("no_mem_embed", "no_obj_ptr", "no_obj_embed_spatial"):
+                nn.init.normal_(parameter, std=0.3)
+    state_dict = sam2.state_dict()
+    return Checkpoint(
+        family="sam2",
+        arguments=dict(arguments),
+        state_dict=state_dict,
+        preprocessing=Preprocessing(input_size_hw=(sam2.image_size, sam2.image_size)),
         metadata={"weights": "random", "seed": seed},
         sha256=_sha256(state_dict),
     )

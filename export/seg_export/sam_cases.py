@@ -14,7 +14,7 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.sam.prompts import PADDING
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_case", "encoder_cases", "prompt_cases"]
+__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_case", "encoder_cases", "prompt_cases", "synthetic_images"]
 
 NOT_A_POINT = -1
 """SAM's label of the point that fills up prompts without a box."""
@@ -56,6 +56,15 @@ def encoder_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCas
             _encoder_case("tall blobs", _blobs(side, side // 2 + 1), side),
         )
     return tuple(encoder_case(spec, file) for file in list_images([images])[:3])
+
+
+def synthetic_images(height: int, width: int) -> tuple[tuple[str, NDArray[np.uint8]], ...]:
+    """Noise, a gradient and blobs, each (H, W, 3), with their names."""
+    return (
+        ("noise", _noise((height, width, 3))),
+        ("gradient", _gradient(height, width)),
+        ("blobs", _blobs(height, width)),
+    )
 
 
 def encoder_case(spec: ModelSpec, file: Path) -> VerificationCase:

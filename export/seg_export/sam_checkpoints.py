@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "OFFICIAL",
     "download_official",
     "load_sam_checkpoint",
+    "read_arguments",
     "read_variant_config",
     "variant_arguments",
 ]
@@ -60,6 +61,11 @@ def read_variant_config(path: Path) -> dict[str, Any]:
     Raises:
         BadInputError: the file is missing, is no JSON, or names other arguments than `build_sam`'s.
     """
+    return read_arguments(path, build_sam, "SAM")
+
+
+def read_arguments(path: Path, builder: Callable[..., Any], family: str) -> dict[str, Any]:
+    """`read_variant_config` for the constructor of any family, which errors name."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -67,13 +73,13 @@ def read_variant_config(path: Path) -> dict[str, Any]:
     arguments = document.get("constructor", document) if isinstance(document, dict) else None
     if not isinstance(arguments, dict):
         raise BadInputError(f"{path}: expected a JSON object of constructor arguments")
-    parameters = inspect.signature(build_sam).parameters
+    parameters = inspect.signature(builder).parameters
     unknown = [name for name in arguments if name not in parameters]
     required = (name for name, parameter in parameters.items() if parameter.default is parameter.empty)
     missing = [name for name in required if name not in arguments]
     if unknown or missing:
         problem = f"does not know '{unknown[0]}'" if unknown else f"needs '{missing[0]}'"
-        raise BadInputError(f"{path}: a SAM {problem}; its arguments are {', '.join(parameters)}")
+        raise BadInputError(f"{path}: a {family} {problem}; its arguments are {', '.join(parameters)}")
     return arguments
 
 

@@ -23,8 +23,10 @@ def with_half_embeddings(models: tuple[TraceableModel, ...]) -> tuple[TraceableM
     """Give the embedding half precision in the contracts of an encoder and its decoder.
 
     Raises:
-        BadInputError: models without an embedding.
+        BadInputError: models without an embedding, or a SAM2's.
     """
+    if models[0].spec.family == "sam2":
+        raise BadInputError("the tensors of a SAM2 travel in fp32: leave their type away")
     names = {tensor.name for model in models for tensor in (*model.spec.inputs, *model.spec.outputs)}
     if _EMBEDDINGS not in names:
         raise BadInputError(f"model '{models[0].spec.name}' has no image embedding: leave its type away")

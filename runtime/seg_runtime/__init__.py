@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from seg_runtime.errors import EdgesegError
     from seg_runtime.instances import InstanceResult, InstanceSegmenter
     from seg_runtime.sam import SamAutomaticMaskGenerator, SamPredictor
+    from seg_runtime.sam2 import Sam2ImagePredictor, Sam2VideoPredictor
     from seg_runtime.semantic import SemanticResult, SemanticSegmenter
     from seg_runtime.session import Handle, Session
     from seg_runtime.spec import ModelSpec, TensorSpec
@@ -20,6 +21,8 @@ __all__ = [
     "InstanceResult",
     "InstanceSegmenter",
     "ModelSpec",
+    "Sam2ImagePredictor",
+    "Sam2VideoPredictor",
     "SamAutomaticMaskGenerator",
     "SamPredictor",
     "SemanticResult",
@@ -35,6 +38,8 @@ _MODULES = {
     "InstanceResult": "instances",
     "InstanceSegmenter": "instances",
     "ModelSpec": "spec",
+    "Sam2ImagePredictor": "sam2",
+    "Sam2VideoPredictor": "sam2",
     "SamAutomaticMaskGenerator": "sam",
     "SamPredictor": "sam",
     "SemanticResult": "semantic",

@@ -64,10 +64,11 @@ class VideoEndedError(EdgesegError):
 
 
 class MissingExtraError(EdgesegError):
-    """A command needs an optional dependency that is not installed."""
+    """A command needs an optional dependency that is not installed; `install` where one pip line is not enough."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed: run  pip install 'edgeseg[{extra}]'")
+    def __init__(self, what: str, extra: str, install: str = "") -> None:
+        command = install or f"pip install 'edgeseg[{extra}]'"
+        super().__init__(f"{what} is not installed: run  {command}")
         self.extra = extra
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import build, check, maskrcnn, repository, sam, unet, verify
+from seg_export.cli import build, check, maskrcnn, repository, sam, sam2, unet, verify
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("unet")(unet.unet)
 app.command("sam")(sam.sam)
+app.command("sam2")(sam2.sam2)
 app.command("maskrcnn")(maskrcnn.maskrcnn)
 app.command("list")(repository.list_command)
 app.command("verify")(verify.verify)

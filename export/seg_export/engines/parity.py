@@ -14,6 +14,8 @@ from seg_export.comparison import OutputComparison, Tensors, VerificationReport,
 from seg_export.detections import align_detections, detection_masks
 from seg_export.graph_runner import GraphRunner
 from seg_export.maskrcnn_cases import detection_cases
+from seg_export.sam2_align import align_single_masks
+from seg_export.sam2_cases import seeded_cases
 from seg_export.sam_cases import encoder_cases, prompt_cases
 from seg_export.tolerances import TOLERANCES
 from seg_runtime.spec import ModelSpec
@@ -59,6 +61,8 @@ def engine_parity(
         outputs: Tensors = engine.run(case.inputs)
         if spec.task == "instances":
             wanted, outputs = align_detections(wanted, outputs, tolerance.atol)
+        if spec.task == "sam2-mask-decoder":
+            wanted, outputs = align_single_masks(wanted, outputs, tolerance.atol)
         comparisons += compare(case, wanted, outputs, labels, tolerance)
     return VerificationReport(
         spec.name, row, tolerance, tuple(comparisons), subject="engine", reference="its graph"
@@ -72,6 +76,8 @@ def _cases(spec: ModelSpec, partner: Partner | None) -> tuple[VerificationCase, 
         return encoder_cases(spec, None)
     if spec.task == "sam-decoder":
         return prompt_cases(spec, *_embedding(spec, partner))
+    if spec.family == "sam2":
+        return seeded_cases(spec)
     return tuple(case for case in synthetic_cases(spec) if case.batch <= max(spec.max_batch_size, 1))
 
 
@@ -93,8 +99,10 @@ def _labels(spec: ModelSpec, partner: Partner | None) -> Callable[[Tensors], NDA
         return _decoded(*partner) if partner else lambda outputs: np.zeros(0, np.uint8)
     if spec.task == "instances":
         return detection_masks
-    name = spec.outputs[0].name
-    if spec.task == "sam-decoder":
+    if spec.family == "sam2" and spec.output("low_res_masks") is None:
+        return lambda outputs: np.zeros(0, np.uint8)
+    name = "low_res_masks" if spec.family == "sam2" else spec.outputs[0].name
+    if spec.task == "sam-decoder" or spec.family == "sam2":
         return lambda outputs: np.asarray(outputs[name] > spec.threshold, np.uint8)
     return lambda outputs: _classes(outputs[name], spec.threshold)
 

@@ -15,6 +15,9 @@ AXES = {
     # A box has two points, a point gets one that pads it. More than 32 are for a running engine only memory.
     "points": (1, 2, 32),
     "masks": (1, 1, 64),
+    # SAM2 remembers the last six frames and all those with prompts.
+    "memories": (1, 7, 16),
+    "pointers": (1, 16, 32),
 }
 """Shortest, best and longest length of the axes that `TensorSpec.axes` names."""
 

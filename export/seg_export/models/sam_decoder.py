@@ -32,7 +32,7 @@ from seg_export.models.sam_attention import (
 )
 from seg_export.models.sam_prompts import MaskPrompts, PointPrompts, merge_heads, split_axis
 
-__all__ = ["SamDecoderGraph"]
+__all__ = ["FirstBlock", "LaterBlock", "MaskHeads", "SamDecoderGraph"]
 
 
 class SamDecoderGraph(nn.Module):
@@ -46,13 +46,15 @@ class SamDecoderGraph(nn.Module):
         super().__init__()
         decoder, transformer = sam.mask_decoder, sam.mask_decoder.transformer
         encoding = sam.prompt_encoder.get_dense_pe().detach().flatten(2).transpose(1, 2)
-        self.points = PointPrompts(sam)
+        own_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        self.points = PointPrompts(sam.prompt_encoder, own_tokens)
         self.masks = MaskPrompts(sam.prompt_encoder)
-        self.first = _FirstBlock(transformer.layers[0], encoding, self.masks.direction)
-        self.later = nn.ModuleList(_LaterBlock(layer, encoding) for layer in transformer.layers[1:])
+        self.first = FirstBlock(transformer.layers[0], encoding, self.masks.direction)
+        self.later = nn.ModuleList(LaterBlock(layer, encoding) for layer in transformer.layers[1:])
         self.final = TokensToImage(transformer.final_attn_token_to_image, encoding)
         self.final_norm = transformer.norm_final_attn
-        self.heads = _Heads(decoder)
+        self.heads = MaskHeads(decoder)
+        self.quality = decoder.iou_prediction_head
 
     def forward(
         self,
@@ -83,11 +85,12 @@ class SamDecoderGraph(nn.Module):
         for block in self.later:
             queries, keys = block(queries, keys, tokens, key_mask)
         queries = self.final_norm(queries + self.final(queries + tokens, keys))
-        masks, scores = self.heads(queries, keys, image_embeddings.shape[-2:])
-        return masks, scores
+        tokens = queries[:, 1 : 1 + self.heads.masks]
+        masks = self.heads(tokens, keys, image_embeddings.shape[-2:])
+        return masks, self.quality(queries[:, 0])
 
 
-class _FirstBlock(nn.Module):
+class FirstBlock(nn.Module):
     """The first transformer block: what it takes from the image is the same for all prompts.
 
     Args:
@@ -160,7 +163,7 @@ class _FirstBlock(nn.Module):
         return result
 
 
-class _LaterBlock(nn.Module):
+class LaterBlock(nn.Module):
     """A transformer block whose keys already differ from prompt to prompt."""
 
     def __init__(self, layer: Any, encoding: torch.Tensor) -> None:
@@ -182,8 +185,12 @@ class _LaterBlock(nn.Module):
         return queries, keys
 
 
-class _Heads(nn.Module):
-    """Masks and scores from the tokens and the image; channels stay last until the very end."""
+class MaskHeads(nn.Module):
+    """Masks from their tokens and the image; channels stay last until the very end.
+
+    Args:
+        decoder: a `MaskDecoder` of segment_anything or sam2.
+    """
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -203,21 +210,38 @@ class _Heads(nn.Module):
             self.register_buffer(
                 f"hyper_bias_{index}", torch.stack([layer.bias.detach() for layer in layers])[:, None]
             )
-        self.quality = decoder.iou_prediction_head
 
     def forward(
-        self, queries: torch.Tensor, keys: torch.Tensor, grid_hw: torch.Size
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries (N, T, C) and keys (N, L, C) to logits (N, masks, 4H, 4W) and scores (N, masks)."""
+        self,
+        tokens: torch.Tensor,
+        keys: torch.Tensor,
+        grid_hw: torch.Size,
+        middle: torch.Tensor | None = None,
+        finest: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits of masks.
+
+        Args:
+            tokens: (N, masks, C).
+            keys: (N, H * W, C).
+            grid_hw: H and W.
+            middle: what sam2 adds after the first upscaling, (1, H * W * 4, C / 4) in the order of its pixels.
+            finest: and after the second, (1, H * W * 16, C / 8).
+
+        Returns:
+            (N, masks, 4H, 4W).
+        """
         height, width = grid_hw
         fine = keys @ self.get_buffer("first_weight") + self.get_buffer("first_bias")
         fine = split_axis(fine, 2, (4, self.channels[0])).flatten(1, 2)
+        fine = fine if middle is None else fine + middle
         fine = gelu(F.layer_norm(fine, (self.channels[0],), self.norm.weight, self.norm.bias, self.norm.eps))
-        finer = gelu(fine @ self.get_buffer("second_weight") + self.get_buffer("second_bias"))
+        finer = fine @ self.get_buffer("second_weight") + self.get_buffer("second_bias")
         finer = split_axis(finer, 2, (4, self.channels[1])).flatten(1, 2)
-        logits = finer @ self._hyper(queries[:, 1 : 1 + self.masks]).transpose(1, 2)
+        finer = gelu(finer if finest is None else finer + finest)
+        logits = finer @ self._hyper(tokens).transpose(1, 2)
         logits = logits.reshape(-1, height, width, 2, 2, 2, 2, self.masks).permute(0, 7, 1, 3, 5, 2, 4, 6)
-        return logits.reshape(-1, self.masks, 4 * height, 4 * width), self.quality(queries[:, 0])
+        return logits.reshape(-1, self.masks, 4 * height, 4 * width)
 
     def _hyper(self, tokens: torch.Tensor) -> torch.Tensor:
         """One small network per mask, all at once: (N, masks, C) to (N, masks, channels)."""

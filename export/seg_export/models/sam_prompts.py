@@ -22,7 +22,9 @@ class PointPrompts(nn.Module):
     """Tokens of the mask decoder: its own (score and masks), then one per point.
 
     Args:
-        sam: a `segment_anything.modeling.Sam`.
+        prompt: a `PromptEncoder` of segment_anything or sam2.
+        own_tokens: (T, C), the decoder's.
+        pads: whether the last of its own is the "not a point" that sam2 adds to every prompt with points.
     """
 
     gaussian: torch.Tensor
@@ -30,9 +32,9 @@ class PointPrompts(nn.Module):
     embeddings: torch.Tensor
     own_tokens: torch.Tensor
 
-    def __init__(self, sam: Any) -> None:
+    def __init__(self, prompt: Any, own_tokens: torch.Tensor, *, pads: bool = False) -> None:
         super().__init__()
-        prompt, decoder = sam.prompt_encoder, sam.mask_decoder
+        self.pads = pads
         height, width = prompt.input_image_size
         # (x + 0.5) / width in 0..1, then 2 * 1 - 1 and 2 pi, as in `PositionEmbeddingRandom`.
         self.register_buffer("size_wh", torch.tensor([width, height], dtype=torch.float32))
@@ -40,8 +42,7 @@ class PointPrompts(nn.Module):
         embeddings = [prompt.not_a_point_embed, *prompt.point_embeddings]
         self.register_buffer("labels", torch.arange(-1, len(embeddings) - 1, dtype=torch.int32))
         self.register_buffer("embeddings", torch.cat([item.weight.detach() for item in embeddings]))
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
-        self.register_buffer("own_tokens", own[None])
+        self.register_buffer("own_tokens", own_tokens.detach()[None])
 
     def forward(
         self, point_coords: torch.Tensor, point_labels: torch.Tensor
@@ -66,7 +67,9 @@ class PointPrompts(nn.Module):
         points = position * (labels != -1).to(torch.float32) + live @ self.embeddings
         own = self.own_tokens.expand(points.shape[0], -1, -1)
         padding = (point_labels == PADDING_LABEL).to(torch.float32) * MASKED_SCORE
-        key_mask = torch.nn.functional.pad(padding, (self.own_tokens.shape[1], 0))
+        if self.pads:
+            padding = torch.cat((padding.amax(dim=1, keepdim=True), padding), dim=1)
+        key_mask = torch.nn.functional.pad(padding, (self.own_tokens.shape[1] - self.pads, 0))
         return torch.cat((own, points), dim=1), key_mask[:, None, None]
 
 

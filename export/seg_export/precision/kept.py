@@ -46,6 +46,16 @@ KEPT: Mapping[str, KeptInFp32] = {
     "sam-encoder": KeptInFp32(_NORMS | _SOFTMAX),
     # Half precision holds coordinates near 1024 to half a pixel, and a sine of them to nothing.
     "sam-decoder": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
+    "sam2-image-encoder": KeptInFp32(_NORMS | _SOFTMAX),
+    # The choice of a mask by its stability divides counts of pixels, up to 65536.
+    "sam2-mask-decoder": KeptInFp32(
+        _NORMS | _SOFTMAX | {"Clip", "GreaterOrEqual", "Where"}, leading_to=frozenset({"Sin", "Cos"})
+    ),
+    # Three small convolutions of a mask, of which nothing is gained.
+    "sam2-mask-prompt": KeptInFp32(frozenset(), only=frozenset()),
+    "sam2-memory-attention": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
+    # Its last step rounds to bfloat16, which has a wider range than half precision.
+    "sam2-memory-encoder": KeptInFp32(_NORMS | _SOFTMAX | {"Abs", "Clip", "Floor", "Log", "Round"}),
     # Layers with weights are in half precision; boxes, scores and where to sample never are. Suppression
     # counts up to 1000 overlaps in products, which half precision holds exactly.
     "instances": KeptInFp32(

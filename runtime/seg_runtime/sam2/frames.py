@@ -37,15 +37,15 @@ class FrameSource(Protocol):
     def close(self) -> None: ...
 
 
-Video = str | os.PathLike[str] | FrameSource
-"""A path or address that `open_video` takes, or a source that is open already."""
+Video = str | int | os.PathLike[str] | FrameSource
+"""A path, address or camera that `open_video` takes, or a source that is open already."""
 
 
 class FrameReader:
     """One video as the tracker reads it. Holds no frame, but the newest one of an endless source.
 
     Args:
-        video: a path or address, closed with the reader, or a source, which stays the caller's.
+        video: a path, address or camera, closed with the reader, or a source, which stays the caller's.
 
     Attributes:
         size_hw: (height, width) of the frames.
@@ -56,8 +56,8 @@ class FrameReader:
     """
 
     def __init__(self, video: Video) -> None:
-        self._owned = isinstance(video, str | os.PathLike)
-        self._source = _open(video) if isinstance(video, str | os.PathLike) else video
+        self._owned = isinstance(video, str | int | os.PathLike)
+        self._source = _open(video) if isinstance(video, str | int | os.PathLike) else video
         self.count: int | None = self._source.frame_count
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._stream = iter(self._source) if self.count is None else None
@@ -132,6 +132,6 @@ def no_such_frame(index: int, count: int | None, newest: int) -> str:
     return f"there is no frame {index}: the video has {count} frames, 0 to {count - 1}"
 
 
-def _open(video: str | os.PathLike[str]) -> FrameSource:
+def _open(video: str | int | os.PathLike[str]) -> FrameSource:
     opened: FrameSource = importlib.import_module("seg_runtime.video").open_video(video)
     return opened

@@ -1,0 +1,139 @@
+"""`seg-export sam2`: a SAM2 checkpoint into the repository, as the five models that images and videos need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
+from seg_export.cli.output import echo_json
+from seg_runtime.console import progress_bar
+from seg_runtime.errors import BadInputError
+from seg_runtime.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+
+__all__ = ["sam2"]
+
+DEFAULT = "sam2.1_tiny"
+
+
+def sam2(
+    *,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="sam2.1_tiny, sam2.1_small, sam2.1_base_plus or sam2.1_large, or of the first release sam2_tiny "
+            "and so on. Default: what the checkpoint is, or sam2.1_tiny without a checkpoint."
+        ),
+    ] = None,
+    variant_config: Annotated[
+        Path | None,
+        typer.Option("--variant-config", help="JSON file with the constructor arguments of another size."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the official checkpoint; its SHA-256 is checked.")
+    ] = False,
+    random: Annotated[
+        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    repo: RepoOption = Path("triton_repo"),
+    name: Annotated[
+        str | None,
+        typer.Option(help="What the names of the models begin with. Default: the variant's name."),
+    ] = None,
+    images: ImagesOption = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(help="What the graphs compute in; what would lose too much stays in fp32."),
+    ] = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
+    no_warm_up: Annotated[
+        bool, typer.Option("--no-warm-up", help="Do not run a first request before a model is ready.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a SAM2: publish its five models, verified against sam2.
+
+    They are NAME_image_encoder, NAME_mask_decoder, NAME_mask_prompt, NAME_memory_attention and
+    NAME_memory_encoder. Nothing is published unless all graphs follow PyTorch; else the exit code is 3.
+
+    Examples:
+
+      seg-export sam2 --variant sam2.1_tiny --download
+
+      seg-export sam2 --checkpoint sam2.1_hiera_large.pt --precision fp16
+
+      seg-export sam2 --variant sam2_small --random --name sam2_timing --json
+    """
+    if [checkpoint is not None, download, random].count(True) != 1:
+        raise BadInputError("name the weights with exactly one of --checkpoint FILE, --download and --random")
+    if variant is not None and variant_config is not None:
+        raise BadInputError("--variant and --variant-config both say which SAM2 it is: pass one of them")
+    if download and variant_config is not None:
+        raise BadInputError("--download fetches official checkpoints: pass --variant sam2.1_tiny, for example")
+    require_torch()
+    arguments = _arguments(variant, variant_config)
+    if random:
+        weights = _random(arguments, seed)
+    else:
+        weights = _load(_download(variant or DEFAULT) if download else checkpoint or Path(), arguments)
+    exported = export(
+        weights,
+        repo,
+        name or _default_name(weights, variant_config),
+        images=images,
+        opset=opset,
+        precision=precision,
+        serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
+    )
+    if as_json:
+        echo_json([exported_as_dict(model) for model in exported])
+        return
+    for model in exported:
+        show(model)
+
+
+def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
+    from seg_export.sam2_checkpoints import read_variant_config, variant_arguments
+
+    if variant_config is not None:
+        return read_variant_config(variant_config)
+    return variant_arguments(variant) if variant is not None else None
+
+
+def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
+    from seg_export.random_weights import random_sam2
+    from seg_export.sam2_checkpoints import variant_arguments
+
+    return random_sam2(arguments or variant_arguments(DEFAULT), seed)
+
+
+def _load(path: Path, arguments: dict[str, Any] | None) -> Checkpoint:
+    from seg_export.sam2_checkpoints import load_sam2_checkpoint
+
+    return load_sam2_checkpoint(path, arguments)
+
+
+def _download(variant: str) -> Path:
+    from seg_export.sam2_checkpoints import download_official
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"download {variant} (bytes)", total=None)
+        return download_official(
+            variant, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _default_name(weights: Checkpoint, variant_config: Path | None) -> str:
+    from seg_export.models.sam2 import variant_name
+
+    official = variant_name(weights.arguments)
+    return official or (variant_config.stem if variant_config else "sam2")
