@@ -24,7 +24,7 @@ def options(tiny_sam_repo: Path, xray_folder: Path) -> RunOptions:
 
 @pytest.fixture(scope="module")
 def measured(options: RunOptions) -> Run:
-    return measure(replace(options, baseline=True, official_decoder=True))
+    return measure(replace(options, baseline=True, official=True))
 
 
 def row(run: Run, runtime: str) -> Record:
@@ -101,7 +101,7 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
         (BadInputError, "one half of a SAM", {"models": ("sam_tiny_encoder",)}),
         (RepositoryError, "not built", {"repo": unbuilt}),
         (BadInputError, "no checkpoint of sam_tiny for the baseline", {"repo": other, "baseline": True}),
-        (BadInputError, "no checkpoint of sam_tiny", {"repo": other, "official_decoder": True}),
+        (BadInputError, "no checkpoint of sam_tiny", {"repo": other, "official": True}),
         (
             BadInputError,
             "no checkpoint of sam_tiny for",  # the U-Net has one, which is of no use to its decoder
@@ -109,7 +109,7 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
                 "repo": both,
                 "models": (),
                 "baseline": True,
-                "official_decoder": True,
+                "official": True,
                 "checkpoint": tiny_checkpoint,
             },
         ),
@@ -117,7 +117,7 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
         (
             BadInputError,
             "is the decoder of a SAM",
-            {"repo": tiny_repo, "models": ("unet_tiny",), "official_decoder": True},
+            {"repo": tiny_repo, "models": ("unet_tiny",), "official": True},
         ),
     ]
     for kind, message, changes in cases:

@@ -1,0 +1,123 @@
+"""`seg_bench.runner.measure` on models that find objects, and what reports show of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench_records import make_accuracy, make_record, make_run
+from seg_bench.candidate import OFFICIAL_EXPORT, PYTORCH
+from seg_bench.data.nuclei import load_nuclei
+from seg_bench.options import RunOptions
+from seg_bench.pipelines import Objects
+from seg_bench.pipelines.instances import objects_outcome
+from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
+from seg_bench.report.notes import legend_lines
+from seg_bench.report.table import build_table, speed_lines
+from seg_bench.runner import measure
+from seg_bench.scoring import Scorer
+from seg_runtime.errors import BadInputError
+
+
+def perfect(folder: Path, number: int) -> Objects:
+    labels = load_nuclei(folder)[number].load_labels()
+    ids = np.unique(labels)[1:]
+    masks = labels[None] == ids[:, None, None]
+    return Objects(np.full(len(ids), 0.9, np.float32), np.ones(len(ids), np.int32), masks)
+
+
+def test_objects_found_as_they_are_score_one_and_missing_ones_count(nuclei_folder: Path) -> None:
+    scorer, samples = Scorer(), load_nuclei(nuclei_folder)[:2]
+    whole = perfect(nuclei_folder, 0)
+    scores = scorer.score(samples[0], objects_outcome([whole], 0, 0, 0))
+    assert (scores["dice"], scores["count_error"], scores["matched_dice"]) == (1, 0, 1)
+    assert scorer.objects(300) == {"ap": 1, "ap50": 1}
+    half = perfect(nuclei_folder, 1)
+    missing = len(half.scores) // 2
+    unsure = replace(
+        half, scores=np.where(np.arange(len(half.scores)) < missing, 0.4, 0.9).astype(np.float32)
+    )
+    scores = scorer.score(samples[1], objects_outcome([unsure], 0, 0, 0))
+    # Unsure objects count for average precision, but neither in the number of objects nor in the union.
+    assert scores["count_error"] == -missing and scores["matched_dice"] == 1 and scores["dice"] < 1
+    assert scorer.objects(300) == {"ap": 1, "ap50": 1}
+
+
+def test_an_image_in_which_nothing_was_found_has_no_dice_of_objects(nuclei_folder: Path) -> None:
+    sample = load_nuclei(nuclei_folder)[0]
+    nothing = Objects(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros((0, *sample.size_hw()), bool))
+    scores = Scorer().score(sample, objects_outcome([nothing], 0, 0, 0))
+    assert scores["dice"] < 0.01 and scores["count_error"] < 0 and math.isnan(scores["matched_dice"])
+
+
+def test_a_model_that_finds_objects_is_a_row_of_a_run(tiny_maskrcnn_repo: Path, nuclei_folder: Path) -> None:
+    options = RunOptions(
+        repo=tiny_maskrcnn_repo, data=nuclei_folder, limit=2, repeats=2, warm_up=0, threads=1, batch=2
+    )
+    (record,) = measure(options).records
+    assert (record.model.name, record.model.weights, record.accuracy) == ("cells", "random", None)
+    assert record.latency and len(record.latency.total) == 2 and record.latency.encode is None
+    parts = zip(record.latency.preprocess, record.latency.infer, record.latency.postprocess, strict=True)
+    assert [sum(part) for part in parts] == pytest.approx(record.latency.total)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"official": True, "batch": 2},
+            "has torchvision's export beside it, which takes one image per call",
+        ),
+        ({"data": "xrays"}, "'cells' finds objects and .* has one mask per image"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    tiny_maskrcnn_repo: Path, nuclei_folder: Path, xray_folder: Path, changes: dict[str, object], message: str
+) -> None:
+    if changes.get("data") == "xrays":
+        changes = {"data": xray_folder}
+    options = RunOptions(repo=tiny_maskrcnn_repo, data=nuclei_folder)
+    with pytest.raises(BadInputError, match=message):
+        measure(replace(options, **changes))  # type: ignore[arg-type]
+
+
+def object_record(runtime: str = "ONNX Runtime", median_ms: float = 40.0) -> Record:
+    objects = ObjectAccuracy(0.5, 0.8, 300, (-3, 1, 0), (0.9, float("nan"), 0.8))
+    accuracy = replace(make_accuracy(), objects=objects)
+    return make_record("maskrcnn_nuclei", runtime=runtime, median_ms=median_ms, accuracy=accuracy)
+
+
+def test_the_table_has_columns_for_objects_where_there_are_some_and_nowhere_else() -> None:
+    keys = {"ap", "ap50", "count_error", "matched_dice"}
+    assert not keys & {column.key for column in build_table([make_run(make_record())]).columns}
+    table = build_table([make_run(object_record(), make_record())])
+    rows = [
+        {column.key: cell.text for column, cell in zip(table.columns, row, strict=True)} for row in table.rows
+    ]
+    assert {key: rows[0][key] for key in sorted(keys)} == {
+        "ap": "0.5000",
+        "ap50": "0.8000",
+        "count_error": "1.3",
+        "matched_dice": "0.8500",
+    }
+    assert {rows[1][key] for key in keys} == {"-"}
+    assert any("Mask AP" in line for line in legend_lines([make_run(object_record())]))
+
+
+def test_a_detector_is_compared_with_both_its_baselines() -> None:
+    records = [object_record(PYTORCH, 80), object_record(OFFICIAL_EXPORT, 120), object_record()]
+    lines = speed_lines(records)
+    assert [line.rpartition(" as fast as ")[2] for line in lines] == ["PyTorch eager", "torchvision's export"]
+
+
+def test_records_of_objects_are_read_as_they_were_written(tmp_path: Path) -> None:
+    run = make_run(object_record())
+    write_run(run, tmp_path / "run.json")
+    read = read_run(tmp_path / "run.json").records[0].accuracy
+    assert read and read.objects and run.records[0].accuracy and run.records[0].accuracy.objects
+    assert read.objects.count_error == run.records[0].accuracy.objects.count_error
+    assert math.isnan(read.objects.matched_dice[1])
