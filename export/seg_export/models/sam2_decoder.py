@@ -1,7 +1,7 @@
 """SAM2's prompt encoder and mask decoder in the form that exports to a small and fast graph.
 
 The transformer is SAM's, see `sam_decoder`. What SAM2 adds: finer levels of the image, a token that tells
-whether the object is there, a second look at the masks where the single one is not stable, and object pointers.
+whether the object is there, another mask where the single one is not stable, and object pointers.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The weights are sam2's; the arithmetic is rearranged without changing the result
   quarter of the channels between them;
 - queries are pooled before they are cut into windows, and tokens that only fill up the last windows skip
   the projections;
-- global attention runs over slices of queries, so that no matrix of scores of the size tokens x tokens exists.
+- global attention runs over slices of queries, so that no matrix of scores of all tokens exists.
 """
 
 from __future__ import annotations
