@@ -42,7 +42,7 @@ class CheckpointError(BadInputError):
 
 
 class MissingExtraError(EdgesegError):
-    """A command needs an optional dependency that is not installed; `install` where it needs its own command."""
+    """A command needs a dependency that is not installed; `install` where it needs its own command."""
 
     def __init__(self, what: str, extra: str, install: str = "") -> None:
         command = install or f"pip install 'edgeseg[{extra}]'"

@@ -151,6 +151,7 @@ def test_graphs_keep_every_input_of_their_contract(repo: Path) -> None:
         assert [value.name for value in session.get_inputs()] == [tensor.name for tensor in spec.inputs]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 def test_encoder_gives_what_the_image_predictor_encodes(sam2: Any, run: Run) -> None:
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
