@@ -52,6 +52,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $$($(PYTHON) --version): 2 to 5 minutes, 6 GB, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# Source only: it is built with the torch that is there, and without CUDA kernels that nothing here calls.
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation --no-deps sam2==1.1.0
 	@touch $@
 
 $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)

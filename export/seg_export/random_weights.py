@@ -18,6 +18,18 @@ from seg_export.models.unet import UNet
 __all__ = ["random_maskrcnn", "random_sam", "random_sam2", "random_unet"]
 
 
+_SAM2_FAINT = (
+    "gamma",
+    "maskmem_tpos_enc",
+    "no_mem_embed",
+    "no_obj_embed_spatial",
+    "no_obj_ptr",
+    "pos_embed",
+    "pos_embed_window",
+)
+"""Parameters that sam2 begins with zeros or nearly so; a graph that forgot them would look right."""
+
+
 def random_unet(
     *,
     in_channels: int = 1,
@@ -113,11 +125,8 @@ def random_sam2(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sam2: Any = build_sam2(**arguments)
-        # sam2 begins with zeros or nearly so here, and a graph that forgot these parts would look right.
         for name, parameter in sam2.named_parameters():
-            if name.endswith(("pos_embed", "pos_embed_window", "gamma", "maskmem_tpos_enc")):
-                nn.init.normal_(parameter, std=0.3)
-            elif name in ("no_mem_embed", "no_obj_ptr", "no_obj_embed_spatial"):
+            if name.endswith(_SAM2_FAINT):
                 nn.init.normal_(parameter, std=0.3)
     state_dict = sam2.state_dict()
     return Checkpoint(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -67,10 +67,9 @@ def sam2_models(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int]) -> 
         )
     specs = {part: _spec(checkpoint, sam2, name, part) for part in PARTS}
     masks = _Masks(sam2, specs["image_encoder"])
-    logits: Callable[[Outputs], NDArray[np.uint8]] = lambda outputs: _positive(outputs["low_res_masks"])
 
     def model(
-        part: str, graph: nn.Module, reference: nn.Module, cases: Any, labels: Any = logits, **options: Any
+        part: str, graph: nn.Module, reference: nn.Module, cases: Any, labels: Any = _logits, **options: Any
     ) -> TraceableModel:
         return TraceableModel(specs[part], graph.eval(), labels, reference.eval(), cases, **options)
 
@@ -143,13 +142,20 @@ class _Masks:
         return self._decoded(attended, frame.fine, frame.middle)
 
     @torch.inference_mode()
-    def _decoded(self, embedding: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor) -> NDArray[np.uint8]:
+    def _decoded(
+        self, embedding: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor
+    ) -> NDArray[np.uint8]:
         """All masks at four points."""
         decoder, prompt, side = self.sam2.sam_mask_decoder, self.sam2.sam_prompt_encoder, self.sam2.image_size
         points = torch.tensor([(x * side / 3, y * side / 3) for y in (1, 2) for x in (1, 2)])[:, None]
         sparse, dense = prompt(points=(points, torch.ones(len(points), 1)), boxes=None, masks=None)
         logits, *_ = decoder.predict_masks(
-            embedding, prompt.get_dense_pe(), sparse, dense, repeat_image=True, high_res_features=[fine, middle]
+            embedding,
+            prompt.get_dense_pe(),
+            sparse,
+            dense,
+            repeat_image=True,
+            high_res_features=[fine, middle],
         )
         return _positive(logits.numpy())
 
@@ -181,6 +187,10 @@ def _spec(checkpoint: Checkpoint, sam2: Any, name: str, part: str) -> ModelSpec:
         parameter_count=sum(tensor.numel() for module in modules for tensor in module.parameters()),
         toolkit_version=version("edgeseg"),
     )
+
+
+def _logits(outputs: Outputs) -> NDArray[np.uint8]:
+    return _positive(outputs["low_res_masks"])
 
 
 def _positive(logits: NDArray[Any]) -> NDArray[np.uint8]:

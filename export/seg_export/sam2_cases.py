@@ -86,8 +86,7 @@ def encoder_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCas
     side = spec.input_size_hw[0]
     if images is None:
         return tuple(
-            VerificationCase(name, {"image": image[None]}, 1)
-            for name, image in synthetic_images(side, side)
+            VerificationCase(name, {"image": image[None]}, 1) for name, image in synthetic_images(side, side)
         )
     return tuple(
         VerificationCase(file.name, {"image": _stretched(read_image(file, 3, gray=False), side)[None]}, 1)
@@ -258,7 +257,7 @@ def _prompts(spec: ModelSpec, prompts: Sequence[Prompt], with_mask: Sequence[int
 
 
 def _disc_logits(side: int, radius: float) -> NDArray[np.float32]:
-    """(side, side) logits, about 10 inside of a disc and -10 outside; its radius as a share of half the side."""
+    """(side, side) logits, 10 inside of a disc and -10 outside; its radius as a share of half the side."""
     row, column = np.mgrid[:side, :side] / side - 0.5
     return np.asarray(10 * np.tanh(20 * (radius / 2 - np.hypot(row, column))), np.float32)
 

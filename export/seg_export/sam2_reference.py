@@ -42,7 +42,7 @@ class EncoderReference(_Reference):
 
 
 class DecoderReference(_Reference):
-    """What `SAM2Base._forward_sam_heads` calls, once per prompt, before it replaces masks of absent objects."""
+    """What `SAM2Base._forward_sam_heads` calls, once per prompt, before it replaces masks without object."""
 
     def forward(
         self,
@@ -100,7 +100,7 @@ class MaskPromptReference(_Reference):
 
 
 class MemoryAttentionReference(_Reference):
-    """The end of `SAM2Base._prepare_memory_conditioned_features`: tokens and positions, then the attention."""
+    """The end of `SAM2Base._prepare_memory_conditioned_features`: tokens, positions, attention."""
 
     def forward(
         self,

@@ -37,7 +37,7 @@ def sam2_tensors(part: str, side: int) -> Tensors:
             _float("object_score_logits", 1, 1),
         )
         return inputs, (_float("memory", 1, _MEMORY, grid, grid),)
-    inputs = (
+    attention = (
         _float("image_embeddings", 1, *embedding),
         TensorSpec("memories", "float32", (-1, _MEMORY, grid, grid), ("memories",)),
         TensorSpec("memory_slots", "int32", (-1,), ("memories",)),
@@ -45,7 +45,7 @@ def sam2_tensors(part: str, side: int) -> Tensors:
         TensorSpec("pointer_distances", "float32", (-1,), ("pointers",)),
         _float("pointer_range", 1),
     )
-    return inputs, (_float("image_embeddings_with_memory", 1, *embedding),)
+    return attention, (_float("image_embeddings_with_memory", 1, *embedding),)
 
 
 def _decoder(grid: int) -> Tensors:

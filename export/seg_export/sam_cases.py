@@ -14,7 +14,14 @@ from seg_runtime.images import list_images, read_image
 from seg_runtime.sam.prompts import PADDING
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["NOT_A_POINT", "decoder_cases", "encoder_case", "encoder_cases", "prompt_cases", "synthetic_images"]
+__all__ = [
+    "NOT_A_POINT",
+    "decoder_cases",
+    "encoder_case",
+    "encoder_cases",
+    "prompt_cases",
+    "synthetic_images",
+]
 
 NOT_A_POINT = -1
 """SAM's label of the point that fills up prompts without a box."""

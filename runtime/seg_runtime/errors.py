@@ -64,7 +64,7 @@ class VideoEndedError(EdgesegError):
 
 
 class MissingExtraError(EdgesegError):
-    """A command needs an optional dependency that is not installed; `install` where one pip line is not enough."""
+    """A command needs a dependency that is not installed; `install` where it needs its own command."""
 
     def __init__(self, what: str, extra: str, install: str = "") -> None:
         command = install or f"pip install 'edgeseg[{extra}]'"

@@ -98,7 +98,8 @@ class ModelSpec:
         name: the model's folder in the repository.
         version: the version that is served.
         task: "semantic" for masks per class, "sam-encoder" and "sam-decoder" for the two halves of SAM,
-            "sam" for both in one request.
+            "sam" for both in one request; "sam2-image-encoder", "sam2-mask-decoder", "sam2-mask-prompt",
+            "sam2-memory-attention" and "sam2-memory-encoder" for the parts of a SAM2.
         family: the exporter that made it, for example "unet".
         backend: Triton's backend, "onnxruntime" or "tensorrt"; "ensemble" for a model made of `steps`.
         max_batch_size: largest batch; 0 when the model has no batch axis.

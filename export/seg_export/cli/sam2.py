@@ -1,4 +1,4 @@
-"""`seg-export sam2`: a SAM2 checkpoint into the repository, as the five models that images and videos need."""
+"""`seg-export sam2`: a SAM2 checkpoint into the repository, as five models for images and videos."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def sam2(
     variant: Annotated[
         str | None,
         typer.Option(
-            help="sam2.1_tiny, sam2.1_small, sam2.1_base_plus or sam2.1_large, or of the first release sam2_tiny "
-            "and so on. Default: what the checkpoint is, or sam2.1_tiny without a checkpoint."
+            help="sam2.1_tiny, sam2.1_small, sam2.1_base_plus, sam2.1_large, or sam2_tiny and so on of the "
+            "first release. Default: what the checkpoint is, or sam2.1_tiny without a checkpoint."
         ),
     ] = None,
     variant_config: Annotated[
@@ -78,7 +78,9 @@ def sam2(
     if variant is not None and variant_config is not None:
         raise BadInputError("--variant and --variant-config both say which SAM2 it is: pass one of them")
     if download and variant_config is not None:
-        raise BadInputError("--download fetches official checkpoints: pass --variant sam2.1_tiny, for example")
+        raise BadInputError(
+            "--download fetches official checkpoints: pass --variant, as in --variant sam2.1_tiny"
+        )
     require_torch()
     arguments = _arguments(variant, variant_config)
     if random:

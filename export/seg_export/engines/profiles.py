@@ -17,7 +17,7 @@ AXES = {
     "masks": (1, 1, 64),
     # SAM2 remembers the last six frames and all those with prompts.
     "memories": (1, 7, 16),
-    "pointers": (1, 16, 32),
+    "pointers": (0, 16, 32),
 }
 """Shortest, best and longest length of the axes that `TensorSpec.axes` names."""
 

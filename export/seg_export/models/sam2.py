@@ -8,6 +8,7 @@ only; another size is described by its constructor arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ MEMORY = 64
 """Channels of a memory."""
 
 INSTALL = (
-    "pip install 'edgeseg[sam2]' && SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0"
+    "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0 && pip install 'edgeseg[sam2]'"
 )
 """sam2 is published as source only and would otherwise install a second torch to build itself with."""
 
@@ -175,7 +176,7 @@ def readable_arguments(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]
     ]
     return {
         "embed_dim": state_dict[f"{trunk}patch_embed.proj.weight"].shape[0],
-        "stages": [end - start for start, end in zip(starts, starts[1:], strict=False)],
+        "stages": [end - start for start, end in pairwise(starts)],
         "window_pos_embed_bkg_spatial_size": list(state_dict[f"{trunk}pos_embed"].shape[2:]),
         "memory_layers": _count(state_dict, "memory_attention.layers.{}.norm1.weight"),
         "first_release": "no_obj_embed_spatial" not in state_dict,

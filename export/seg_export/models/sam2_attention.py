@@ -2,11 +2,11 @@
 
 The weights are sam2's; the arithmetic is rearranged without changing the result:
 
-- rotary positions are two matrix products with real tables, one of them with the weights turned by 90 degrees:
-  no complex numbers, no pairs of channels taken apart;
-- a memory has 64 channels and its values 256, and the weights of a softmax add up to 1: the values' projection
-  is applied to what was attended to, a quarter of the multiplications;
-- attention runs over slices of queries, so that no matrix of scores of the size tokens x tokens exists.
+- rotary positions are two matrix products with real tables, one of them with the weights turned by 90
+  degrees: no complex numbers, no pairs of channels taken apart;
+- a memory has 64 channels and its values 256, and the weights of a softmax add up to 1: the projection of
+  the values is applied to what was attended to, a quarter of the multiplications;
+- attention runs over slices of queries, so that no matrix of scores of all tokens exists.
 """
 
 from __future__ import annotations
@@ -81,18 +81,17 @@ class Sam2MemoryAttentionGraph(nn.Module):
         values = torch.cat((past.flatten(0, 1), pointers))
         for layer in self.layers:
             tokens = layer(tokens, placed, timed, values)
-        return self.norm(tokens).T.reshape(1, channels, height, width)
+        normed: torch.Tensor = self.norm(tokens)
+        return normed.T.reshape(1, channels, height, width)
 
-    def _timed(
-        self, pointers: torch.Tensor, distances: torch.Tensor, longest: torch.Tensor
-    ) -> torch.Tensor:
+    def _timed(self, pointers: torch.Tensor, distances: torch.Tensor, longest: torch.Tensor) -> torch.Tensor:
         """Pointers as (Q * 4, 64) tokens with their positions in time."""
         parts = pointers.reshape(-1, self.parts, pointers.shape[-1] // self.parts)
         if self.times is None:
             # The first release knows no times; an input that nothing reads is no input to some backends.
             return (parts + 0 * (distances * longest)[:, None, None]).flatten(0, 1)
         angles = (distances / longest)[:, None] * self.frequencies
-        times = self.times(torch.cat((torch.sin(angles), torch.cos(angles)), dim=-1))
+        times: torch.Tensor = self.times(torch.cat((torch.sin(angles), torch.cos(angles)), dim=-1))
         return (parts + times[:, None]).flatten(0, 1)
 
 

@@ -1,7 +1,7 @@
 """SAM2's prompt encoder and mask decoder in the form that exports to a small and fast graph.
 
 The transformer is SAM's, see `sam_decoder`. What SAM2 adds: finer levels of the image, a token that tells
-whether the object is there, a second look at the masks where the single one is not stable, and object pointers.
+whether the object is there, another mask where the single one is not stable, and object pointers.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _by_pixel(features: torch.Tensor, finer: int) -> torch.Tensor:
     _, channels, height, width = features.shape
     levels = {2: 1, 4: 2}[finer]
     split = (2,) * levels
-    grid = features.reshape(channels, height // finer, *split, width // finer, *split)
-    rows, columns = range(2, 2 + levels), range(3 + levels, 3 + 2 * levels)
+    # Channels go last first: runtimes then move whole pixels.
+    places = features.flatten(2).transpose(1, 2)
+    places = places.reshape(height // finer, *split, width // finer, *split, channels)
+    rows, columns = range(1, 1 + levels), range(2 + levels, 2 + 2 * levels)
     pixels = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
-    return grid.permute(1, 2 + levels, *pixels, 0).reshape(1, -1, channels)
+    return places.permute(0, 1 + levels, *pixels, 2 + 2 * levels).reshape(1, -1, channels)

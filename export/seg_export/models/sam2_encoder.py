@@ -6,7 +6,7 @@ The weights are sam2's; the arithmetic is rearranged without changing the result
   quarter of the channels between them;
 - queries are pooled before they are cut into windows, and tokens that only fill up the last windows skip
   the projections;
-- global attention runs over slices of queries, so that no matrix of scores of the size tokens x tokens exists.
+- global attention runs over slices of queries, so that no matrix of scores of all tokens exists.
 """
 
 from __future__ import annotations
@@ -102,9 +102,6 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     """Self-attention inside windows; global when they are the whole grid."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-
     def __init__(self, attention: Any, side: int, window_size: int, pooled: bool) -> None:
         super().__init__()
         self.heads, self.grid, self.pooled = attention.num_heads, side, pooled
@@ -112,58 +109,53 @@ class _Attention(nn.Module):
         self.windows = -(-side // self.side)
         self.proj = attention.proj
         # A positive scale passes through the pooling of queries.
-        scale = torch.ones(3, 1)
-        scale[0] = (attention.dim_out // attention.num_heads) ** -0.5
-        weight, bias = attention.qkv.weight.detach(), attention.qkv.bias.detach()
-        self.register_buffer(
-            "weight", (weight.reshape(3, -1, weight.shape[1]) * scale[..., None]).flatten(0, 1)
-        )
-        self.register_buffer("bias", (bias.reshape(3, -1) * scale).flatten())
+        scale = (attention.dim_out // attention.num_heads) ** -0.5
+        weights, biases = attention.qkv.weight.detach().chunk(3), attention.qkv.bias.detach().chunk(3)
+        for name, weight, bias, factor in zip(
+            ("query", "key", "value"), weights, biases, (scale, 1, 1), strict=True
+        ):
+            self.register_buffer(f"{name}_weight", factor * weight)
+            self.register_buffer(f"{name}_bias", factor * bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        channels = self.weight.shape[0] // 3
-        projected = tokens @ self.weight.T
-        if self.pooled:
-            query = self._windows(_pool(projected[..., :channels]) + self.bias[:channels], self.side // 2)
-            key, value = self._keys(projected[..., channels:], self.bias[channels:])
-        else:
-            query, key, value = self._split(projected, self.bias, 3)
-        attended = self._attend(query, key.transpose(-2, -1), value)
+        query = self._project(tokens, "query", fills=False)
+        query = _pool(query) if self.pooled else query
         side, grid = (self.side // 2, self.grid // 2) if self.pooled else (self.side, self.grid)
+        windows = [self._cut(query, side)]
+        windows += [self._cut(self._project(tokens, name), self.side) for name in ("key", "value")]
+        attended = self._attend(*windows)
         shape = (1, self.windows, self.windows, self.heads, side, side, -1)
         joined = attended.reshape(shape).permute(0, 1, 4, 2, 5, 3, 6)
         padded = self.windows * side
-        joined = joined.reshape(1, padded, padded, channels)[:, :grid, :grid]
+        joined = joined.reshape(1, padded, padded, -1)
+        joined = joined[:, :grid, :grid] if padded > grid else joined
         result: torch.Tensor = self.proj(joined)
         return result
 
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        if self.windows > 1:
-            return torch.softmax(query @ key, dim=-1) @ value
-        slices = torch.split(query, QUERY_SLICE, dim=-2)
-        return torch.cat([torch.softmax(part @ key, dim=-1) @ value for part in slices], dim=-2)
-
-    def _windows(self, values: torch.Tensor, side: int) -> torch.Tensor:
-        return self._cut(values, side, 1)[0]
-
-    def _keys(self, projected: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._split(projected, bias, 2)
-
-    def _split(self, projected: torch.Tensor, bias: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-        """(1, H, W, parts * C) to as many tensors (windows, heads, side * side, C / heads)."""
+    def _project(self, tokens: torch.Tensor, name: str, fills: bool = True) -> torch.Tensor:
+        """(1, H, W, C in) to (1, H, W, C); keys and values of what fills the last windows are the bias."""
+        weight, bias = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias")
         fill = self.windows * self.side - self.grid
-        if fill:
-            projected = F.pad(projected, (0, 0, 0, fill, 0, fill))
-        return self._cut(projected + bias, self.side, parts)
+        if not (fill and fills):
+            return F.linear(tokens, weight, bias)
+        return F.pad(F.linear(tokens, weight), (0, 0, 0, fill, 0, fill)) + bias
 
-    def _cut(self, values: torch.Tensor, side: int, parts: int) -> tuple[torch.Tensor, ...]:
+    def _cut(self, values: torch.Tensor, side: int) -> torch.Tensor:
+        """(1, H, W, C) to (windows, heads, side * side, C / heads)."""
         fill = self.windows * side - values.shape[1]
         if fill:
             # Only queries: what they give in the fill is cut off again.
             values = F.pad(values, (0, 0, 0, fill, 0, fill))
-        shape = (self.windows, side, self.windows, side, parts, self.heads, -1)
-        cut = values.reshape(shape).permute(4, 0, 2, 5, 1, 3, 6)
-        return cut.reshape(parts, self.windows**2, self.heads, side**2, -1).unbind(0)
+        shape = (self.windows, side, self.windows, side, self.heads, -1)
+        cut = values.reshape(shape).permute(0, 2, 4, 1, 3, 5)
+        return cut.reshape(self.windows**2, self.heads, side**2, -1)
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        key = key.transpose(-2, -1)
+        if self.windows > 1:
+            return torch.softmax(query @ key, dim=-1) @ value
+        slices = torch.split(query, QUERY_SLICE, dim=-2)
+        return torch.cat([torch.softmax(part @ key, dim=-1) @ value for part in slices], dim=-2)
 
 
 class _Levels(nn.Module):

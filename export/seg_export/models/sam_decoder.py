@@ -225,7 +225,7 @@ class MaskHeads(nn.Module):
             tokens: (N, masks, C).
             keys: (N, H * W, C).
             grid_hw: H and W.
-            middle: what sam2 adds after the first upscaling, (1, H * W * 4, C / 4) in the order of its pixels.
+            middle: what sam2 adds after the first upscaling, (1, H * W * 4, C / 4), pixels in its order.
             finest: and after the second, (1, H * W * 16, C / 8).
 
         Returns:
