@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from bench_records import make_accuracy, make_record, make_run
+
 from seg_bench.candidate import OFFICIAL_EXPORT, PYTORCH
 from seg_bench.data.nuclei import load_nuclei
 from seg_bench.options import RunOptions
