@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_bench.data.find import find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample, load_nuclei
 from seg_bench.data.splits import nuclei_split
-from seg_bench.train.detection_dataset import CropSettings, DetectionDataset, build_crops, load_objects
+from seg_bench.train.detection_dataset import CropSettings, DetectionDataset, Objects, load_objects
 from seg_runtime.errors import BadImageError, BadInputError
 
 
@@ -77,7 +77,7 @@ def test_crops_are_the_same_for_a_seed_and_an_epoch_and_their_boxes_enclose_thei
 ) -> None:
     objects = load_objects(load_nuclei(nuclei_folder)[:3], (128, 128))
     assert all(max(image.shape[:2]) == 128 for image in objects.images)
-    data = DetectionDataset(objects, build_crops((128, 128), CropSettings(size=64)), seed=5)
+    data = DetectionDataset(objects, (128, 128), CropSettings(size=64, cut_probability=0), seed=5)
     image, target = data[1]
     again, _ = data[1]
     assert torch.equal(image, again) and image.shape == (3, 64, 64) and 0 <= image.min() < image.max() <= 1
@@ -91,8 +91,19 @@ def test_crops_are_the_same_for_a_seed_and_an_epoch_and_their_boxes_enclose_thei
 
 
 def test_a_crop_without_objects_has_an_empty_target() -> None:
-    from seg_bench.train.detection_dataset import Objects
-
     objects = Objects((np.zeros((64, 64, 3), np.uint8),), (np.zeros((64, 64), np.int32),))
-    _, target = DetectionDataset(objects, build_crops((64, 64), CropSettings(size=64)))[0]
+    _, target = DetectionDataset(objects, (64, 64), CropSettings(size=64, cut_probability=0))[0]
     assert target["boxes"].shape == (0, 4) and target["masks"].shape == (0, 64, 64)
+
+
+def test_some_crops_end_early_and_their_objects_with_them(nuclei_folder: Path) -> None:
+    objects = load_objects(load_nuclei(nuclei_folder)[:1], (128, 128))
+    data = DetectionDataset(objects, (128, 128), CropSettings(size=64, cut_probability=0.5, shortest=0.5))
+    sizes = set()
+    for data.epoch in range(20):
+        image, target = data[0]
+        assert image.shape[1:] == target["masks"].shape[1:]
+        assert (target["boxes"] <= torch.tensor([*image.shape[:0:-1], *image.shape[:0:-1]])).all()
+        sizes.add(tuple(image.shape[1:]))
+    sides = {side for size in sizes for side in size}
+    assert len(sizes) > 5 and max(sides) == 64 and 32 <= min(sides) < 45

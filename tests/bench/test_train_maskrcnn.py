@@ -11,7 +11,7 @@ import torch
 
 from seg_bench.data.nuclei import load_nuclei
 from seg_bench.data.splits import Split
-from seg_bench.train.detection_dataset import CropSettings, DetectionDataset, build_crops, load_objects
+from seg_bench.train.detection_dataset import CropSettings, DetectionDataset, load_objects
 from seg_bench.train.detection_task import DetectionTask
 from seg_bench.train.maskrcnn_recipe import MaskRcnnRecipe, train_maskrcnn
 from seg_bench.train.recipe import TrainResult
@@ -71,9 +71,15 @@ def test_learning_one_image_by_heart_finds_its_objects(nuclei_folder: Path, spli
     samples = [sample for sample in load_nuclei(nuclei_folder) if sample.name == "08ae2741df2f"]
     objects = load_objects(samples, (128, 128))
     whole = CropSettings(
-        size=128, zoom=(1.0, 1.0), brightness=0, contrast=0, saturation=0, invert_probability=0
+        size=128,
+        zoom=(1.0, 1.0),
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        invert_probability=0,
+        cut_probability=0,
     )
-    data = DetectionDataset(objects, build_crops((128, 128), whole))
+    data = DetectionDataset(objects, (128, 128), whole)
     task = DetectionTask(data, data, (128, 128), SETTINGS)
     torch.manual_seed(0)
     from seg_export.models.maskrcnn import build_maskrcnn

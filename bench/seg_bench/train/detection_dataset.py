@@ -19,7 +19,7 @@ from seg_bench.train.augment import derived_seed
 from seg_runtime.errors import BadImageError
 from seg_runtime.instances import resized_hw
 
-__all__ = ["CropSettings", "DetectionDataset", "Objects", "Target", "build_crops", "load_objects"]
+__all__ = ["CropSettings", "DetectionDataset", "Objects", "Target", "load_objects"]
 
 Target = dict[str, torch.Tensor]
 
@@ -36,6 +36,9 @@ class CropSettings:
         zoom: smallest and largest magnification of a crop of a square image.
         brightness, contrast, saturation: largest relative change.
         invert_probability: share of crops whose pixels are inverted, for stains with bright backgrounds.
+        cut_probability: share of crops that end early at the right and at the bottom. torchvision pads them to
+            the size of their batch, as images are padded that do not fill the deployed model's input.
+        shortest: least part of a side that a cut leaves.
     """
 
     size: int = 256
@@ -44,6 +47,8 @@ class CropSettings:
     contrast: float = 0.3
     saturation: float = 0.3
     invert_probability: float = 0.1
+    cut_probability: float = 0.5
+    shortest: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def load_objects(samples: Iterable[InstanceSample], size_hw: tuple[int, int]) ->
     return Objects(tuple(images), tuple(maps))
 
 
-def build_crops(size_hw: tuple[int, int], settings: CropSettings) -> Callable[..., Any]:
+def _crops(size_hw: tuple[int, int], settings: CropSettings) -> Callable[..., Any]:
     """Transforms of a `tv_tensors.Image` (3, H, W) uint8 and a `tv_tensors.Mask` (1, H, W) of ids."""
     side = settings.size / (size_hw[0] * size_hw[1]) ** 0.5
     smallest, largest = ((side / zoom) ** 2 for zoom in reversed(settings.zoom))
@@ -96,19 +101,23 @@ def build_crops(size_hw: tuple[int, int], settings: CropSettings) -> Callable[..
 
 
 class DetectionDataset(Dataset[tuple[torch.Tensor, Target]]):
-    """Crops as torchvision's detectors are trained on: image (3, S, S) float32 in 0..1 and its target.
+    """Crops as torchvision's detectors are trained on: image (3, h, w) float32 in 0..1 and its target.
 
-    A target holds boxes (N, 4) float32 x0, y0, x1, y1, labels (N,) int64 of ones, and masks (N, S, S) uint8.
+    A target holds boxes (N, 4) float32 x0, y0, x1, y1, labels (N,) int64 of ones, and masks (N, h, w) uint8.
 
     Args:
         objects: whole images.
-        crops: of `build_crops`.
+        size_hw: (height, width) in pixels that they were scaled to fit.
+        settings: of the crops.
         seed: with the epoch and the index it decides the crop.
     """
 
-    def __init__(self, objects: Objects, crops: Callable[..., Any], seed: int = 0) -> None:
+    def __init__(
+        self, objects: Objects, size_hw: tuple[int, int], settings: CropSettings, seed: int = 0
+    ) -> None:
         self.objects = objects
-        self.crops = crops
+        self.settings = settings
+        self.crops = _crops(size_hw, settings)
         self.seed = seed
         self.epoch = 0
 
@@ -121,8 +130,17 @@ class DetectionDataset(Dataset[tuple[torch.Tensor, Target]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.seed, self.epoch, index))
             crop, labels = self.crops(tv_tensors.Image(image), tv_tensors.Mask(ids))
-        pixels = crop.as_subclass(torch.Tensor).float() / 255.0
-        return pixels, _target(labels.as_subclass(torch.Tensor)[0])
+            height, width = (self._side(), self._side())
+        pixels = crop.as_subclass(torch.Tensor)[:, :height, :width].float() / 255.0
+        return pixels, _target(labels.as_subclass(torch.Tensor)[0, :height, :width])
+
+    def _side(self) -> int:
+        """How much of a side of the crop is left, in pixels."""
+        cut, part = torch.rand(2).tolist()
+        settings = self.settings
+        if cut >= settings.cut_probability:
+            return settings.size
+        return round(settings.size * (settings.shortest + (1 - settings.shortest) * part))
 
 
 def _target(labels: torch.Tensor) -> Target:

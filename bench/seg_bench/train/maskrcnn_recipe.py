@@ -16,7 +16,6 @@ from seg_bench.train.detection_dataset import (
     CropSettings,
     DetectionDataset,
     Objects,
-    build_crops,
     load_objects,
 )
 from seg_bench.train.detection_task import DetectionTask
@@ -114,10 +113,9 @@ def train_maskrcnn(
             half=recipe.half,
         )
 
-    crops = build_crops(recipe.size_hw, recipe.crops)
     task = DetectionTask(
-        DetectionDataset(train, crops, settings.seed),
-        DetectionDataset(val, crops, settings.seed),
+        DetectionDataset(train, recipe.size_hw, recipe.crops, settings.seed),
+        DetectionDataset(val, recipe.size_hw, recipe.crops, settings.seed),
         recipe.size_hw,
         settings,
     )
