@@ -36,8 +36,8 @@ class CropSettings:
         zoom: smallest and largest magnification of a crop of a square image.
         brightness, contrast, saturation: largest relative change.
         invert_probability: share of crops whose pixels are inverted, for stains with bright backgrounds.
-        cut_probability: share of crops that end early at the right and at the bottom. torchvision pads them to
-            the size of their batch, as images are padded that do not fill the deployed model's input.
+        cut_probability: share of crops that end early at the right, and at the bottom. torchvision pads them
+            to the size of their batch, as images are padded that do not fill the deployed model's input.
         shortest: least part of a side that a cut leaves.
     """
 
@@ -140,7 +140,7 @@ class DetectionDataset(Dataset[tuple[torch.Tensor, Target]]):
         settings = self.settings
         if cut >= settings.cut_probability:
             return settings.size
-        return round(settings.size * (settings.shortest + (1 - settings.shortest) * part))
+        return int(settings.size * (settings.shortest + (1 - settings.shortest) * part))
 
 
 def _target(labels: torch.Tensor) -> Target:
