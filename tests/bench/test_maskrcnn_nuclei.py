@@ -19,7 +19,6 @@ from seg_bench.scoring import Scorer
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.export import export_models
 from seg_runtime import connect
-from seg_runtime.instances import resized_hw
 
 WEIGHTS = Path(str(files("seg_export") / "weights" / "maskrcnn_nuclei.pth"))
 SIDE = 512
@@ -57,7 +56,6 @@ def test_model_card_states_the_files_hash(checkpoint: Checkpoint) -> None:
 
 
 def score(pipeline: Pipeline, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Of images that have the model's size already, so that nobody scales."""
     scorer, scores = Scorer(), []
     for sample in load_nuclei(folder):
         scores.append(scorer.score(sample, pipeline.run([pipeline.load(sample)])))
@@ -65,12 +63,14 @@ def score(pipeline: Pipeline, folder: Path) -> tuple[dict[str, Any], list[dict[s
 
 
 def fitted(folder: Path, out: Path) -> Path:
-    for sample in load_nuclei(folder):
+    """Square images at the model's size, so that neither side scales or pads."""
+    samples = [sample for sample in load_nuclei(folder) if len(set(sample.size_hw())) == 1]
+    assert len(samples) == 3
+    for sample in samples:
         image, labels = sample.load_image(), sample.load_labels().astype(np.uint16)
-        size = resized_hw((image.shape[0], image.shape[1]), (SIDE, SIDE))[::-1]
         for name, pixels in (
-            ("images", cv2.resize(image, size)[..., ::-1]),
-            ("labels", cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)),
+            ("images", cv2.resize(image, (SIDE, SIDE))[..., ::-1]),
+            ("labels", cv2.resize(labels, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)),
         ):
             (out / name).mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(out / name / f"{sample.name}.png"), pixels)
