@@ -21,14 +21,14 @@ import pytest
 from numpy.typing import NDArray
 from sam2_clips import FolderSource, moving_shapes, write_jpegs
 from sam2_flows import FLOWS, Step, at, steps
-from sam2_small import ARGUMENTS, SIDE, small_sam2
+from sam2_small import ARGUMENTS, GRID, SIDE, small_sam2
 
 from seg_export.export import export_models
 from seg_export.random_weights import random_sam2
 from seg_runtime import shared_memory
 from seg_runtime.cli import run
 from seg_runtime.connection import connect
-from seg_runtime.errors import BadInputError, ModelNotFoundError, RepositoryError, ServerUnavailableError
+from seg_runtime.errors import BadInputError, ModelNotReadyError, RepositoryError, ServerUnavailableError
 from seg_runtime.model_config import to_text
 from seg_runtime.repository import Repository
 from seg_runtime.sam2 import Sam2ImagePredictor, Sam2VideoPredictor
@@ -41,7 +41,7 @@ pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server
 
 FRAMES = 8
-VIDEOS = 4
+VIDEOS = 3
 OPTIONS = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
 WAYS = {
     "gRPC, shared memory": ("grpc_url", True),
@@ -109,6 +109,12 @@ def assert_equal(got: list[Step], wanted: list[Step]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=f"frame {frame}")
 
 
+@pytest.fixture(scope="module")
+def alone(in_process: Session, videos: list[Path]) -> list[list[Step]]:
+    """What each video gives in process, with nothing beside it."""
+    return [track(in_process, folder) for folder in videos]
+
+
 def open_way(server: TritonServer, way: str) -> Session:
     scheme, shared = WAYS[way]
     return connect(getattr(server, scheme), shared_memory=shared, timeout_s=120)
@@ -116,12 +122,11 @@ def open_way(server: TritonServer, way: str) -> Session:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_objects_are_tracked_on_the_server_as_in_process(
-    server: TritonServer, in_process: Session, videos: list[Path], way: str
+    server: TritonServer, alone: list[list[Step]], videos: list[Path], way: str
 ) -> None:
-    wanted = track(in_process, videos[0])
-    assert any(0.02 < np.mean(masks > 0) < 0.98 for _, _, masks in wanted)
+    assert any(0.02 < np.mean(masks > 0) < 0.98 for _, _, masks in alone[0])
     with open_way(server, way) as session:
-        assert_equal(track(session, videos[0]), wanted)
+        assert_equal(track(session, videos[0]), alone[0])
 
 
 @pytest.mark.parametrize("way", ["gRPC, shared memory", "gRPC, messages"])
@@ -152,12 +157,14 @@ def test_masks_of_an_image_are_those_found_in_process(
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "messages"])
-@pytest.mark.parametrize("count", [1, VIDEOS], ids=["one session", "a session each"])
+@pytest.mark.parametrize(
+    ("shared", "count"),
+    [(True, 1), (True, VIDEOS), (False, 1)],
+    ids=["shared memory, one session", "shared memory, a session each", "messages, one session"],
+)
 def test_videos_tracked_at_once_do_not_mix(
-    server: TritonServer, in_process: Session, videos: list[Path], shared: bool, count: int
+    server: TritonServer, alone: list[list[Step]], videos: list[Path], shared: bool, count: int
 ) -> None:
-    wanted = [track(in_process, folder) for folder in videos]
     start = threading.Barrier(VIDEOS)
 
     def work(session: Session, folder: Path) -> list[Step]:
@@ -170,8 +177,8 @@ def test_videos_tracked_at_once_do_not_mix(
             for _ in range(count)
         ]
         jobs = [pool.submit(work, sessions[number % count], folder) for number, folder in enumerate(videos)]
-        for job, alone in zip(jobs, wanted, strict=True):
-            assert_equal(job.result(), alone)
+        for job, wanted in zip(jobs, alone, strict=True):
+            assert_equal(job.result(), wanted)
 
 
 def regions(server: TritonServer) -> list[str]:
@@ -208,6 +215,27 @@ def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
     assert set(in_messages) == {f"small_{part}" for part in parts}
     assert {pair for calls in in_messages.values() for pair in calls} == {(0, 0)}
     assert regions(server) == before
+
+
+def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server(
+    server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
+) -> None:
+    """The bytes of docs/serving.md, in the size of the small model: its grid is G = S / 16."""
+    with connect(server.grpc_url, shared_memory=False) as session:
+        track(session, videos[0])
+    level, logits, memory = 256 * GRID**2 * 4, (4 * GRID) ** 2 * 4, 64 * GRID**2 * 4
+    # The finer levels have 64 channels at twice the grid and 32 at four times: as much, and twice as much.
+    features = 4 * level
+    assert set(in_messages["small_image_encoder"]) == {(SIDE**2 * 3, features)}
+    for up, down in in_messages["small_mask_decoder"]:
+        assert features + logits <= up <= features + logits + 200
+        assert 4 * logits <= down <= 4 * logits + 5000
+    for up, down in in_messages["small_memory_encoder"]:
+        assert (up, down) == (level + logits + 8, memory)
+    most_memories = max(up for up, _ in in_messages["small_memory_attention"])
+    # Seven memories at most with their slots, and 16 pointers of 256 channels with their distances.
+    assert level + 6 * memory < most_memories <= level + 7 * (memory + 4) + 16 * (1024 + 4) + 4
+    assert {down for _, down in in_messages["small_memory_attention"]} == {level}
 
 
 def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encoder_left_them(
@@ -386,5 +414,5 @@ def test_an_encoder_of_another_variant_is_refused_by_the_client_of_a_server_that
     ):
         with pytest.raises(BadInputError, match=r"^model 'small_mask_decoder' is of checkpoint abab.* cdcd"):
             Sam2ImagePredictor(session, "small")
-        with pytest.raises(ModelNotFoundError, match=r"^SAM2 'small' needs the model 'small_mask_prompt'"):
+        with pytest.raises(ModelNotReadyError, match=r"^model 'small_mask_prompt' .* \(it is not loaded\)"):
             Sam2VideoPredictor(session, "small")
