@@ -13,13 +13,14 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.client_process import belongs_to_the_dead, name_prefix
 from seg_runtime.errors import EdgesegError, ServerError
 from seg_runtime.triton_client import TritonClient
 
@@ -58,6 +59,8 @@ class Region:
 def check_memory_is_shared(client: TritonClient) -> None:
     """Find out whether the server can map this client's memory, by letting it try.
 
+    What clients of this machine left behind when they were killed is cleaned up on the way.
+
     Raises:
         ServerError: it cannot: another machine or container, another user, or it does not allow it.
     """
@@ -69,6 +72,7 @@ def check_memory_is_shared(client: TritonClient) -> None:
         client.unregister(name)
     except (OSError, EdgesegError) as error:
         raise ServerError(f"no shared memory with {client.address} ({error}): {advice}") from error
+    _unmap_regions_of_the_dead(client)
 
 
 def register_region(
@@ -90,7 +94,7 @@ def _new_file(byte_size: int) -> Iterator[tuple[str, mmap.mmap]]:
     killed within these few milliseconds.
     """
     while True:
-        name = f"{_PREFIX}{secrets.token_hex(16)}"
+        name = f"{name_prefix()}{secrets.token_hex(16)}"
         path = FOLDER / name
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -104,6 +108,15 @@ def _new_file(byte_size: int) -> Iterator[tuple[str, mmap.mmap]]:
         finally:
             path.unlink(missing_ok=True)
             os.close(file)
+
+
+def _unmap_regions_of_the_dead(client: TritonClient) -> None:
+    """Let the server free what killed clients had registered."""
+    with suppress(EdgesegError):
+        for name in filter(belongs_to_the_dead, client.regions()):
+            # A request that the dead client had sent may still use it: left to the client after this one.
+            with suppress(EdgesegError):
+                client.unregister(name)
 
 
 def _remove_abandoned_files() -> None:

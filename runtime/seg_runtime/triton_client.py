@@ -122,6 +122,11 @@ class TritonClient:
         """Let the server unmap it. Raises RegionInUseError while a request given up still uses it."""
         self._call("unregister_system_shared_memory", region)
 
+    def regions(self) -> list[str]:
+        """Names of the regions of all clients that the server has mapped."""
+        answer = self._call("get_system_shared_memory_status")
+        return list(answer.regions) if self.address.grpc else [field(region, "name") for region in answer]
+
     def close(self) -> None:
         """Close the connections of this thread and, over gRPC, of all."""
         client = self._shared or getattr(self._per_thread, "client", None)

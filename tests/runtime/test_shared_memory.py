@@ -245,6 +245,10 @@ def test_killed_client_leaves_no_file_no_process_and_no_output(server: TritonSer
         output, error = client.communicate(timeout=10)
     assert (output, error) == ("", "")
     assert files_left() == []
+    left = registered(server)
+    assert left
+    with connect(server.grpc_url, shared_memory=True):
+        assert not set(registered(server)) & set(left), "the next client has the server unmap what is left"
 
 
 @pytest.mark.server
@@ -322,6 +326,9 @@ class Registry:
         if self.busy:
             raise RegionInUseError(name)
         self.names.discard(name)
+
+    def regions(self) -> list[str]:
+        return sorted(self.names)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from seg_runtime.engine_file import ENGINE_FILE, engine_fault, rebuild_command, 
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository, model_not_found
+from seg_runtime.server.check_sam2 import sam2_faults
 
 __all__ = ["RepositoryCheck", "check_repository", "require_servable"]
 
@@ -24,7 +25,8 @@ class RepositoryCheck:
     Attributes:
         servable: models whose served versions are complete.
         not_built: models with a configuration and no version folder, as in a fresh checkout.
-        problems: one line for each fault of the other models, naming the model.
+        problems: one line for each fault of the other models, naming the model, and of models that make no
+            SAM2 together.
         response_cache: whether a servable model asks for the server's response cache.
     """
 
@@ -55,6 +57,7 @@ def check_repository(path: str | Path, models: Sequence[str] = ()) -> Repository
             servable.append(model)
         else:
             not_built.append(model)
+    problems += sam2_faults(repository, servable)
     cache = any(_asks_for_cache(repository, model) for model in servable)
     return RepositoryCheck(tuple(servable), tuple(not_built), tuple(problems), cache)
 

@@ -1,0 +1,418 @@
+"""SAM2 on the real Triton server: the same masks over every way there, and where a video's state is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sam2_clips import FolderSource, moving_shapes, write_jpegs
+from sam2_flows import FLOWS, Step, at, steps
+from sam2_small import ARGUMENTS, GRID, SIDE, small_sam2
+
+from seg_export.export import export_models
+from seg_export.random_weights import random_sam2
+from seg_runtime import shared_memory
+from seg_runtime.cli import run
+from seg_runtime.connection import connect
+from seg_runtime.errors import BadInputError, ModelNotReadyError, RepositoryError, ServerUnavailableError
+from seg_runtime.model_config import to_text
+from seg_runtime.repository import Repository
+from seg_runtime.sam2 import Sam2ImagePredictor, Sam2VideoPredictor
+from seg_runtime.server import ServerOptions, TritonServer, process
+from seg_runtime.server.check import check_repository, require_servable
+from seg_runtime.session import Session
+from seg_runtime.triton_client import TritonClient
+
+pytest.importorskip("pytriton")
+pytestmark = pytest.mark.server
+
+FRAMES = 8
+VIDEOS = 3
+OPTIONS = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
+WAYS = {
+    "gRPC, shared memory": ("grpc_url", True),
+    "gRPC, messages": ("grpc_url", False),
+    "HTTP, shared memory": ("http_url", True),
+    "HTTP, messages": ("http_url", False),
+}
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The five models of `small`; never write into it."""
+    repo = tmp_path_factory.mktemp("sam2_repo")
+    checkpoint = replace(random_sam2(ARGUMENTS), state_dict=small_sam2().state_dict(), sha256="ab" * 32)
+    export_models(checkpoint, repo, "small")
+    return repo
+
+
+@pytest.fixture(scope="module")
+def server(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        with TritonServer(repo, OPTIONS) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def in_process(repo: Path) -> Iterator[Session]:
+    with connect(repo, engine="onnxruntime", threads=1) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of frames of different sizes, each with its own speed."""
+    folders = []
+    for number in range(VIDEOS):
+        frames = moving_shapes(FRAMES + number, (120 - 8 * number, 200 - 5 * number))
+        folders.append(write_jpegs(frames, tmp_path_factory.mktemp(f"video{number}")))
+    return folders
+
+
+def two_objects(predictor: Any, state: Any, count: int, size_hw: tuple[int, int]) -> Iterable[Any]:
+    """A point and a box, and a correction in the middle."""
+    yield predictor.add_new_points_or_box(state, 0, 1, [at(size_hw, 0.2, 0.5)], [1])
+    box = [*at(size_hw, 0.6, 0.1), *at(size_hw, 0.9, 0.5)]
+    yield predictor.add_new_points_or_box(state, 0, "box", box=box)
+    yield from predictor.propagate_in_video(state, max_frame_num_to_track=4)
+    yield predictor.add_new_points_or_box(state, 4, 1, [at(size_hw, 0.6, 0.3)], [0])
+    yield from predictor.propagate_in_video(state, 5)
+
+
+def track(session: Session, folder: Path, flow: Callable[..., Iterable[Any]] = two_objects) -> list[Step]:
+    source = FolderSource(folder)
+    with Sam2VideoPredictor(session, "small") as predictor:
+        state = predictor.init_state(source)
+        return steps(flow(predictor, state, FRAMES, source.size_hw))
+
+
+def assert_equal(got: list[Step], wanted: list[Step]) -> None:
+    assert [step[:2] for step in got] == [step[:2] for step in wanted]
+    for (frame, _, ours), (_, _, theirs) in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=f"frame {frame}")
+
+
+@pytest.fixture(scope="module")
+def alone(in_process: Session, videos: list[Path]) -> list[list[Step]]:
+    """What each video gives in process, with nothing beside it."""
+    return [track(in_process, folder) for folder in videos]
+
+
+def open_way(server: TritonServer, way: str) -> Session:
+    scheme, shared = WAYS[way]
+    return connect(getattr(server, scheme), shared_memory=shared, timeout_s=120)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_objects_are_tracked_on_the_server_as_in_process(
+    server: TritonServer, alone: list[list[Step]], videos: list[Path], way: str
+) -> None:
+    assert any(0.02 < np.mean(masks > 0) < 0.98 for _, _, masks in alone[0])
+    with open_way(server, way) as session:
+        assert_equal(track(session, videos[0]), alone[0])
+
+
+@pytest.mark.parametrize("way", ["gRPC, shared memory", "gRPC, messages"])
+def test_a_frame_before_the_only_prompt_attends_to_no_pointer_on_the_server_too(
+    server: TritonServer, in_process: Session, videos: list[Path], way: str
+) -> None:
+    wanted = track(in_process, videos[1], FLOWS["three_objects"])
+    with open_way(server, way) as session:
+        assert_equal(track(session, videos[1], FLOWS["three_objects"]), wanted)
+
+
+def predict(session: Session) -> list[NDArray[Any]]:
+    image = np.ascontiguousarray(next(moving_shapes(3, (SIDE, SIDE))))
+    with Sam2ImagePredictor(session, "small") as predictor:
+        predictor.set_image(image)
+        first = predictor.predict([[60, 128]], [1])
+        boxes = [[20, 90, 100, 200], [5, 5, 250, 250]]
+        refined = predictor.predict(box=[20, 90, 100, 200], mask_input=first[2][:1], multimask_output=False)
+        return [*first, *predictor.predict(box=boxes), *refined]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_masks_of_an_image_are_those_found_in_process(
+    server: TritonServer, in_process: Session, way: str
+) -> None:
+    with open_way(server, way) as session:
+        for ours, theirs in zip(predict(session), predict(in_process), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shared", "count"),
+    [(True, 1), (True, VIDEOS), (False, 1)],
+    ids=["shared memory, one session", "shared memory, a session each", "messages, one session"],
+)
+def test_videos_tracked_at_once_do_not_mix(
+    server: TritonServer, alone: list[list[Step]], videos: list[Path], shared: bool, count: int
+) -> None:
+    start = threading.Barrier(VIDEOS)
+
+    def work(session: Session, folder: Path) -> list[Step]:
+        start.wait()
+        return track(session, folder)
+
+    with ExitStack() as stack, ThreadPoolExecutor(VIDEOS) as pool:
+        sessions = [
+            stack.enter_context(connect(server.grpc_url, shared_memory=shared, timeout_s=120))
+            for _ in range(count)
+        ]
+        jobs = [pool.submit(work, sessions[number % count], folder) for number, folder in enumerate(videos)]
+        for job, wanted in zip(jobs, alone, strict=True):
+            assert_equal(job.result(), wanted)
+
+
+def regions(server: TritonServer) -> list[str]:
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
+        return sorted(client.get_system_shared_memory_status(as_json=True).get("regions", {}))
+
+
+@pytest.fixture
+def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
+    """Bytes of tensors inside the requests and the answers of `ModelInfer`, model by model."""
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    infer = TritonClient.infer
+
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
+        answer = infer(self, model, inputs, outputs)
+        up = sum(len(tensor._get_content() or b"") for tensor in inputs)
+        down = sum(map(len, answer.get_response().raw_output_contents))
+        sizes.setdefault(model, []).append((up, down))
+        return answer
+
+    monkeypatch.setattr(TritonClient, "infer", noted)
+    return sizes
+
+
+def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
+    server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
+) -> None:
+    before = regions(server)
+    with connect(server.grpc_url, shared_memory=True) as session:
+        track(session, videos[0])
+    parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
+    assert set(in_messages) == {f"small_{part}" for part in parts}
+    assert {pair for calls in in_messages.values() for pair in calls} == {(0, 0)}
+    assert regions(server) == before
+
+
+def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server(
+    server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
+) -> None:
+    """The bytes of docs/serving.md, in the size of the small model: its grid is G = S / 16."""
+    with connect(server.grpc_url, shared_memory=False) as session:
+        track(session, videos[0])
+    level, logits, memory = 256 * GRID**2 * 4, (4 * GRID) ** 2 * 4, 64 * GRID**2 * 4
+    # The finer levels have 64 channels at twice the grid and 32 at four times: as much, and twice as much.
+    features = 4 * level
+    assert set(in_messages["small_image_encoder"]) == {(SIDE**2 * 3, features)}
+    for up, down in in_messages["small_mask_decoder"]:
+        assert features + logits <= up <= features + logits + 200
+        assert 4 * logits <= down <= 4 * logits + 5000
+    for up, down in in_messages["small_memory_encoder"]:
+        assert (up, down) == (level + logits + 8, memory)
+    most_memories = max(up for up, _ in in_messages["small_memory_attention"])
+    # Seven memories at most with their slots, and 16 pointers of 256 channels with their distances.
+    assert level + 6 * memory < most_memories <= level + 7 * (memory + 4) + 16 * (1024 + 4) + 4
+    assert {down for _, down in in_messages["small_memory_attention"]} == {level}
+
+
+def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encoder_left_them(
+    server: TritonServer, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: dict[str, str] = {}
+    read: set[tuple[str, str]] = set()
+    infer = TritonClient.infer
+
+    def place(tensor: Any) -> str:
+        name: str = tensor._get_tensor().parameters["shared_memory_region"].string_param
+        return name
+
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
+        if model == "small_image_encoder":
+            written.update({tensor.name(): place(tensor) for tensor in outputs})
+        for tensor in inputs:
+            if written.get(tensor.name()) == place(tensor):
+                read.add((model.removeprefix("small_"), tensor.name()))
+        return infer(self, model, inputs, outputs)
+
+    monkeypatch.setattr(TritonClient, "infer", noted)
+    with connect(server.grpc_url, shared_memory=True) as session:
+        track(session, videos[0])
+        # Three levels of features of one frame, what attention gives, and one region for each model's rest.
+        assert len(regions(server)) <= 12
+    assert read == {
+        ("memory_attention", "image_embeddings"),
+        ("memory_encoder", "image_embeddings"),
+        ("mask_decoder", "image_embeddings"),
+        ("mask_decoder", "high_res_features_0"),
+        ("mask_decoder", "high_res_features_1"),
+    }
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["seg-run", "track", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    return int(ended.value.code or 0)
+
+
+def test_track_command_writes_on_the_server_what_it_writes_in_process(
+    server: TritonServer, repo: Path, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = ["--point", "30,60", "--box", "140,20,176,50#2", "--point", "100,60,0@5", "--masks", "png"]
+    targets = {"there": ("--url", server.grpc_url), "here": ("--repo", repo, "--engine", "onnxruntime")}
+    written = {}
+    for name, target in targets.items():
+        out = tmp_path / f"{name}.mp4"
+        assert call(monkeypatch, videos[0], *prompts, *target, "-o", out) == 0
+        masks = sorted((tmp_path / f"{name}_masks").iterdir())
+        assert len(masks) == FRAMES
+        written[name] = [out.read_bytes(), *(file.read_bytes() for file in masks)]
+    assert written["here"] == written["there"]
+
+
+CLIENT = """
+import sys, time
+from sam2_clips import FolderSource
+from seg_runtime.connection import connect
+from seg_runtime.sam2 import Sam2VideoPredictor
+from pathlib import Path
+predictor = Sam2VideoPredictor(connect(sys.argv[1], shared_memory=True), "small")
+state = predictor.init_state(FolderSource(Path(sys.argv[2])))
+predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
+for frame, _, _ in predictor.propagate_in_video(state):
+    if frame == 3:
+        print("frame 3", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_what_a_killed_client_had_mapped_is_freed_when_the_next_one_connects(
+    server: TritonServer, videos: list[Path]
+) -> None:
+    with connect(server.grpc_url, shared_memory=True) as living:
+        predictor = Sam2VideoPredictor(living, "small")
+        state = predictor.init_state(FolderSource(videos[0]))
+        ours = regions(server)
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+        with subprocess.Popen(
+            [sys.executable, "-c", CLIENT, server.grpc_url, str(videos[0])],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        ) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "frame 3\n"
+            with connect(server.grpc_url, shared_memory=True):
+                assert len(regions(server)) >= len(ours) + 4, "a living client keeps its regions"
+            client.kill()
+            client.wait(timeout=10)
+        assert list(shared_memory.FOLDER.glob("edgeseg-*")) == []
+        assert len(regions(server)) >= len(ours) + 4, "Triton does not notice that a client is gone"
+        with connect(server.grpc_url, shared_memory=True):
+            assert regions(server) == ours
+        predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
+    assert regions(server) == []
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "messages"])
+def test_a_server_that_goes_away_in_the_middle_of_a_video_is_one_line(
+    repo: Path, videos: list[Path], shared: bool
+) -> None:
+    with (
+        TritonServer(repo, OPTIONS) as server,
+        connect(server.grpc_url, shared_memory=shared, retry_budget_s=0.5) as session,
+    ):
+        predictor = Sam2VideoPredictor(session, "small")
+        state = predictor.init_state(FolderSource(videos[0]))
+        predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
+        frames = predictor.propagate_in_video(state)
+        tracked = [next(frames)[0], next(frames)[0]]
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerUnavailableError, match="no server answers at grpc://") as error:
+            tracked += [frame for frame, _, _ in frames]
+        assert "\n" not in str(error.value)
+        predictor.close()
+    assert tracked == [0, 1]
+    assert list(shared_memory.FOLDER.glob("edgeseg-*")) == []
+
+
+@pytest.fixture
+def damaged(repo: Path, tmp_path: Path) -> Path:
+    """A copy of the repository, to be damaged."""
+    return Path(shutil.copytree(repo, tmp_path / "damaged"))
+
+
+def exchange_checkpoint(repo: Path, model: str) -> None:
+    spec = replace(Repository(repo).spec(model), checkpoint_sha256="cd" * 32)
+    (repo / model / "config.pbtxt").write_text(to_text(spec))
+
+
+def test_a_repository_with_all_parts_of_one_checkpoint_is_servable(repo: Path) -> None:
+    assert len(require_servable(repo).servable) == 5
+    two = ["small_image_encoder", "small_mask_decoder"]
+    assert require_servable(repo, two).servable == tuple(two)
+
+
+@pytest.mark.parametrize("models", [(), ("small_image_encoder", "small_mask_decoder")], ids=["all", "two"])
+def test_a_repository_without_one_of_the_parts_is_refused(damaged: Path, models: tuple[str, ...]) -> None:
+    shutil.rmtree(damaged / "small_memory_attention" / "1")
+    message = "SAM2 'small' needs the model 'small_memory_attention', which is missing"
+    with pytest.raises(RepositoryError, match=rf"^{message} \(it is not built\)"):
+        require_servable(damaged, models)
+    shutil.rmtree(damaged / "small_memory_attention")
+    with pytest.raises(
+        RepositoryError, match=rf"^{message} .*publish all parts with  seg-export sam2$"
+    ) as error:
+        TritonServer(damaged, replace(OPTIONS, models=models)).start()
+    assert "\n" not in str(error.value)
+
+
+def test_a_repository_with_parts_of_several_checkpoints_is_refused(damaged: Path) -> None:
+    exchange_checkpoint(damaged, "small_memory_encoder")
+    with pytest.raises(
+        RepositoryError,
+        match=r"^model 'small_memory_encoder' is of checkpoint cdcdcdcdcdcd and 'small_image_encoder' of "
+        "checkpoint abababababab: chain models that were published from one checkpoint$",
+    ):
+        TritonServer(damaged, OPTIONS).start()
+
+
+def test_an_encoder_of_another_variant_is_refused_by_the_client_of_a_server_that_serves_it(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange_checkpoint(damaged, "small_image_encoder")
+    # As a server that edgeseg has not started.
+    monkeypatch.setattr(process, "require_servable", check_repository)
+    two = ("small_image_encoder", "small_mask_decoder")
+    with (
+        TritonServer(damaged, replace(OPTIONS, models=two)) as server,
+        connect(server.grpc_url) as session,
+    ):
+        with pytest.raises(BadInputError, match=r"^model 'small_mask_decoder' is of checkpoint abab.* cdcd"):
+            Sam2ImagePredictor(session, "small")
+        with pytest.raises(ModelNotReadyError, match=r"^model 'small_mask_prompt' .* \(it is not loaded\)"):
+            Sam2VideoPredictor(session, "small")
