@@ -133,7 +133,9 @@ class Sam2Tracker:
 
     def track(self, folder: Path, masks: Mapping[int, NDArray[np.bool_]]) -> Frames:
         """Raises BadInputError when the frames are no JPEG files, which are all that sam2 reads."""
-        other = next((path for path in folder.iterdir() if path.suffix.lower() not in (".jpg", ".jpeg")), None)
+        other = next(
+            (path for path in folder.iterdir() if path.suffix.lower() not in (".jpg", ".jpeg")), None
+        )
         if other is not None:
             raise BadInputError(
                 f"sam2 reads JPEG frames only, not '{other.name}': leave out --baseline or convert the frames"

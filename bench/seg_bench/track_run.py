@@ -67,7 +67,9 @@ class _Measured:
     """What one tracker has reached so far."""
 
     scores: list[SequenceScores] = field(default_factory=list)
-    samples_ms: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in (*STAGES, "total")})
+    samples_ms: dict[str, list[float]] = field(
+        default_factory=lambda: {name: [] for name in (*STAGES, "total")}
+    )
 
 
 def measure_trackers(
@@ -97,10 +99,14 @@ def measure_trackers(
         BadImageError, InferenceError, ServerError: as from tracking.
     """
     prompts = {sequence.name: _prompt(sequence) for sequence in sequences}
-    counts = {sequence.name: min(len(sequence.frames), limit or len(sequence.frames)) for sequence in sequences}
+    counts = {
+        sequence.name: min(len(sequence.frames), limit or len(sequence.frames)) for sequence in sequences
+    }
     short = next((name for name, count in counts.items() if count < 2), None)
     if short is not None:
-        raise BadInputError(f"sequence '{short}' has one frame to track: it needs two, the first has the prompt")
+        raise BadInputError(
+            f"sequence '{short}' has one frame to track: it needs two, the first has the prompt"
+        )
     measured = [_Measured() for _ in trackers]
     done, total = 0, len(trackers) * sum(counts.values())
     for sequence in sequences:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_bench.memory import peak_memory_mib
 from seg_bench.microbench.sam2_models import CHECKPOINT, MODEL, MovingShapes, publish_random
 
-__all__ = ["EAGER", "FRAMES", "OURS", "answer_file", "tracked_frame", "time_form"]
+__all__ = ["EAGER", "FRAMES", "OURS", "answer_file", "time_form", "tracked_frame"]
 
 EAGER, OURS = "sam2 in PyTorch", "edgeseg"
 
@@ -138,7 +138,9 @@ def _eager_decode(sam2: Any, features: Mapping[str, Any], prompts: int) -> Run:
     import torch
 
     levels = [torch.from_numpy(features[f"high_res_features_{index}"]) for index in range(2)]
-    embeddings = torch.from_numpy(features["image_embeddings"]) + sam2.no_mem_embed.detach().reshape(1, -1, 1, 1)
+    embeddings = torch.from_numpy(features["image_embeddings"]) + sam2.no_mem_embed.detach().reshape(
+        1, -1, 1, 1
+    )
     points = tuple(torch.from_numpy(values) for values in _clicks(prompts, sam2.image_size))
 
     @torch.inference_mode()

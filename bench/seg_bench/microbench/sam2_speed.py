@@ -126,7 +126,11 @@ def measure_sam2(
     from seg_export.sam2_checkpoints import variant_arguments
 
     arguments = SMALL if variant == "small" else variant_arguments(variant)
-    parts = [("encode", 1), *(("decode", count) for count in prompts), *(("track", count) for count in memories)]
+    parts = [
+        ("encode", 1),
+        *(("decode", count) for count in prompts),
+        *(("track", count) for count in memories),
+    ]
     rows = [(form, *part) for part in parts for form in FORMS]
     answers: dict[tuple[str, str, int], list[dict[str, Any]]] = {row: [] for row in rows}
     with TemporaryDirectory() as folder:
@@ -150,7 +154,10 @@ def measure_sam2(
         threads,
         forms,
         equality,
-        {f"{part} {count}": medians[EAGER, part, count] / medians[OURS, part, count] for part, count in parts},
+        {
+            f"{part} {count}": medians[EAGER, part, count] / medians[OURS, part, count]
+            for part, count in parts
+        },
     )
 
 
