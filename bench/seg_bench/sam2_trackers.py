@@ -1,4 +1,4 @@
-"""Two trackers to be measured alike: a published SAM2, and sam2's own predictor in PyTorch; both take masks."""
+"""Two trackers to be measured alike: a published SAM2, and sam2's own predictor in PyTorch."""
 
 from __future__ import annotations
 
@@ -200,5 +200,6 @@ def find_sam2_checkpoint(sha256: str, weights: str, given: Path | None) -> Any:
 def _tune_allocator() -> None:
     """As `TUNED_ALLOCATOR`, for the process that runs already; elsewhere than on glibc nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in _MALLOPT if mallopt else ():
-        mallopt(option, value)
+    if mallopt is not None:
+        for option, value in _MALLOPT:
+            mallopt(option, value)

@@ -1,4 +1,4 @@
-"""The benchmarks of SAM2: both forms give one answer at every part, and a long video is tracked with its memory told."""
+"""The benchmarks of SAM2: both forms give one answer, and the memory of tracking is told."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_other_masks_are_not_compared() -> None:
     theirs = {"low_res_masks": np.full((1, 1, 8, 8), 1.0, np.float32)}
     ours = {"low_res_masks": theirs["low_res_masks"].copy()}
     ours["low_res_masks"][..., :2] = -1
-    with pytest.raises(EdgesegError, match="the masks differ from sam2's, IoU 0.75"):
+    with pytest.raises(EdgesegError, match=r"the masks differ from sam2's, IoU 0\.75"):
         compare_answers("decode", 1, theirs, ours)
 
 

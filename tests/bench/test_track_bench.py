@@ -1,4 +1,4 @@
-"""`seg-bench track` on a small folder in DAVIS' layout: moving discs, and sam2's own predictor beside ours."""
+"""`seg-bench track` on moving discs in DAVIS' layout, with sam2's own predictor beside ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `sam2_speed` runs in processes of their own: the export of the graphs, and a turn of a form at a part."""
+"""What `sam2_speed` runs in processes of their own: the export of the graphs, and turns of a form."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def time_form(folder: Path, form: str, part: str, count: int, repeats: int, thre
         start = time.perf_counter()
         run()
         samples_ms.append(1000 * (time.perf_counter() - start))
-    np.savez(answer_file(folder, form, part, count), **answer)  # type: ignore[arg-type]
+    np.savez(answer_file(folder, form, part, count), **answer)
     return {"samples_ms": samples_ms, "peak_memory_mib": peak_memory_mib(os.getpid())}
 
 
@@ -120,7 +120,7 @@ def _eager(folder: Path, part: str, count: int, threads: int) -> Run:
 
     torch.set_num_threads(threads)
     sam2: Any = build_model(load_checkpoint(folder / CHECKPOINT))
-    pixels = torch.from_numpy(_image(sam2.image_size)[None])
+    pixels = torch.from_numpy(_image(sam2.image_size)[None].copy())
     encoder = EncoderReference(sam2)
 
     @torch.inference_mode()
@@ -171,7 +171,7 @@ def _eager_track(sam2: Any, features: Mapping[str, Any], memories: int) -> Run:
     of_memory = sam2.memory_encoder.position_encoding(torch.from_numpy(past[0][0]))
     outputs = {
         index: {
-            # The predictor keeps memories in this type; they were rounded to it.
+            # The predictor keeps memories in this type, which loses nothing of these.
             "maskmem_features": torch.from_numpy(memory).to(torch.bfloat16),
             "maskmem_pos_enc": [of_memory],
             "obj_ptr": torch.from_numpy(pointer),
@@ -223,7 +223,7 @@ def _clicks(prompts: int, side: int) -> tuple[NDArray[np.float32], NDArray[np.in
 
 
 def _past(memories: int, side: int) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Memory (1, 64, G, G), rounded to bfloat16, and pointer (1, 256) of each frame before the tracked one."""
+    """Memory (1, 64, G, G), cut to bfloat16, and pointer (1, 256) of each frame before the tracked one."""
     generator, grid = np.random.default_rng(1), side // 16
     past = {}
     for index in range(tracked_frame(memories)):

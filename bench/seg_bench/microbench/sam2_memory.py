@@ -131,7 +131,7 @@ def track_shapes(
     threads: int,
     say: Callable[[Mapping[str, Any]], object],
 ) -> None:
-    """Track in this process, and say after how many frames it had how much memory; first once all is loaded."""
+    """Track in this process; say how much memory it has once all is loaded, and after so many frames."""
     from seg_runtime import connect
     from seg_runtime.sam2 import Sam2VideoPredictor
 

@@ -3,9 +3,9 @@
     python -m seg_bench.microbench.sam2_speed --out bench/results/sam2_speed.json
 
 Random weights, on the CPU, batch 1: the image encoder; the mask decoder for some prompts at once, as
-`SAM2ImagePredictor` runs it; one tracked frame of one object that was encoded before (attend, decode, remember),
-as `SAM2VideoPredictor` runs it, with some memories and the object pointers that go with them. The forms take
-turns, each turn in a process of its own with PyTorch's allocator tuned; the masks of both are compared.
+`SAM2ImagePredictor` runs it; one tracked frame of one object that was encoded before (attend, decode,
+remember), as `SAM2VideoPredictor` runs it, with some memories and the object pointers that go with them. The
+forms take turns, each turn in a process of its own with PyTorch's allocator tuned; their masks are compared.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Equality:
         part, count: as in `PartTimes`.
         max_relative_difference: largest difference of an output in shares of its largest value, by output.
         lowest_mask_iou: of all masks; None where there are none.
-        foreground: share of sam2's mask pixels above 0; masks that are all or nothing would be equal by chance.
+        foreground: share of sam2's mask pixels above 0; masks of all or nothing would be equal by chance.
     """
 
     part: str
