@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from seg_bench.pipelines.sam import TimedSession
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 from seg_runtime.session import Session
 
-__all__ = ["STAGES", "OurTracker", "Sam2Tracker", "Tracker", "find_sam2_checkpoint"]
+__all__ = ["STAGES", "OurTracker", "Sam2Tracker", "Tracker", "check_jpegs", "find_sam2_checkpoint"]
 
 STAGES = {
     "encode": "sam2-image-encoder",
@@ -132,14 +132,7 @@ class Sam2Tracker:
         self._spent.clear()
 
     def track(self, folder: Path, masks: Mapping[int, NDArray[np.bool_]]) -> Frames:
-        """Raises BadInputError when the frames are no JPEG files, which are all that sam2 reads."""
-        other = next(
-            (path for path in folder.iterdir() if path.suffix.lower() not in (".jpg", ".jpeg")), None
-        )
-        if other is not None:
-            raise BadInputError(
-                f"sam2 reads JPEG frames only, not '{other.name}': leave out --baseline or convert the frames"
-            )
+        """The frames are JPEG files: see `check_jpegs`."""
         # Its own progress bars would break through ours.
         with redirect_stderr(io.StringIO()):
             state = self._predictor.init_state(str(folder))
@@ -159,6 +152,15 @@ class Sam2Tracker:
             return answer
 
         return run
+
+
+def check_jpegs(frames: Iterable[Path]) -> None:
+    """Raises BadInputError when a frame is no JPEG file, as sam2 reads no others from a folder."""
+    other = next((path for path in frames if path.suffix.lower() not in (".jpg", ".jpeg")), None)
+    if other is not None:
+        raise BadInputError(
+            f"sam2 reads JPEG frames only, not '{other}': leave out --baseline or convert the frames"
+        )
 
 
 def find_sam2_checkpoint(sha256: str, weights: str, given: Path | None) -> Any:

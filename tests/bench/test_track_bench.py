@@ -19,6 +19,8 @@ from seg_bench.microbench.sam2_models import SMALL, publish_random
 from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, find_sam2_checkpoint
 from seg_bench.track_run import labels_of, measure_trackers
 from seg_export.checkpoint import load_checkpoint
+from seg_export.models import sam2
+from seg_export.random_weights import random_sam2
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError
 
@@ -149,7 +151,17 @@ def test_the_baseline_refuses_other_weights_and_frames_that_sam2_cannot_read(
     arguments = ["--data", root, "--repo", published / "repo", "--limit", 2, "--threads", 1]
     baseline = ["--baseline", "torch", "--checkpoint", published / "weights.pth"]
     call(monkeypatch, *arguments, *baseline, code=2)
-    assert "sam2 reads JPEG frames only, not '00000.png'" in " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "sam2 reads JPEG frames only" in shown
+    assert "00000.png': leave out --baseline" in shown
+
+
+def test_random_weights_are_made_again_from_their_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam2, "VARIANTS", {"wider": {**SMALL, "embed_dim": 32}, "small": SMALL})
+    sha256 = random_sam2(SMALL).sha256
+    assert find_sam2_checkpoint(sha256, "random", None).arguments == SMALL
+    with pytest.raises(CheckpointError, match="pass --checkpoint FILE"):
+        find_sam2_checkpoint("ab" * 32, "random", None)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object, code: int) -> None:

@@ -78,7 +78,7 @@ def track(
     from seg_bench.data.davis import load_davis
     from seg_bench.json_fields import to_json, write_json
     from seg_bench.machine import shown_command
-    from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, Tracker, find_sam2_checkpoint
+    from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, Tracker, check_jpegs, find_sam2_checkpoint
     from seg_bench.track_run import measure_trackers
     from seg_runtime.connection import connect
     from seg_runtime.console import progress_bar
@@ -90,6 +90,7 @@ def track(
         trackers: list[Tracker] = [OurTracker(session, name)]
         spec = session.spec(f"{name}_image_encoder")
         if baseline is not None:
+            check_jpegs(path for video in sequences for path in video.frames)
             weights = find_sam2_checkpoint(spec.checkpoint_sha256, spec.weights, checkpoint)
             trackers.append(Sam2Tracker(weights, threads))
         with progress_bar() as bar:
