@@ -25,6 +25,7 @@ _PACKAGES = (
     "openvino",
     "opencv-python-headless",
     "torch",
+    "sam2",
     "tritonclient",
     "nvidia-pytriton",
     "tensorrt",

@@ -1,4 +1,4 @@
-"""Peak resident memory of processes, as the kernel counts it."""
+"""Resident memory of processes and its peak, as the kernel counts it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seg_runtime.errors import MissingExtraError
 
-__all__ = ["peak_memory_mib", "peak_tree_memory_mib"]
+__all__ = ["memory_mib", "peak_memory_mib", "peak_tree_memory_mib"]
 
 
 def peak_memory_mib(pid: int) -> float | None:
@@ -21,6 +21,19 @@ def peak_memory_mib(pid: int) -> float | None:
         return None
     match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return int(match[1]) / 1024 if match else None
+
+
+def memory_mib() -> float:
+    """Resident memory of this process at this moment, in MiB.
+
+    Raises:
+        MissingExtraError: psutil is not installed.
+    """
+    try:
+        import psutil
+    except ImportError as error:
+        raise MissingExtraError("psutil", "bench") from error
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def peak_tree_memory_mib(pid: int) -> float | None:
