@@ -273,7 +273,7 @@ def test_the_command_publishes_a_size_that_is_no_multiple_of_32(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "exactly one of --checkpoint FILE, --download and --random"),
+        ([], "exactly one of --checkpoint FILE, --pretrained nuclei, --download"),
         (["--random", "--arch", "maskrcnn_resnet5_fpn"], "did you mean maskrcnn_resnet50_fpn"),
         (["--download", "--arch", "maskrcnn_resnet18_fpn"], "torchvision has no weights for"),
         (["--checkpoint", "missing.pth"], "missing.pth"),
