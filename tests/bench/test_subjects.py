@@ -61,7 +61,7 @@ def test_what_is_no_whole_model_is_refused_by_name() -> None:
         named_subject(Contracts(encoder), "sam_tiny")
     with pytest.raises(BadInputError, match="is for 'sam'"):
         named_subject(Contracts(ENSEMBLE), "sam_tiny")
-    with pytest.raises(BadInputError, match="no semantic model and no SAM"):
+    with pytest.raises(BadInputError, match="no model to measure"):
         all_subjects(Contracts(encoder), ["sam_tiny_encoder"])
     with pytest.raises(ModelNotFoundError, match="did you mean 'unet'"):
         named_subject(Contracts(UNET), "unett")
