@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -24,6 +25,8 @@ __all__ = ["RegionHandle", "RegionPool"]
 
 _FREE_REGIONS = 16
 """Free regions kept for reuse; mapping and registering a new one takes about a millisecond."""
+_LAST_USE_S, _PAUSE_S = 1.0, 0.005
+"""How long a session that closes waits for the server to let go of answered requests, and between tries."""
 _ROOMY = 8
 """A region is not used for tensors more than this many times smaller."""
 
@@ -114,9 +117,20 @@ class RegionPool:
             self._free.clear()
             self._doubtful.clear()
             self._returned.clear()
+        deadline = time.monotonic() + _LAST_USE_S
         for region in regions:
             with suppress(EdgesegError):
-                self._client.unregister(region.name)
+                self._unregister(region, deadline)
+
+    def _unregister(self, region: Region, deadline: float) -> None:
+        """Triton answers a request a moment before it lets go of its regions: try until then."""
+        while True:
+            try:
+                return self._client.unregister(region.name)
+            except RegionInUseError:
+                if region.doubtful or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_S)
 
     def _take(self, byte_size: int) -> tuple[Region | None, list[Region]]:
         """The best free region if any fits, and regions to give up."""

@@ -208,11 +208,13 @@ def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, in
 def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
     server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
 ) -> None:
+    before = regions(server)
     with connect(server.grpc_url, shared_memory=True) as session:
         track(session, videos[0])
     parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
     assert set(in_messages) == {f"small_{part}" for part in parts}
     assert {pair for calls in in_messages.values() for pair in calls} == {(0, 0)}
+    assert regions(server) == before
 
 
 def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server(
@@ -330,8 +332,9 @@ def test_what_a_killed_client_had_mapped_is_freed_when_the_next_one_connects(
         assert list(shared_memory.FOLDER.glob("edgeseg-*")) == []
         assert len(regions(server)) >= len(ours) + 4, "Triton does not notice that a client is gone"
         with connect(server.grpc_url, shared_memory=True):
-            assert set(regions(server)) == set(ours)
+            assert regions(server) == ours
         predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
+    assert regions(server) == []
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "messages"])

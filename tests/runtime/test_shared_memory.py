@@ -314,6 +314,7 @@ class Registry:
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.busy = False
+        self.refusals = 0
 
     def patiently(self, attempt: Callable[[], Any]) -> Any:
         return attempt()
@@ -323,7 +324,8 @@ class Registry:
         self.names.add(name)
 
     def unregister(self, name: str) -> None:
-        if self.busy:
+        if self.busy or self.refusals:
+            self.refusals = max(0, self.refusals - 1)
             raise RegionInUseError(name)
         self.names.discard(name)
 
@@ -437,3 +439,21 @@ def test_answer_that_does_not_fit_its_place_is_refused(
         transfer.open()
         with pytest.raises(InferenceError, match=rf"probabilities as {datatype} .* publish it again"):
             transfer.results(Answer(datatype, shape), spec)
+
+
+def test_closing_waits_until_the_server_lets_go_of_an_answered_request(
+    pool: RegionPool, registry: Registry
+) -> None:
+    """Triton answers a moment before it lets go of the regions of a request."""
+    pool.give_back(pool.borrow(64))
+    registry.refusals = 3
+    pool.close()
+    assert registry.names == set()
+
+
+def test_closing_does_not_wait_for_a_request_that_was_given_up(pool: RegionPool, registry: Registry) -> None:
+    region = pool.borrow(64)
+    region.doubtful = True
+    registry.refusals = 3
+    pool.close()
+    assert registry.names == {region.name} and registry.refusals == 2, "it was tried once"
