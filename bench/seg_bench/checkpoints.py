@@ -59,7 +59,7 @@ def remake_random_sam(subject: Subject, folder: Path) -> Path | None:
         MissingExtraError: PyTorch or segment_anything is not installed.
     """
     try:
-        from seg_export.checkpoint import save_checkpoint
+        from seg_export.checkpoint import write_checkpoint
         from seg_export.models.sam import VARIANTS
         from seg_export.random_weights import random_sam
     except ImportError as error:
@@ -70,15 +70,7 @@ def remake_random_sam(subject: Subject, folder: Path) -> Path | None:
         random = random_sam(arguments)
         if random.sha256 == subject.checkpoint_sha256:
             path = folder / f"{subject.name}.pth"
-            save_checkpoint(
-                path,
-                family=random.family,
-                arguments=random.arguments,
-                state_dict=random.state_dict,
-                preprocessing=random.preprocessing,
-                class_names=random.class_names,
-                metadata=random.metadata,
-            )
+            write_checkpoint(path, random)
             return path
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
@@ -35,15 +36,16 @@ class Scorer:
             BadInputError: the ground truth is of another size.
         """
         (predicted,) = outcome.masks
-        target = sample.load_mask()
+        labels = sample.load_labels() if isinstance(sample, InstanceSample) else None
+        target = sample.load_mask() if labels is None else labels > 0
         sample.check_size(predicted.shape, target.shape)
         scores = {
             "dice": dice_score(predicted, target),
             "iou": iou_score(predicted, target),
             "hd95": hausdorff_95(predicted, target),
         }
-        if outcome.objects and isinstance(sample, InstanceSample):
-            scores |= self._score_objects(sample, outcome.objects[0])
+        if outcome.objects and labels is not None:
+            scores |= self._score_objects(labels, outcome.objects[0])
         return scores
 
     def objects(self, max_detections: int) -> dict[str, Any]:
@@ -51,9 +53,8 @@ class Scorer:
         result = mask_average_precision(self._truths, self._found, max_detections)
         return {"ap": result.ap, "ap50": result.ap50}
 
-    def _score_objects(self, sample: InstanceSample, found: Objects) -> dict[str, float]:
-        labels, sure = sample.load_labels(), found.scores >= SURE
-        truth = labelled_objects(labels)
+    def _score_objects(self, labels: NDArray[np.int32], found: Objects) -> dict[str, float]:
+        truth, sure = labelled_objects(labels), found.scores >= SURE
         size_hw = (labels.shape[0], labels.shape[1])
         rles = [coco_rle(encode_counts(mask), size_hw) for mask in found.masks]
         self._truths.append(truth)

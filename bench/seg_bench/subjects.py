@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
+from seg_runtime.contracts import ListedContracts
 from seg_runtime.errors import BadInputError
-from seg_runtime.sam.decoder import Contracts, sam_pair
+from seg_runtime.sam.decoder import sam_pair
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["ListedContracts", "Subject", "all_subjects", "named_subject"]
+__all__ = ["Subject", "all_subjects", "named_subject"]
 
 _HALVES = ("_encoder", "_decoder")
 _SINGLE = ("semantic", "instances")
-
-
-class ListedContracts(Contracts, Protocol):
-    """A repository on disk, or a session."""
-
-    def models(self) -> tuple[str, ...]:
-        """Names of the models."""
 
 
 @dataclass(frozen=True)

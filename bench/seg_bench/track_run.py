@@ -111,7 +111,7 @@ def measure_trackers(
     done, total = 0, len(trackers) * sum(counts.values())
     for sequence in sequences:
         for tracker, reached in zip(trackers, measured, strict=True):
-            what, before, count = f"{sequence.name}, {tracker.name}", done, counts[sequence.name]
+            what, count = f"{sequence.name}, {tracker.name}", counts[sequence.name]
             on_frame(what, done, total)
             _track(
                 tracker,
@@ -119,7 +119,7 @@ def measure_trackers(
                 prompts[sequence.name],
                 count,
                 reached,
-                lambda index, what=what, before=before: on_frame(what, before + index + 1, total),  # type: ignore[misc]
+                _teller(on_frame, what, done, total),
             )
             done += count
     return TrackRun(
@@ -152,6 +152,13 @@ def _prompt(sequence: VideoSequence) -> dict[int, NDArray[np.bool_]]:
             "tracker: add one, or choose others with --sequence"
         )
     return {number: labels == number for number in ids}
+
+
+def _teller(
+    on_frame: Callable[[str, int, int], object], what: str, done: int, total: int
+) -> Callable[[int], object]:
+    """Takes the index of a frame that is tracked, after `done` frames of others."""
+    return lambda index: on_frame(what, done + index + 1, total)
 
 
 def _track(

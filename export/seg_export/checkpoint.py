@@ -31,12 +31,15 @@ from seg_runtime.spec import ClaheSpec
 
 __all__ = [
     "FORMAT",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "Checkpoint",
     "Preprocessing",
     "build_model",
     "load_checkpoint",
     "load_described_sam2",
     "save_checkpoint",
+    "write_checkpoint",
 ]
 
 FORMAT = "edgeseg/1"
@@ -48,7 +51,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
 }
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,19 @@ def save_checkpoint(
         "metadata": _plain(metadata or {}),
     }
     write_atomically(document, path)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """`save_checkpoint` of one that is at hand, as random weights are."""
+    save_checkpoint(
+        path,
+        family=checkpoint.family,
+        arguments=checkpoint.arguments,
+        state_dict=checkpoint.state_dict,
+        preprocessing=checkpoint.preprocessing,
+        class_names=checkpoint.class_names,
+        metadata=checkpoint.metadata,
+    )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -223,7 +239,7 @@ def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
             "sam",
             arguments,
             tensors,
-            Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, size_hw),
+            Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, size_hw),
             sha256=file_sha256(path),
         )
     if is_sam2(tensors):
@@ -251,7 +267,7 @@ def _sam2(tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, pa
             "weights: describe it with seg-export sam2 --variant-config FILE.json"
         )
     side = arguments.get("image_size", 1024)
-    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, (side, side))
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side))
     return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path))
 
 
@@ -269,7 +285,7 @@ def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Check
     names = coco_names()
     if classes != len(names) + 1:
         names = ("object",) if classes == 2 else tuple(f"class_{label}" for label in range(1, classes))
-    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, (800, 1333))
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (800, 1333))
     return Checkpoint("maskrcnn", arguments, tensors, preprocessing, names, sha256=sha256)
 
 

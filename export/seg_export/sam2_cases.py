@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seg_export.cases import VerificationCase
 from seg_export.sam_cases import synthetic_images
 from seg_runtime.images import list_images, read_image
-from seg_runtime.sam.prompts import PADDING
+from seg_runtime.sam.prompts import NOT_A_POINT, PADDING
 from seg_runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ __all__ = [
     "memory_encoder_cases",
     "seeded_cases",
 ]
-
-NOT_A_POINT = -1
-"""sam2's label of a point that stands for none, as on frames that are only tracked."""
 
 Prompt = Sequence[tuple[float, float, int]]
 """Points as (x, y, label), x and y as shares of the image's side."""

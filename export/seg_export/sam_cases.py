@@ -11,20 +11,16 @@ from numpy.typing import NDArray
 
 from seg_export.cases import VerificationCase
 from seg_runtime.images import list_images, read_image
-from seg_runtime.sam.prompts import PADDING
+from seg_runtime.sam.prompts import NOT_A_POINT, PADDING
 from seg_runtime.spec import ModelSpec
 
 __all__ = [
-    "NOT_A_POINT",
     "decoder_cases",
     "encoder_case",
     "encoder_cases",
     "prompt_cases",
     "synthetic_images",
 ]
-
-NOT_A_POINT = -1
-"""SAM's label of the point that fills up prompts without a box."""
 
 Prompt = Sequence[tuple[float, float, int]]
 """Points as (x, y, label), x and y as shares of the image's side."""

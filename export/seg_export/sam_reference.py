@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seg_export.models.sam_prompts import PADDING_LABEL
-from seg_export.sam_cases import NOT_A_POINT
+from seg_runtime.sam.prompts import NOT_A_POINT
 
 __all__ = ["DecoderReference", "EncoderReference"]
 

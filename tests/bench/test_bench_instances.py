@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,13 +77,13 @@ def test_a_model_that_finds_objects_is_a_row_of_a_run(tiny_maskrcnn_repo: Path, 
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    tiny_maskrcnn_repo: Path, nuclei_folder: Path, xray_folder: Path, changes: dict[str, object], message: str
+    tiny_maskrcnn_repo: Path, nuclei_folder: Path, xray_folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     if changes.get("data") == "xrays":
         changes = {"data": xray_folder}
     options = RunOptions(repo=tiny_maskrcnn_repo, data=nuclei_folder)
     with pytest.raises(BadInputError, match=message):
-        measure(replace(options, **changes))  # type: ignore[arg-type]
+        measure(replace(options, **changes))
 
 
 def object_record(runtime: str = "ONNX Runtime", median_ms: float = 40.0) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ class Answers:
     """An engine on a GPU that multiplies as TF32: its answers are those of the graph, rounded to 10 bits."""
 
     about = "TensorRT 10.3.0, Orin"
-    batches: list[int] = []  # noqa: RUF012
+    batches: ClassVar[list[int]] = []
 
     def __init__(self, spec: object, folder: Path, threads: int | None) -> None:
         self._engine = engines._onnxruntime("CPU")(spec, folder, threads)  # type: ignore[arg-type]

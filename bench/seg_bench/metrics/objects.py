@@ -21,8 +21,8 @@ def matched_dice(
     Returns:
         (M,) float64 in 0..1, one value per pair.
     """
-    truth, total = np.unique(labels, return_inverse=True), np.zeros(0)
-    ids, positions = truth[0], np.asarray(truth[1]).reshape(labels.shape)
+    ids, inverse = np.unique(labels, return_inverse=True)
+    positions = inverse.reshape(labels.shape)
     areas = np.bincount(positions.ravel(), minlength=len(ids)).astype(np.float64)
     free = ids > 0
     scores = []

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,31 @@ from numpy.typing import NDArray
 from seg_bench.memory import peak_memory_mib
 from seg_runtime.errors import BadInputError
 
-__all__ = ["prepare", "time_form"]
+__all__ = ["Work", "prepare", "time_form"]
 
 MODEL = "maskrcnn"
 _THRESHOLDS = "thresholds.json"
 
 Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a form is to do.
+
+    Attributes:
+        folder: of `prepare`.
+        count: how many objects it is to find.
+        threshold: the score that makes it so many.
+        size_hw: (height, width) in pixels of graph and image.
+        threads: of the runtime.
+    """
+
+    folder: Path
+    count: int
+    threshold: float
+    size_hw: tuple[int, int]
+    threads: int
 
 
 def prepare(folder: Path, arch: str, counts: Sequence[int], size_hw: tuple[int, int]) -> None:
@@ -37,20 +57,12 @@ def prepare(folder: Path, arch: str, counts: Sequence[int], size_hw: tuple[int, 
         BadInputError: so many objects are not found.
     """
     from seg_bench.official_maskrcnn import export_official_maskrcnn
-    from seg_export.checkpoint import save_checkpoint
+    from seg_export.checkpoint import write_checkpoint
     from seg_export.export import export_models
     from seg_export.random_weights import random_maskrcnn
 
     checkpoint = random_maskrcnn({"arch": arch, "num_classes": 91})
-    save_checkpoint(
-        folder / "weights.pth",
-        family=checkpoint.family,
-        arguments=checkpoint.arguments,
-        state_dict=checkpoint.state_dict,
-        preprocessing=checkpoint.preprocessing,
-        class_names=checkpoint.class_names,
-        metadata=checkpoint.metadata,
-    )
+    write_checkpoint(folder / "weights.pth", checkpoint)
     export_models(checkpoint, folder / "repo", MODEL, size_hw=size_hw, max_batch_size=1)
     thresholds = dict(zip(counts, _thresholds(folder, counts, size_hw), strict=True))
     (folder / _THRESHOLDS).write_text(json.dumps(thresholds), encoding="utf-8")
@@ -72,23 +84,15 @@ def _thresholds(folder: Path, counts: Sequence[int], size_hw: tuple[int, int]) -
     return [(scores[count] + scores[count + 1]) / 2 for count in counts]
 
 
-def time_form(
-    folder: Path,
-    form: str,
-    count: int,
-    threshold: float,
-    repeats: int,
-    size_hw: tuple[int, int],
-    threads: int,
-) -> dict[str, Any]:
+def time_form(form: str, work: Work, repeats: int) -> dict[str, Any]:
     """Milliseconds of calls after one to warm up, the process's peak memory, and the number of objects."""
-    image = _image(size_hw)
+    image = _image(work.size_hw)
     opened = {
         "torchvision eager": _eager,
         "torchvision's ONNX export": _torchvision_export,
         "edgeseg": _edgeseg,
     }
-    run = opened[form](folder, count, threshold, size_hw, threads)
+    run = opened[form](work)
     samples_ms, detections = [], run(image)
     for _ in range(repeats):
         start = time.perf_counter()
@@ -112,14 +116,12 @@ def _torchvision(folder: Path, size_hw: tuple[int, int]) -> Any:
     return torchvision_model(folder / "weights.pth", size_hw)
 
 
-def _eager(
-    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
-) -> Callable[[Image], int]:
+def _eager(work: Work) -> Callable[[Image], int]:
     import torch
 
-    torch.set_num_threads(threads)
-    model = _torchvision(folder, size_hw)
-    model.roi_heads.score_thresh = threshold
+    torch.set_num_threads(work.threads)
+    model = _torchvision(work.folder, work.size_hw)
+    model.roi_heads.score_thresh = work.threshold
 
     @torch.inference_mode()
     def run(image: Image) -> int:
@@ -129,22 +131,18 @@ def _eager(
     return run
 
 
-def _torchvision_export(
-    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
-) -> Callable[[Image], int]:
+def _torchvision_export(work: Work) -> Callable[[Image], int]:
     from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
 
-    pipeline = ExportedInstancesPipeline(folder / str(count), threads)
+    pipeline = ExportedInstancesPipeline(work.folder / str(work.count), work.threads)
     return lambda image: len(pipeline.run([image]).objects[0].masks)
 
 
-def _edgeseg(
-    folder: Path, count: int, threshold: float, size_hw: tuple[int, int], threads: int
-) -> Callable[[Image], int]:
+def _edgeseg(work: Work) -> Callable[[Image], int]:
     from seg_runtime import InstanceSegmenter, connect
 
-    session = connect(folder / "repo", threads=threads, engine="onnxruntime")
-    segmenter = InstanceSegmenter(session, MODEL, score_threshold=threshold)
+    session = connect(work.folder / "repo", threads=work.threads, engine="onnxruntime")
+    segmenter = InstanceSegmenter(session, MODEL, score_threshold=work.threshold)
     return lambda image: len(segmenter.segment(image).masks())
 
 
@@ -155,9 +153,10 @@ def main(arguments: list[str]) -> None:
     if what == "prepare":
         prepare(Path(folder), name, [int(count) for count in numbers.split(",")], (height, width))
         return
-    count, threads = int(numbers), int(os.environ["OMP_NUM_THREADS"])
-    thresholds = dict(json.loads((Path(folder) / _THRESHOLDS).read_text(encoding="utf-8")))
-    answer = time_form(Path(folder), name, count, thresholds[numbers], repeats[0], (height, width), threads)
+    thresholds = json.loads((Path(folder) / _THRESHOLDS).read_text(encoding="utf-8"))
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    work = Work(Path(folder), int(numbers), thresholds[numbers], (height, width), threads)
+    answer = time_form(name, work, repeats[0])
     sys.stdout.write(json.dumps(answer) + "\n")
 
 

@@ -11,8 +11,6 @@ process of its own with PyTorch's allocator tuned, and the peak memory is that o
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,13 +23,14 @@ import typer
 
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
+from seg_bench.microbench.children import run_child
 from seg_bench.records import Machine
 from seg_runtime.console import progress_bar, run_app
-from seg_runtime.errors import EdgesegError
 
 __all__ = ["FormTimes", "MaskRcnnSpeed", "measure_maskrcnn"]
 
 SCHEMA = "edgeseg-maskrcnn-speed/2"
+_CHILD = "seg_bench.microbench.maskrcnn_forms"
 FORMS = ("torchvision eager", "torchvision's ONNX export", "edgeseg")
 COUNTS = (0, 10, 100)
 
@@ -106,12 +105,14 @@ def measure_maskrcnn(
     size = [str(side) for side in size_hw]
     with TemporaryDirectory() as folder:
         on_turn("export", 0, turns * len(rows))
-        _child("prepare", folder, arch, ",".join(map(str, counts)), *size, threads=threads)
+        run_child(_CHILD, "prepare", folder, arch, ",".join(map(str, counts)), *size, threads=threads)
         for turn in range(turns):
             for index, row in enumerate(rows):
                 form, count = row
                 on_turn(f"{form}, {count} objects", turn * len(rows) + index, turns * len(rows))
-                said = _child("time", folder, form, str(count), str(repeats), *size, threads=threads)
+                said = run_child(
+                    _CHILD, "time", folder, form, str(count), str(repeats), *size, threads=threads
+                )
                 answer = json.loads(said)
                 samples[row] += answer["samples_ms"]
                 peaks[row] = max(peaks[row], answer["peak_memory_mib"])
@@ -129,20 +130,6 @@ def measure_maskrcnn(
         {count: eager[count] / ours[count] for count in ours},
         {count: exported[count] / ours[count] for count in ours},
     )
-
-
-def _child(*arguments: str, threads: int) -> str:
-    """Run this module's other half in a process of its own; what it prints."""
-    from seg_bench.baseline import TUNED_ALLOCATOR
-
-    environment = {**TUNED_ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "seg_bench.microbench.maskrcnn_forms", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    if done.returncode:
-        raise EdgesegError(f"{' '.join(arguments[:3])} failed: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

@@ -11,8 +11,6 @@ forms take turns, each turn in a process of its own with PyTorch's allocator tun
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
+from seg_bench.microbench.children import run_child
 from seg_bench.microbench.sam2_forms import EAGER, OURS, answer_file
 from seg_bench.microbench.sam2_models import SMALL
 from seg_bench.records import Machine
@@ -36,6 +35,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["FORMS", "Equality", "PartTimes", "Sam2Speed", "compare_answers", "measure_sam2"]
 
 SCHEMA = "edgeseg-sam2-speed/1"
+_CHILD = "seg_bench.microbench.sam2_forms"
 FORMS = (EAGER, OURS)
 PROMPTS = (1, 8)
 MEMORIES = (1, 2, 4, 7)
@@ -135,12 +135,14 @@ def measure_sam2(
     answers: dict[tuple[str, str, int], list[dict[str, Any]]] = {row: [] for row in rows}
     with TemporaryDirectory() as folder:
         on_turn("export", 0, turns * len(rows))
-        _child("prepare", folder, json.dumps(arguments), threads=threads)
+        run_child(_CHILD, "prepare", folder, json.dumps(arguments), threads=threads)
         for turn in range(turns):
             for index, row in enumerate(rows):
                 form, part, count = row
                 on_turn(f"{form}, {part} {count}", turn * len(rows) + index, turns * len(rows))
-                said = _child("time", folder, form, part, str(count), str(repeats), threads=threads)
+                said = run_child(
+                    _CHILD, "time", folder, form, part, str(count), str(repeats), threads=threads
+                )
                 answers[row].append(json.loads(said))
         equality = [_compare(Path(folder), *part) for part in parts]
     forms = [_times(row, answers[row]) for row in rows]
@@ -194,20 +196,6 @@ def _compare(folder: Path, part: str, count: int) -> Equality:
 def _times(row: tuple[str, str, int], turns: Sequence[Mapping[str, Any]]) -> PartTimes:
     samples = [sample for turn in turns for sample in turn["samples_ms"]]
     return PartTimes(*row, samples, median(samples), max(turn["peak_memory_mib"] for turn in turns))
-
-
-def _child(*arguments: str, threads: int) -> str:
-    """Run this module's other half in a process of its own; what it prints."""
-    from seg_bench.baseline import TUNED_ALLOCATOR
-
-    environment = {**TUNED_ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "seg_bench.microbench.sam2_forms", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    if done.returncode:
-        raise EdgesegError(f"{' '.join(arguments[2:])} failed: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

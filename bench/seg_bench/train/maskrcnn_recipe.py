@@ -23,13 +23,20 @@ from seg_bench.train.history import History
 from seg_bench.train.loop import fit
 from seg_bench.train.recipe import BEST, TrainResult, run_metadata
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import Checkpoint, Preprocessing, build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoint import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Checkpoint,
+    Preprocessing,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_runtime.errors import BadInputError
 
 __all__ = ["MaskRcnnRecipe", "train_maskrcnn"]
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BOXES_PER_IMAGE = 128
 """Proposals of a crop that the second stage learns from; torchvision's 512 are for larger images."""
 
@@ -98,7 +105,7 @@ def train_maskrcnn(
     samples = load_nuclei(data)
     train, val = (_load(samples, split, part, recipe) for part in ("train", "val"))
     start = load_checkpoint(recipe.init) if recipe.init else None
-    preprocessing = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, None, recipe.size_hw)
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, recipe.size_hw)
     constant = {**run_metadata(settings, split, start), "augmentation": asdict(recipe.crops)}
 
     def save_best(model: nn.Module, history: History) -> None:

@@ -176,7 +176,7 @@ def _float_shapes(module: Any, network: Any) -> list[str]:
 def _log(module: Any) -> Any:
     """A logger that keeps errors and prints nothing."""
 
-    class Log(module.ILogger):  # type: ignore[misc]
+    class Log(module.ILogger):  # type: ignore[misc]  # which of two modules is known at run time only
         def __init__(self) -> None:
             module.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -191,7 +191,7 @@ def _log(module: Any) -> Any:
 def _monitor(module: Any, on_progress: OnProgress | None, stop: threading.Event) -> Any:
     """Tells how far the outermost phase is, and stops the builder when asked to."""
 
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # as above
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.contracts import Contracts
 from seg_runtime.errors import BadInputError, ModelNotFoundError
 from seg_runtime.sam.prompts import Prompts
 from seg_runtime.session import Handle, Session, check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["EMBEDDINGS", "Contracts", "decode", "find_sam", "sam_pair"]
+__all__ = ["EMBEDDINGS", "decode", "find_sam", "sam_pair"]
 
 EMBEDDINGS = "image_embeddings"
 """The output of every encoder that its decoder takes."""
@@ -39,13 +39,6 @@ def find_sam(session: Session) -> str:
     if len(names) > 1:
         raise BadInputError(f"there are several SAMs ({', '.join(names)}): choose one with --model")
     return names[0]
-
-
-class Contracts(Protocol):
-    """Where contracts are read: a session, or a repository on disk."""
-
-    def spec(self, model: str) -> ModelSpec:
-        """The contract of a model. Raises ModelNotFoundError."""
 
 
 def sam_pair(contracts: Contracts, name: str) -> tuple[ModelSpec, ModelSpec]:

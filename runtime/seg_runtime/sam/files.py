@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.images import write_mask, write_png
 from seg_runtime.overlay import COLORS, draw_overlay
-from seg_runtime.sam.boxes import mask_to_box
 from seg_runtime.sam.mask_generator import SamAutomaticMaskGenerator
 from seg_runtime.sam.objects import ObjectPrompts
 from seg_runtime.sam.predictor import SamPredictor, best_first
-from seg_runtime.sam.rle import coco_rle, encode_counts, rle_to_mask
+from seg_runtime.sam.rle import coco_annotation, rle_to_mask
 from seg_runtime.segment_files import check_out
 
 __all__ = ["draw_masks", "segment_everything", "segment_prompts"]
@@ -63,7 +62,9 @@ def segment_prompts(
         for rank, (mask, score) in enumerate(zip(masks, scores, strict=True), start=1):
             name = f"mask_{number}_{rank}.png" if multimask else f"mask_{number}.png"
             file = writer.mask(name, mask)
-            annotations.append(_annotation(mask) | {"score": float(score), "object": number, "mask": file})
+            annotations.append(
+                coco_annotation(mask) | {"score": float(score), "object": number, "mask": file}
+            )
         best.append(annotations[-len(scores)]["segmentation"])
         if logits:
             writer.array(f"logits_{number}.npy", low_res[0])
@@ -130,18 +131,6 @@ def _objects(
     for masks, scores, low_res in chunks:
         for candidates in zip(masks, scores, low_res, strict=True):
             yield best_first(*candidates)
-
-
-def _annotation(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    pixels = np.ascontiguousarray(mask).view(np.uint8)
-    x0, y0, x1, y1 = mask_to_box(pixels)
-    size_hw = (mask.shape[0], mask.shape[1])
-    area = int(np.count_nonzero(pixels))
-    return {
-        "segmentation": coco_rle(encode_counts(pixels[y0 : y1 + 1, x0 : x1 + 1], (x0, y0), size_hw), size_hw),
-        "area": area,
-        "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1] if area else [0, 0, 0, 0],
-    }
 
 
 class _Writer:

@@ -15,6 +15,7 @@ from seg_runtime.sam.transforms import ResizeLongestSide
 __all__ = [
     "BACKGROUND",
     "FOREGROUND",
+    "NOT_A_POINT",
     "PADDING",
     "Prompts",
     "check_boxes",
@@ -31,7 +32,7 @@ PADDING = -10
 It is not SAM's own label -1, which is a learned token that does change the masks.
 """
 
-_NOT_A_POINT = -1
+NOT_A_POINT = -1
 _BOX_CORNERS = (2, 3)
 _EDGE_TOLERANCE_PX = 1e-3
 """Coordinates that were scaled from the very edge of an image may be off by rounding."""
@@ -237,7 +238,7 @@ def _points(points: ArrayLike, labels: ArrayLike | None, end: bool) -> _Tokens:
     marks = marks.astype(np.int32)
     if end:
         coords = np.concatenate([coords, np.zeros((len(coords), 1, 2), np.float32)], axis=1)
-        marks = np.concatenate([marks, np.full((len(marks), 1), _NOT_A_POINT, np.int32)], axis=1)
+        marks = np.concatenate([marks, np.full((len(marks), 1), NOT_A_POINT, np.int32)], axis=1)
     return coords, marks
 
 

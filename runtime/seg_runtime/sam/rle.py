@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.sam.boxes import mask_to_box
 
-__all__ = ["coco_rle", "decode_counts", "encode_counts", "rle_to_mask", "uncompressed_rle"]
+__all__ = ["coco_annotation", "coco_rle", "decode_counts", "encode_counts", "rle_to_mask", "uncompressed_rle"]
 
 
 def encode_counts(
@@ -59,6 +60,19 @@ def coco_rle(counts: NDArray[np.int64], size_hw: tuple[int, int]) -> dict[str, A
     takes 5 bits per character, the lowest first; bit 5 says that more follow, and 48 is added.
     """
     return {"size": list(size_hw), "counts": "".join(_characters(_differences(counts.tolist())))}
+
+
+def coco_annotation(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's "segmentation", "area" and "bbox" (x, y, width, height) of an (H, W) mask."""
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    x0, y0, x1, y1 = mask_to_box(pixels)
+    size_hw = (mask.shape[0], mask.shape[1])
+    area = int(np.count_nonzero(pixels))
+    return {
+        "segmentation": coco_rle(encode_counts(pixels[y0 : y1 + 1, x0 : x1 + 1], (x0, y0), size_hw), size_hw),
+        "area": area,
+        "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1] if area else [0, 0, 0, 0],
+    }
 
 
 def rle_to_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:

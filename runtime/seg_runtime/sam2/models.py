@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
+from seg_runtime.contracts import Contracts, ListedContracts
 from seg_runtime.errors import BadInputError, ModelNotFoundError
 from seg_runtime.session import check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["IMAGE_PARTS", "VIDEO_PARTS", "Contracts", "find_sam2", "sam2_models"]
+__all__ = ["IMAGE_PARTS", "VIDEO_PARTS", "find_sam2", "sam2_models"]
 
 IMAGE_PARTS = ("image_encoder", "mask_decoder")
 VIDEO_PARTS = (*IMAGE_PARTS, "mask_prompt", "memory_attention", "memory_encoder")
 
 
-class Contracts(Protocol):
-    """Where contracts are read: a session, or a repository on disk."""
-
-    def models(self) -> tuple[str, ...]:
-        """Names of all models, sorted."""
-
-    def spec(self, model: str) -> ModelSpec:
-        """The contract of a model. Raises ModelNotFoundError."""
-
-
-def find_sam2(contracts: Contracts) -> str:
+def find_sam2(contracts: ListedContracts) -> str:
     """The name of the one SAM2 that there is.
 
     Raises:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.sam import prompts
 from seg_runtime.sam.prompts import BACKGROUND, FOREGROUND, PADDING, check_boxes, check_points
 
 __all__ = ["NOTHING", "NOT_A_POINT", "Points", "box_points", "click_points", "join", "object_points"]
@@ -33,7 +34,7 @@ class Points:
         return len(self.labels)
 
 
-NOT_A_POINT = Points(np.zeros((1, 1, 2), np.float32), np.full((1, 1), -1, np.int32))
+NOT_A_POINT = Points(np.zeros((1, 1, 2), np.float32), np.full((1, 1), prompts.NOT_A_POINT, np.int32))
 """What sam2 gives its prompt encoder on frames without points: a token that was learned."""
 
 NOTHING = Points(np.zeros((1, 1, 2), np.float32), np.full((1, 1), PADDING, np.int32))

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.sam.boxes import mask_to_box
-from seg_runtime.sam.rle import coco_rle, encode_counts
+from seg_runtime.sam.rle import coco_annotation
 from seg_runtime.video.drawing import label_map
 
 __all__ = ["MaskSink", "PngMasks", "RleMasks", "davis_palette"]
@@ -146,7 +145,7 @@ class RleMasks(MaskSink):
 
     def write(self, index: int, logits: Mapping[int, NDArray[np.float32]]) -> None:
         """See `MaskSink.write`."""
-        objects = [{"id": number, **_annotation(values > 0)} for number, values in sorted(logits.items())]
+        objects = [{"id": number, **coco_annotation(values > 0)} for number, values in sorted(logits.items())]
         row = json.dumps({"frame": index, "objects": objects})
         start = ",\n" if self._rows else f'{{"info": {json.dumps(self._info)},\n"frames": [\n'
         try:
@@ -191,18 +190,6 @@ def davis_palette() -> bytes:
         colors |= ((ids >> np.arange(3) & 1) << (7 - bit)).astype(np.uint8)
         ids = ids >> 3
     return colors.tobytes()
-
-
-def _annotation(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    pixels = np.ascontiguousarray(mask).view(np.uint8)
-    x0, y0, x1, y1 = mask_to_box(pixels)
-    size_hw = (mask.shape[0], mask.shape[1])
-    area = int(np.count_nonzero(pixels))
-    return {
-        "segmentation": coco_rle(encode_counts(pixels[y0 : y1 + 1, x0 : x1 + 1], (x0, y0), size_hw), size_hw),
-        "area": area,
-        "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1] if area else [0, 0, 0, 0],
-    }
 
 
 def _check_replaceable(folder: Path, names: set[str]) -> None:
