@@ -8,7 +8,7 @@ tensor shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,13 @@ import torch
 from torch import nn
 
 from seg_export.checkpoint_file import file_sha256, read_plain, write_atomically
-from seg_export.models.maskrcnn import (
-    COCO_V1_SHA256,
-    build_maskrcnn,
-    coco_names,
-    current_names,
-    maskrcnn_arguments,
-)
-from seg_export.models.sam import build_sam, sam_arguments
-from seg_export.models.sam2 import build_sam2, is_sam2, sam2_arguments
-from seg_export.models.unet import UNet, unet_arguments
-from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
+from seg_export.checkpoint_types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
+from seg_export.models.maskrcnn import build_maskrcnn
+from seg_export.models.sam import build_sam
+from seg_export.models.sam2 import build_sam2, is_sam2
+from seg_export.models.unet import UNet
+from seg_export.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
+from seg_runtime.errors import CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
 __all__ = [
@@ -50,48 +46,6 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "sam2": build_sam2,
     "unet": UNet,
 }
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the model expects of its input.
-
-    Attributes:
-        mean: per channel, of pixels scaled to 0..1; the default is the article's.
-        std: per channel, of pixels scaled to 0..1; the default is the article's.
-        clahe: contrast equalisation of the 8-bit image after resizing, or None.
-        input_size_hw: (height, width) in pixels that images are resized to.
-    """
-
-    mean: tuple[float, ...] = (0.485,)
-    std: tuple[float, ...] = (0.229,)
-    clahe: ClaheSpec | None = None
-    input_size_hw: tuple[int, int] = (512, 512)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model's weights and all that is needed to rebuild and feed it.
-
-    Attributes:
-        family: model family, for example "unet".
-        arguments: keyword arguments of the family's constructor.
-        state_dict: parameters and buffers, floating point ones as float32.
-        preprocessing: what the model expects of its input.
-        class_names: one per output channel.
-        metadata: free-form facts about the training run.
-        sha256: hex SHA-256 of the file it was loaded from; else empty.
-    """
-
-    family: str
-    arguments: dict[str, Any]
-    state_dict: dict[str, torch.Tensor]
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    class_names: tuple[str, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""
 
 
 def save_checkpoint(
@@ -152,7 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     document = _read_mapping(path)
     if "format" not in document:
-        checkpoint = _from_state_dict(_plain_state_dict(document), path)
+        checkpoint = recognise(_float32(plain_state_dict(document), path), path)
     elif document["format"] == FORMAT:
         checkpoint = _from_document(document, path)
     else:
@@ -166,11 +120,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_described_sam2(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
     """`load_checkpoint` for a SAM2 of any size, of which its weights alone do not tell all."""
     document = _read_mapping(path)
-    if "format" in document or not is_sam2(_plain_state_dict(document)):
+    if "format" in document or not is_sam2(plain_state_dict(document)):
         return load_checkpoint(path)
-    tensors = _float32(_plain_state_dict(document), path)
+    tensors = _float32(plain_state_dict(document), path)
     _check_finite(tensors, path)
-    return _sam2(tensors, dict(arguments), path)
+    return describe_sam2(tensors, dict(arguments), path)
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -205,12 +159,6 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _plain_state_dict(document: Mapping[str, Any]) -> Any:
-    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
-    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
-    return next(wrapped, document.get("state_dict", document))
-
-
 def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
     if document.get("family") not in _BUILDERS:
         raise CheckpointError(
@@ -229,64 +177,6 @@ def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} lacks a field or has a wrong one: {error!r}") from error
-
-
-def _from_state_dict(state_dict: Any, path: Path) -> Checkpoint:
-    tensors = _float32(state_dict, path)
-    if (arguments := sam_arguments(tensors)) is not None:
-        size_hw = (arguments["image_size"], arguments["image_size"])
-        return Checkpoint(
-            "sam",
-            arguments,
-            tensors,
-            Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, size_hw),
-            sha256=file_sha256(path),
-        )
-    if is_sam2(tensors):
-        return _sam2(tensors, sam2_arguments(tensors), path)
-    if "roi_heads.box_predictor.cls_score.weight" in tensors:
-        return _torchvision_maskrcnn(current_names(tensors), path)
-    arguments = unet_arguments(tensors)
-    if arguments is None:
-        raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but no SAM's, SAM2's, U-Net's or Mask R-CNN's: "
-            f"{_first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
-            "or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., rpn..., roi_heads..."
-        )
-    classes = arguments["num_classes"]
-    names = ("foreground",) if classes == 1 else tuple(f"class_{index}" for index in range(classes))
-    channels = arguments["in_channels"]
-    preprocessing = Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
-    return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
-
-
-def _sam2(tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path) -> Checkpoint:
-    if arguments is None:
-        raise CheckpointError(
-            f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
-            "weights: describe it with seg-export sam2 --variant-config FILE.json"
-        )
-    side = arguments.get("image_size", 1024)
-    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side))
-    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path))
-
-
-def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
-    sha256 = file_sha256(path)
-    try:
-        arguments = maskrcnn_arguments(tensors)
-    except BadInputError as error:
-        raise CheckpointError(f"checkpoint {path}: {error}") from error
-    if arguments is None:
-        raise CheckpointError(f"checkpoint {path} is a detector without masks: a Mask R-CNN is expected")
-    if sha256.startswith(COCO_V1_SHA256):
-        arguments["norm_eps"] = 0.0
-    classes = arguments["num_classes"]
-    names = coco_names()
-    if classes != len(names) + 1:
-        names = ("object",) if classes == 2 else tuple(f"class_{label}" for label in range(1, classes))
-    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (800, 1333))
-    return Checkpoint("maskrcnn", arguments, tensors, preprocessing, names, sha256=sha256)
 
 
 def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
@@ -333,13 +223,8 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> No
     if problems:
         raise CheckpointError(
             f"the weights do not fit a {checkpoint.family} with {checkpoint.arguments}: "
-            f"{_first_three(problems)}"
+            f"{first_three(problems)}"
         )
-
-
-def _first_three(items: list[str]) -> str:
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(items[:3]) + more
 
 
 def _plain(value: Any) -> Any:

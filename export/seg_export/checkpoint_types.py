@@ -1,0 +1,54 @@
+"""What a checkpoint is once it is loaded: weights, how to build the model, what it expects of its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from seg_runtime.spec import ClaheSpec
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the model expects of its input.
+
+    Attributes:
+        mean: per channel, of pixels scaled to 0..1; the default is the article's.
+        std: per channel, of pixels scaled to 0..1; the default is the article's.
+        clahe: contrast equalisation of the 8-bit image after resizing, or None.
+        input_size_hw: (height, width) in pixels that images are resized to.
+    """
+
+    mean: tuple[float, ...] = (0.485,)
+    std: tuple[float, ...] = (0.229,)
+    clahe: ClaheSpec | None = None
+    input_size_hw: tuple[int, int] = (512, 512)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's weights and all that is needed to rebuild and feed it.
+
+    Attributes:
+        family: model family, for example "unet".
+        arguments: keyword arguments of the family's constructor.
+        state_dict: parameters and buffers, floating point ones as float32.
+        preprocessing: what the model expects of its input.
+        class_names: one per output channel.
+        metadata: free-form facts about the training run.
+        sha256: hex SHA-256 of the file it was loaded from; else empty.
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    state_dict: dict[str, torch.Tensor]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
