@@ -7,7 +7,8 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,21 +103,26 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
 
 
-@pytest.fixture
-def small_disk(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """No file of this process may grow beyond 20 kB: writing more fails as on a full disk."""
+@contextmanager
+def small_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 20 kB: writing more fails as on a full disk.
+
+    In the body of a test only: pytest's own report of a test goes to a file where its output is redirected.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_noticed_though_opencv_says_nothing(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     with (
+        small_disk(),
         pytest.raises(BadInputError, match=r"of 20 frames were stored"),
         VideoWriter(tmp_path / "out.mp4", 25, (96, 128)) as writer,
     ):
@@ -124,7 +130,7 @@ def test_a_full_disk_is_noticed_though_opencv_says_nothing(tmp_path: Path) -> No
             writer.write(generator.integers(0, 256, (96, 128, 3), dtype=np.uint8))
     rle = RleMasks(tmp_path / "masks.json", {})
     noise = generator.standard_normal((200, 300)).astype(np.float32)
-    with pytest.raises(BadInputError, match=r"cannot write '.*masks.json': File too large"), rle:
+    with small_disk(), pytest.raises(BadInputError, match=r"cannot write '.*masks.json': File too large"), rle:
         rle.write(0, {1: noise})
     assert list(tmp_path.iterdir()) == []
 
