@@ -120,6 +120,7 @@ KILLED_RUN = """
     sys.path.insert(0, sys.argv[3])
     import test_train as t
     from seg_bench.train import loop
+    t.torch.set_num_threads(int(sys.argv[4]))  # sums of another number of threads differ in their last bits
     steps = 0
     descend = loop._descend
     def descend_until_killed(*arguments):
@@ -137,7 +138,7 @@ def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
     data: Path, finished: TrainResult, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    arguments = [str(data), str(out), str(Path(__file__).parent)]
+    arguments = [str(data), str(out), str(Path(__file__).parent), str(torch.get_num_threads())]
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_RUN), *arguments], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(json.loads((out / "history.json").read_text())["train_loss"]) == 2
