@@ -19,12 +19,16 @@ from seg_bench.metrics.summary import MetricSummary
 from seg_runtime.errors import BadInputError
 
 __all__ = [
+    "READABLE",
     "SAM_STAGES",
     "SCHEMA",
     "STAGES",
     "Accuracy",
+    "Condition",
     "Data",
+    "Energy",
     "Latency",
+    "LoadPoint",
     "Machine",
     "MeasuredModel",
     "ObjectAccuracy",
@@ -36,7 +40,9 @@ __all__ = [
     "write_run",
 ]
 
-SCHEMA = "edgeseg-bench/1"
+SCHEMA = "edgeseg-bench/2"
+READABLE = ("edgeseg-bench/1", SCHEMA)
+"""Schemas that `read_run` takes: what the first has is a part of the second."""
 STAGES = ("preprocess", "infer", "postprocess", "total")
 SAM_STAGES = ("encode", "decode")
 """The parts of "infer" of a SAM."""
@@ -147,7 +153,7 @@ class Accuracy:
     """Dice, IoU and HD95 (pixels of the original image): one value per image, and their summaries.
 
     HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
-    out of the mean and count them.
+    out of the mean and count them. `images` are the names of the images, None in the first schema.
     """
 
     dice: tuple[float, ...]
@@ -157,6 +163,67 @@ class Accuracy:
     iou_summary: MetricSummary
     hd95_summary: MetricSummary
     objects: ObjectAccuracy | None = None
+    images: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Dice under a condition that the model was not trained for.
+
+    Attributes:
+        name: "brightness", "noise", "blur", "jpeg" (with its strength, as "noise 0.1"), or the name of
+            another data set.
+        kind: "corruption" (of the record's own images) or "data set".
+        images: their names.
+        dice: one value per image, in that order.
+        summary: of those.
+    """
+
+    name: str
+    kind: str
+    images: tuple[str, ...]
+    dice: tuple[float, ...]
+    summary: MetricSummary
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What the device drew while the row was timed.
+
+    Attributes:
+        source: "NVML", "tegrastats", "jtop" or "RAPL".
+        mean_w: mean power during the calls in watts, of the whole device.
+        idle_w: mean power just before, without any call, or None when it was not measured.
+        joules_per_image: of the whole device: mean power times the time an image took.
+    """
+
+    source: str
+    mean_w: float
+    idle_w: float | None
+    joules_per_image: float
+
+
+@dataclass(frozen=True)
+class LoadPoint:
+    """One level of load: many calls at once, or calls that arrive at a fixed rate.
+
+    Attributes:
+        concurrency: callers that each wait for their answer before they call again (closed loop), or the
+            most calls that were in flight (open loop).
+        rate_per_s: calls that were due per second (open loop); None for a closed loop.
+        duration_s: from the first call to the last answer.
+        latency_ms: of every call, in the order they ended. In an open loop from the moment a call was due,
+            so that a server that stalls is not excused (coordinated omission).
+        images_per_s: images that were answered per second.
+        failures: calls that got no answer.
+    """
+
+    concurrency: int
+    rate_per_s: float | None
+    duration_s: float
+    latency_ms: tuple[float, ...]
+    images_per_s: float
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,7 +232,8 @@ class Latency:
 
     `total` is the whole call a user makes; `infer` is the model alone, travel included. For a SAM
     `total` is one image with all its prompts, and `encode` and `decode` are the two models that make
-    up `infer`; else they are None.
+    up `infer`; else they are None. `transfer` is the part of `infer` that a server did not compute (travel,
+    queue), None in process.
     """
 
     preprocess: tuple[float, ...]
@@ -174,6 +242,7 @@ class Latency:
     total: tuple[float, ...]
     encode: tuple[float, ...] | None = None
     decode: tuple[float, ...] | None = None
+    transfer: tuple[float, ...] | None = None
 
     def percentile(self, percent: float, stage: str = "total") -> float:
         """Percentile of the raw samples in milliseconds, interpolated linearly."""
@@ -195,6 +264,15 @@ class Record:
         peak_memory_of: "process" (this candidate's own) or "server" (all processes of the server).
         engine: what computed, with version and device, as `Session.engine` says it (on a
             server, its backend); None in records from before it was noted.
+        load_ms: from nothing to a model that is ready (in process: session and graph; on a server: until it
+            is connected), or None.
+        first_call_ms: the very first call, before any warm-up, or None.
+        device_memory_mib: memory of the accelerator that the row took at most, or None.
+        energy: None where nothing tells it.
+        conditions: Dice under corruptions and on other data sets; None when not asked for.
+        loads: latency and throughput under load; None when not asked for.
+        failure: one line, of a row that broke off; it may have no figures at all.
+        noise: one line when the machine was too busy for this row's figures to be trusted, else None.
     """
 
     model: MeasuredModel
@@ -208,6 +286,14 @@ class Record:
     peak_memory_mib: float | None = None
     peak_memory_of: str | None = None
     engine: str | None = None
+    load_ms: float | None = None
+    first_call_ms: float | None = None
+    device_memory_mib: float | None = None
+    energy: Energy | None = None
+    conditions: tuple[Condition, ...] | None = None
+    loads: tuple[LoadPoint, ...] | None = None
+    failure: str | None = None
+    noise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -256,9 +342,9 @@ def read_run(path: Path) -> Run:
     except ValueError as error:
         raise BadInputError(f"'{path}' is not JSON ({error}): give files that seg-bench run wrote") from error
     schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise BadInputError(
-            f"'{path}': the field 'schema' is {schema!r}, expected '{SCHEMA}': "
+            f"'{path}': the field 'schema' is {schema!r}, expected {' or '.join(map(repr, READABLE))}: "
             "give files that seg-bench run wrote"
         )
     try:
@@ -290,15 +376,21 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 
 def _has_schema(path: Path) -> bool:
     try:
-        return f'"{SCHEMA}"' in path.read_text(encoding="utf-8")[:200]
+        head = path.read_text(encoding="utf-8")[:200]
     except (OSError, UnicodeDecodeError):
         return False
+    return any(f'"{schema}"' in head for schema in READABLE)
 
 
 def _check(record: Record, where: str) -> None:
     accuracy, latency = record.accuracy, record.latency
+    if accuracy and accuracy.images is not None and len(accuracy.images) != len(accuracy.dice):
+        raise BadInputError(f"'{where}.accuracy.images' must have one name per value")
+    for number, condition in enumerate(record.conditions or ()):
+        if not len(condition.images) == len(condition.dice) > 0:
+            raise BadInputError(f"'{where}.conditions[{number}]' must have one value per image")
     if accuracy and not len(accuracy.dice) == len(accuracy.iou) == len(accuracy.hd95) > 0:
         raise BadInputError(f"the lists of '{where}.accuracy' must have one value per image")
-    stages = [getattr(latency, stage) for stage in STAGES + SAM_STAGES] if latency else []
+    stages = [getattr(latency, stage) for stage in (*STAGES, *SAM_STAGES, "transfer")] if latency else []
     if latency and len({len(samples) for samples in stages if samples is not None} | {0}) != 2:
         raise BadInputError(f"the lists of '{where}.latency' must have one value per call")
