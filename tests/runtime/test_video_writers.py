@@ -130,7 +130,11 @@ def test_a_full_disk_is_noticed_though_opencv_says_nothing(tmp_path: Path) -> No
             writer.write(generator.integers(0, 256, (96, 128, 3), dtype=np.uint8))
     rle = RleMasks(tmp_path / "masks.json", {})
     noise = generator.standard_normal((200, 300)).astype(np.float32)
-    with small_disk(), pytest.raises(BadInputError, match=r"cannot write '.*masks.json': File too large"), rle:
+    with (
+        small_disk(),
+        pytest.raises(BadInputError, match=r"cannot write '.*masks.json': File too large"),
+        rle,
+    ):
         rle.write(0, {1: noise})
     assert list(tmp_path.iterdir()) == []
 

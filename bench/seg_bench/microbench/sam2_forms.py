@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from seg_bench.memory import peak_memory_mib
 from seg_bench.microbench.sam2_models import CHECKPOINT, MODEL, MovingShapes, publish_random
 
-__all__ = ["EAGER", "FRAMES", "OURS", "answer_file", "time_form", "tracked_frame"]
+__all__ = ["EAGER", "ENGINES", "FRAMES", "answer_file", "time_form", "tracked_frame"]
 
-EAGER, OURS = "sam2 in PyTorch", "edgeseg"
+EAGER = "sam2 in PyTorch"
+ENGINES = {"edgeseg, ONNX Runtime": "onnxruntime", "edgeseg, OpenVINO": "openvino"}
+"""Our forms, and the engine of `seg_runtime.connect` that computes each."""
 
 FRAMES = 32
 """Of the video that the tracked frame belongs to: pointers then reach back 15 frames."""
@@ -40,7 +42,7 @@ def tracked_frame(memories: int) -> int:
 
 def answer_file(folder: Path, form: str, part: str, count: int) -> Path:
     """Where a turn leaves what it computed."""
-    return folder / f"{'eager' if form == EAGER else 'ours'}-{part}-{count}.npz"
+    return folder / f"{ENGINES.get(form, 'eager')}-{part}-{count}.npz"
 
 
 def time_form(folder: Path, form: str, part: str, count: int, repeats: int, threads: int) -> dict[str, Any]:
@@ -48,13 +50,16 @@ def time_form(folder: Path, form: str, part: str, count: int, repeats: int, thre
 
     Args:
         folder: from `publish_random`.
-        form: `EAGER` or `OURS`.
+        form: `EAGER` or one of `ENGINES`.
         part: "encode", "decode" or "track".
         count: of prompts or memories; 1 for "encode".
         repeats: timed calls.
         threads: of the runtime.
     """
-    run = (_eager if form == EAGER else _ours)(folder, part, count, threads)
+    if form == EAGER:
+        run = _eager(folder, part, count, threads)
+    else:
+        run = _ours(folder, ENGINES[form], part, count, threads)
     answer, samples_ms = run(), []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -64,12 +69,12 @@ def time_form(folder: Path, form: str, part: str, count: int, repeats: int, thre
     return {"samples_ms": samples_ms, "peak_memory_mib": peak_memory_mib(os.getpid())}
 
 
-def _ours(folder: Path, part: str, count: int, threads: int) -> Run:
+def _ours(folder: Path, engine: str, part: str, count: int, threads: int) -> Run:
     from seg_runtime import connect
     from seg_runtime.sam2.graphs import Sam2Graphs
     from seg_runtime.sam2.models import VIDEO_PARTS
 
-    session = connect(folder / "repo", threads=threads, engine="onnxruntime")
+    session = connect(folder / "repo", threads=threads, engine=engine)
     graphs = Sam2Graphs(session, MODEL, VIDEO_PARTS)
     image = _image(graphs.side)
     if part == "encode":

@@ -1,4 +1,4 @@
-"""Times a SAM2's graphs in ONNX Runtime against sam2's own modules in PyTorch eager: time, memory, masks.
+"""Times a SAM2's graphs in two engines against sam2's own modules in PyTorch eager: time, memory, masks.
 
     python -m seg_bench.microbench.sam2_speed --out bench/results/sam2_speed.json
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.microbench.children import run_child
-from seg_bench.microbench.sam2_forms import EAGER, OURS, answer_file
+from seg_bench.microbench.sam2_forms import EAGER, ENGINES, answer_file
 from seg_bench.microbench.sam2_models import SMALL
 from seg_bench.records import Machine
 from seg_runtime.console import progress_bar, run_app
@@ -34,9 +34,9 @@ from seg_runtime.errors import EdgesegError
 
 __all__ = ["FORMS", "Equality", "PartTimes", "Sam2Speed", "compare_answers", "measure_sam2"]
 
-SCHEMA = "edgeseg-sam2-speed/1"
+SCHEMA = "edgeseg-sam2-speed/2"
 _CHILD = "seg_bench.microbench.sam2_forms"
-FORMS = (EAGER, OURS)
+FORMS = (EAGER, *ENGINES)
 PROMPTS = (1, 8)
 MEMORIES = (1, 2, 4, 7)
 MIN_IOU = 0.999
@@ -68,12 +68,13 @@ class Equality:
     """How far our answer is from sam2's.
 
     Attributes:
-        part, count: as in `PartTimes`.
+        form, part, count: as in `PartTimes`.
         max_relative_difference: largest difference of an output in shares of its largest value, by output.
         lowest_mask_iou: of all masks; None where there are none.
         foreground: share of sam2's mask pixels above 0; masks of all or nothing would be equal by chance.
     """
 
+    form: str
     part: str
     count: int
     max_relative_difference: dict[str, float]
@@ -83,7 +84,7 @@ class Equality:
 
 @dataclass(frozen=True)
 class Sam2Speed:
-    """The record. `times_as_fast_as_sam2` are ratios of the medians, by part and count ("track 7")."""
+    """The record. `times_as_fast_as_sam2` are ratios of the medians, by form, part and count ("track 7")."""
 
     schema: str
     command: str
@@ -93,7 +94,7 @@ class Sam2Speed:
     threads: int
     forms: list[PartTimes]
     equality: list[Equality]
-    times_as_fast_as_sam2: dict[str, float]
+    times_as_fast_as_sam2: dict[str, dict[str, float]]
 
 
 def measure_sam2(
@@ -107,7 +108,7 @@ def measure_sam2(
     command: str = "",
     on_turn: Callable[[str, int, int], object] = lambda what, done, total: None,
 ) -> Sam2Speed:
-    """Export a random SAM2 and time both forms.
+    """Export a random SAM2 and time all forms.
 
     Args:
         variant: an official size, or "small" for one of 256 pixels.
@@ -144,7 +145,7 @@ def measure_sam2(
                     _CHILD, "time", folder, form, part, str(count), str(repeats), threads=threads
                 )
                 answers[row].append(json.loads(said))
-        equality = [_compare(Path(folder), *part) for part in parts]
+        equality = [_compare(Path(folder), form, *part) for form in ENGINES for part in parts]
     forms = [_times(row, answers[row]) for row in rows]
     medians = {(row.form, row.part, row.count): row.median_ms for row in forms}
     return Sam2Speed(
@@ -157,14 +158,17 @@ def measure_sam2(
         forms,
         equality,
         {
-            f"{part} {count}": medians[EAGER, part, count] / medians[OURS, part, count]
-            for part, count in parts
+            form: {
+                f"{part} {count}": medians[EAGER, part, count] / medians[form, part, count]
+                for part, count in parts
+            }
+            for form in ENGINES
         },
     )
 
 
 def compare_answers(
-    part: str, count: int, theirs: Mapping[str, NDArray[Any]], ours: Mapping[str, NDArray[Any]]
+    form: str, part: str, count: int, theirs: Mapping[str, NDArray[Any]], ours: Mapping[str, NDArray[Any]]
 ) -> Equality:
     """Differences of all outputs, and the IoU of each mask (..., H, W) in "low_res_masks".
 
@@ -175,22 +179,22 @@ def compare_answers(
         name: float(np.abs(ours[name] - value).max() / np.abs(value).max()) for name, value in theirs.items()
     }
     if "low_res_masks" not in theirs:
-        return Equality(part, count, relative, None, None)
+        return Equality(form, part, count, relative, None, None)
     expected, got = theirs["low_res_masks"] > 0, ours["low_res_masks"] > 0
     union, both = (np.count_nonzero(pixels, axis=(-2, -1)) for pixels in (expected | got, expected & got))
     lowest = float(np.where(union, both / np.maximum(union, 1), 1.0).min())
     # One pixel on the threshold is more than that of a small mask.
     if lowest < MIN_IOU and (union - both).max() > 1:
         raise EdgesegError(
-            f"{part} {count}: the masks differ from sam2's, IoU {lowest:.4f} is below {MIN_IOU}: "
+            f"{form}, {part} {count}: the masks differ from sam2's, IoU {lowest:.4f} is below {MIN_IOU}: "
             "times of different answers are not compared"
         )
-    return Equality(part, count, relative, lowest, float(expected.mean()))
+    return Equality(form, part, count, relative, lowest, float(expected.mean()))
 
 
-def _compare(folder: Path, part: str, count: int) -> Equality:
-    theirs, ours = (dict(np.load(answer_file(folder, form, part, count))) for form in FORMS)
-    return compare_answers(part, count, theirs, ours)
+def _compare(folder: Path, form: str, part: str, count: int) -> Equality:
+    theirs, ours = (dict(np.load(answer_file(folder, which, part, count))) for which in (EAGER, form))
+    return compare_answers(form, part, count, theirs, ours)
 
 
 def _times(row: tuple[str, str, int], turns: Sequence[Mapping[str, Any]]) -> PartTimes:
@@ -210,7 +214,7 @@ def sam2_speed(
     turns: Annotated[int, typer.Option(help="Processes of each form and part.", min=1)] = 3,
     repeats: Annotated[int, typer.Option(help="Timed calls per process.", min=1)] = 5,
 ) -> None:
-    """Time a SAM2: our graphs in ONNX Runtime against sam2's own modules in PyTorch.
+    """Time a SAM2: our graphs in ONNX Runtime and OpenVINO against sam2's own modules in PyTorch.
 
     Examples:
 
@@ -231,8 +235,9 @@ def sam2_speed(
     for form in result.forms:
         what = f"{form.form}, {form.part} {form.count}"
         typer.echo(f"{what}: {form.median_ms:.1f} ms, {form.peak_memory_mib:.0f} MiB")
-    for part, ratio in result.times_as_fast_as_sam2.items():
-        typer.echo(f"{part}: {ratio:.2f} times as fast as sam2 in PyTorch")
+    for name, ratios in result.times_as_fast_as_sam2.items():
+        for part, ratio in ratios.items():
+            typer.echo(f"{name}, {part}: {ratio:.2f} times as fast as sam2 in PyTorch")
 
 
 if __name__ == "__main__":
