@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
+# Two processes fill two cores and hold two large models at most; a file's tests share fixtures.
+WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
 .PHONY: demo test test-aarch64 quick lint types docs setup clean
@@ -26,14 +28,14 @@ demo: $(READY) $(LUNG) $(SAM) $(NUCLEI)  ## the Dice / latency table of the ship
 	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam, out/nuclei"
 
 test: $(READY)  ## every test, slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
 	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
 
 quick: $(READY)  ## tests without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

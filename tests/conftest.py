@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 
-# One thread pool per process is enough on a small machine, and tests never reach a network.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two cores' worth of threads in all: one for each of two workers of pytest-xdist. Tests never reach a network.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture(scope="session")
