@@ -148,9 +148,15 @@ def test_every_engine_gets_a_row_of_its_own_with_its_masks(options: RunOptions, 
     assert read_run(tmp_path / "run.json") == run
 
 
-def test_an_engine_that_cannot_run_the_model_is_its_own_error(options: RunOptions) -> None:
-    with pytest.raises(EdgesegError, match=r"has no model\.plan: run  seg-export build unet_tiny"):
-        measure(replace(options, engines=("onnxruntime", "tensorrt")))
+def test_a_row_whose_engine_cannot_run_the_model_says_so_and_the_others_go_on(options: RunOptions) -> None:
+    run = measure(replace(options, engines=("tensorrt", "onnxruntime"), repeats=1, limit=1))
+    failed, measured = run.records
+    assert failed.failure and "has no model.plan: run  seg-export build unet_tiny" in failed.failure
+    assert (failed.latency, failed.accuracy, failed.settings.engine) == (None, None, "tensorrt")
+    assert measured.failure is None and measured.latency and measured.accuracy
+    assert measured.accuracy.images == ("disc_0",)
+    with pytest.raises(EdgesegError, match=r"has no model\.plan"):
+        measure(replace(options, engines=("tensorrt",)))
 
 
 def test_models_are_identified_by_their_hashes(measured: Run, checkpoint: Path, repo: Path) -> None:
