@@ -62,10 +62,10 @@ class Samples:
 
     @property
     def latency(self) -> Latency | None:
-        """None without a single sample."""
-        if not self.stages:
-            return None
-        return Latency(**{stage: tuple(values) for stage, values in self.stages.items()})
+        """None without a single sample; a stage that some calls could not tell is left out."""
+        calls = len(self.stages.get("total", ()))
+        whole = {stage: tuple(values) for stage, values in self.stages.items() if len(values) == calls}
+        return Latency(**whole) if calls else None
 
     @property
     def noise(self) -> str | None:
@@ -85,12 +85,10 @@ class Timings:
 
     Attributes:
         samples: per candidate.
-        calibration_ms: times of a fixed loop before each timed call of all candidates, in order.
         complete: False when Ctrl-C ended it early.
     """
 
     samples: Mapping[str, Samples]
-    calibration_ms: tuple[float, ...]
     complete: bool
 
 
@@ -136,7 +134,7 @@ def measure_interleaved(
         complete = False
     if until_stable:
         turns.judge_warm_up()
-    return Timings(turns.samples, tuple(turns.calibration_ms), complete)
+    return Timings(turns.samples, complete)
 
 
 class _Turns:
@@ -144,7 +142,6 @@ class _Turns:
 
     def __init__(self, candidates: Sequence[str], call: Call) -> None:
         self.samples = {name: Samples() for name in candidates}
-        self.calibration_ms: list[float] = []
         self._call = call
 
     def warm_up(self, name: str, number: int, until_stable: bool) -> None:
@@ -162,7 +159,6 @@ class _Turns:
         spent = self._spent_ms(name, number)
         if spent:
             samples.calibration_ms.append(calibration_ms)
-            self.calibration_ms.append(calibration_ms)
         for stage, milliseconds in spent.items():
             samples.stages.setdefault(stage, []).append(milliseconds)
 

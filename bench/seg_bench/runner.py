@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from seg_bench.accuracies import score_rows
 from seg_bench.latency import noise_note
+from seg_bench.loads import load_rows
 from seg_bench.machine import describe_machine
 from seg_bench.options import RunOptions
 from seg_bench.plan import Plan, make_plan
@@ -17,6 +18,7 @@ from seg_bench.records import SCHEMA, Run
 from seg_bench.rounds import time_rows
 from seg_bench.row_record import make_record
 from seg_bench.rows import Progress, Row, open_rows
+from seg_runtime.errors import EdgesegError
 from seg_runtime.server import ServerOptions, TritonServer
 
 __all__ = ["Progress", "measure"]
@@ -40,13 +42,18 @@ def measure(options: RunOptions, command: str = "", on_step: Progress | None = N
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     step = on_step or (lambda what, done, total: None)
-    with ExitStack() as stack:
-        plan = make_plan(options, Path(stack.enter_context(TemporaryDirectory(prefix="seg-bench-"))))
-        server = _start_server(options, plan, stack, step)
-        rows = [Row(candidate) for candidate in plan.candidates(options, server)]
-        open_rows(rows, stack, step)
-        calibration_ms, complete = _measure(options, plan, rows, server, step)
+    rows: list[Row] = []
+    complete = True
+    with TemporaryDirectory(prefix="seg-bench-") as folder:
+        plan = make_plan(options, Path(folder))
+        try:
+            for subjects in plan.groups():
+                with ExitStack() as stack:
+                    _measure_group(options, plan, subjects, rows, stack, step)
+        except KeyboardInterrupt:
+            complete = False
     _check_any(rows)
+    calibration_ms = tuple(spent for row in rows for spent in row.calibration_ms)
     return Run(
         schema=SCHEMA,
         started_utc=started,
@@ -54,13 +61,47 @@ def measure(options: RunOptions, command: str = "", on_step: Progress | None = N
         complete=complete,
         machine=describe_machine(),
         calibration_ms=calibration_ms,
-        note=noise_note(calibration_ms),
+        note="; ".join([noise_note(calibration_ms), *plan.notes(options)]),
         records=tuple(make_record(options, plan, row) for row in rows if row.measured),
     )
 
 
-def _start_server(options: RunOptions, plan: Plan, stack: ExitStack, step: Progress) -> TritonServer | None:
-    """A server of our own with just the models that are measured, on free ports; or None."""
+def _measure_group(
+    options: RunOptions,
+    plan: Plan,
+    subjects: Collection[str],
+    rows: list[Row],
+    stack: ExitStack,
+    step: Progress,
+) -> None:
+    """Measure models that are in memory at the same time, adding their rows to `rows`.
+
+    Each phase fills in its fields, and leaves rows alone that have failed.
+
+    Raises:
+        KeyboardInterrupt: the rows keep what was measured.
+    """
+    server: TritonServer | None = None
+    failure: EdgesegError | None = None
+    try:
+        server = _start_server(options, plan.models_of(subjects), stack, step)
+    except EdgesegError as error:
+        failure = error
+    group = [Row(candidate) for candidate in plan.candidates(options, server, subjects)]
+    rows += group
+    for row in group:
+        if failure and row.candidate.runtime == "Triton":
+            row.fail(failure)
+    open_rows(group, stack, step)
+    time_rows(options, group, server, step)
+    score_rows(plan, group, step)
+    load_rows(options, group, step)
+
+
+def _start_server(
+    options: RunOptions, models: tuple[str, ...], stack: ExitStack, step: Progress
+) -> TritonServer | None:
+    """A server of our own with just these models, on free ports; or None where none is needed."""
     if not options.server_places or options.url:
         return None
     step("starting the server", 0, 1)
@@ -69,28 +110,11 @@ def _start_server(options: RunOptions, plan: Plan, stack: ExitStack, step: Progr
         http_port=0,
         grpc_port=0,
         metrics_port=0,
-        models=plan.models,
+        models=models,
         threads=options.threads or 0,
         response_cache_mb=0,
     )
     return stack.enter_context(TritonServer(options.repo, server_options))
-
-
-def _measure(
-    options: RunOptions, plan: Plan, rows: Sequence[Row], server: TritonServer | None, step: Progress
-) -> tuple[tuple[float, ...], bool]:
-    """Let each phase fill in its fields; the times of the calibration loop, and whether Ctrl-C did not come.
-
-    A phase keeps what it has on the rows when Ctrl-C ends it, and leaves rows alone that have failed.
-    """
-    timings = time_rows(options, plan, rows, server, step)
-    if not timings.complete:
-        return timings.calibration_ms, False
-    try:
-        score_rows(plan, rows, step)
-    except KeyboardInterrupt:
-        return timings.calibration_ms, False
-    return timings.calibration_ms, True
 
 
 def _check_any(rows: Sequence[Row]) -> None:
