@@ -33,6 +33,8 @@ class Candidate:
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
         official: folder of the original library's own export for that baseline, else None.
+        batch: images per call.
+        parts: on a server, names of the models that a call runs, the one that takes the image first.
     """
 
     model: str
@@ -49,7 +51,10 @@ class Candidate:
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
     official: str | None = None
+    batch: int = 1
+    parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.model}, {self.where}, {self.engine or self.runtime}"
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{self.model}, {self.where}, {self.engine or self.runtime}{batch}"

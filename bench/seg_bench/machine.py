@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from seg_bench.records import Machine
 
-__all__ = ["describe_machine", "shown_command"]
+__all__ = ["describe_machine", "shown_command", "shown_text"]
 
 _PACKAGES = (
     "edgeseg",
@@ -30,6 +30,7 @@ _PACKAGES = (
     "nvidia-pytriton",
     "tensorrt",
 )
+_PATH_OR_URL = re.compile(r"\b[a-z]+://[^\s'\",;]+|(?<![\w.~/:])/[^\s'\",:;]+")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", None)
 
 
@@ -50,6 +51,11 @@ def shown_command(arguments: Sequence[str]) -> str:
     """A command line fit for a record: absolute paths keep their last part, hosts elsewhere are hidden."""
     program, *others = arguments
     return shlex.join([Path(program).name, *map(_shown_argument, others)])
+
+
+def shown_text(text: str) -> str:
+    """A message fit for a record: one line, paths and hosts as in `shown_command`."""
+    return " ".join(_PATH_OR_URL.sub(lambda found: _shown_argument(found[0]), text).split())
 
 
 def _shown_argument(argument: str) -> str:

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
+from seg_bench.latency import MOST_WARM_UP
+from seg_bench.suites import Suite
 from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
 
-__all__ = ["PLACES_TO_RUN", "Place", "RunOptions", "engines_of", "places_of", "split_names"]
+__all__ = [
+    "PLACES_TO_RUN",
+    "UNTIL_STABLE",
+    "LoadLevel",
+    "Place",
+    "RunOptions",
+    "counts_of",
+    "engines_of",
+    "places_of",
+    "rates_of",
+    "split_names",
+    "warm_up_of",
+]
 
+Number = TypeVar("Number", int, float)
 Place = Literal["in-process", "grpc", "http", "shared-memory"]
 PLACES_TO_RUN: tuple[Place, ...] = get_args(Place)
 _PLACES_OF_SCHEME: dict[str, tuple[Place, ...]] = {"grpc": ("grpc", "shared-memory"), "http": ("http",)}
+UNTIL_STABLE = "until-stable"
+_DURATION_S = 10.0
+
+
+@dataclass(frozen=True)
+class LoadLevel:
+    """One level of load: `concurrency` callers, or arrivals at `rate_per_s`; the other is None."""
+
+    concurrency: int | None
+    rate_per_s: float | None
+    duration_s: float
 
 
 @dataclass(frozen=True)
@@ -27,7 +55,9 @@ class RunOptions:
         split_file: a split as `seg_bench.data.splits` writes it, None for the shipped one of the data set.
         part: "train", "val" or "test" of the split; None takes every image.
         limit: at most this many images, in the order of their names.
-        models: names; empty takes all that are built.
+        models: names, or patterns such as "unet*"; empty takes all that are built.
+        precisions: of the models that are taken; empty takes all.
+        suite: takes only models that fit it, and of `part` the images that the folder has.
         where: places to run in.
         engines: what computes in process, each measured on its own: "auto" or keys of
             `seg_runtime.engines.ENGINES`.
@@ -38,9 +68,13 @@ class RunOptions:
             torchvision's own export.
         checkpoint: the baselines' file, when it is not one that ships with the package.
         repeats: timed calls per row.
-        warm_up: calls per row before those.
+        warm_up: calls per row before those; with `until_stable` at most as many.
+        until_stable: end the warm-up of a row when its times change no more.
         threads: intra-op threads per model, everywhere; None leaves it to the runtimes.
-        batch: images per call.
+        batches: images per call, a row for each.
+        concurrency: callers at once, a level of load for each.
+        rates: calls that are due per second, a level of load for each.
+        duration_s: of each level of load; None for 10 s.
         seed: of the order in which rows take turns.
 
     Raises:
@@ -54,6 +88,8 @@ class RunOptions:
     part: str | None = None
     limit: int | None = None
     models: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    suite: Suite | None = None
     where: tuple[Place, ...] = ("in-process",)
     engines: tuple[str, ...] = (AUTO,)
     url: str | None = None
@@ -63,20 +99,26 @@ class RunOptions:
     checkpoint: Path | None = None
     repeats: int = 20
     warm_up: int = 3
+    until_stable: bool = False
     threads: int | None = None
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
+    concurrency: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    duration_s: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value, lowest in (
             ("--repeats", self.repeats, 1),
             ("--warm-up", self.warm_up, 0),
-            ("--batch", self.batch, 1),
+            *(("--batch", batch, 1) for batch in self.batches),
+            *(("--concurrency", callers, 1) for callers in self.concurrency),
             ("--threads", self.threads, 1),
             ("--limit", self.limit, 1),
         ):
             if value is not None and value < lowest:
                 raise BadInputError(f"{name} is {value}; it must be {lowest} or more")
+        self._check_load()
         if self.split_file and not self.part:
             raise BadInputError("--split-file needs --part train, val or test")
         if self.checkpoint and not (self.baseline or self.official):
@@ -97,8 +139,24 @@ class RunOptions:
         )
 
     @property
+    def load_levels(self) -> tuple[LoadLevel, ...]:
+        """Levels of load that every deployed row is put under; none by default."""
+        duration_s = _DURATION_S if self.duration_s is None else self.duration_s
+        closed = [LoadLevel(callers, None, duration_s) for callers in self.concurrency]
+        return (*closed, *(LoadLevel(None, rate, duration_s) for rate in self.rates))
+
+    @property
     def server_places(self) -> tuple[Place, ...]:
         return tuple(place for place in self.where if place != "in-process")
+
+    def _check_load(self) -> None:
+        durations = () if self.duration_s is None else (self.duration_s,)
+        for name, values in (("--rate", self.rates), ("--duration", durations)):
+            for value in values:
+                if not 0 < value < math.inf:
+                    raise BadInputError(f"{name} is {value:g}; it must be more than 0")
+        if durations and not self.load_levels:
+            raise BadInputError("--duration is how long a level of load lasts: add --concurrency or --rate")
 
     def _check_url(self) -> None:
         if self.url is None:
@@ -134,3 +192,33 @@ def places_of(text: str) -> tuple[Place, ...]:
     if unknown or not names:
         raise BadInputError(f"--where is '{text}'; choose from {', '.join(PLACES_TO_RUN)} (commas between)")
     return tuple(place for place in PLACES_TO_RUN if place in names)
+
+
+def counts_of(option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers between commas, each once. Raises BadInputError, naming `option`."""
+    return _numbers(option, text, int, "whole numbers")
+
+
+def rates_of(text: str) -> tuple[float, ...]:
+    """Calls per second between commas, each once. Raises BadInputError."""
+    return _numbers("--rate", text, float, "numbers")
+
+
+def warm_up_of(text: str) -> tuple[int, bool]:
+    """`warm_up` and `until_stable` of `RunOptions`. Raises BadInputError."""
+    if text.strip() == UNTIL_STABLE:
+        return MOST_WARM_UP, True
+    try:
+        return int(text), False
+    except ValueError:
+        raise BadInputError(f"--warm-up is '{text}'; it must be a number or {UNTIL_STABLE}") from None
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Number], wanted: str) -> tuple[Number, ...]:
+    try:
+        numbers = tuple(map(kind, split_names(text)))
+    except ValueError:
+        numbers = ()
+    if not numbers:
+        raise BadInputError(f"{option} is '{text}'; give {wanted} with commas between")
+    return tuple(dict.fromkeys(numbers))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
+from seg_bench.choice import choose_local, choose_remote
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
 from seg_bench.options import RunOptions
-from seg_bench.subjects import Subject, all_subjects, named_subject
-from seg_runtime.errors import BadInputError, RepositoryError
+from seg_bench.originals import find_checkpoints, official_exports
+from seg_bench.subjects import Subject
+from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
     from seg_runtime.server import TritonServer
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["LARGE_BYTES", "Plan", "make_plan"]
+
+LARGE_BYTES = 256 * 2**20
+"""Size of a model's files above which it is measured alone: it takes several times that in memory."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Plan:
         split: name of the split and part they are from, or None for the whole folder.
         subjects: the models, by name.
         graph_sha256: of the graphs that are at hand, by model.
+        model_bytes: size of their version folders, weights beside the graph included.
         checkpoints: files of the PyTorch baselines, by subject.
         official: folders of the original library's own exports, by subject.
     """
@@ -40,20 +46,56 @@ class Plan:
     split: str | None
     subjects: Mapping[str, Subject]
     graph_sha256: Mapping[str, str]
+    model_bytes: Mapping[str, int]
     checkpoints: Mapping[str, Path]
     official: Mapping[str, Path]
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models that run."""
-        return tuple(spec.name for subject in self.subjects.values() for spec in subject.specs)
+    def models_of(self, subjects: Collection[str]) -> tuple[str, ...]:
+        """Names of the models that these subjects run."""
+        return tuple(spec.name for name in subjects for spec in self.subjects[name].specs)
+
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Subjects that are in memory at the same time: the small ones, and then each large one alone."""
+        large = self._large()
+        small = tuple(name for name in self.subjects if name not in large)
+        return (*((small,) if small else ()), *((name,) for name in large))
+
+    def notes(self, options: RunOptions) -> Iterator[str]:
+        """What a reader of the records must know of how the run was laid out."""
+        large = self._large()
+        if large and len(self.subjects) > 1:
+            yield (
+                f"measured after the others, each in rounds of its own, as larger than "
+                f"{LARGE_BYTES >> 20} MiB: {', '.join(large)}"
+            )
+        for name, subject in self.subjects.items():
+            largest = _largest_batch(subject)
+            left_out = [str(batch) for batch in options.batches if batch > largest]
+            if left_out:
+                yield f"'{name}' takes batches of {largest} at most, not {', '.join(left_out)}"
 
     def trained(self, candidate: Candidate) -> bool:
         return self.subjects[candidate.model].weights != "random"
 
-    def candidates(self, options: RunOptions, server: TritonServer | None) -> list[Candidate]:
-        """The rows of the table, baselines first."""
-        return [*self._baselines(options), *self._deployed(options, server)]
+    def candidates(
+        self, options: RunOptions, server: TritonServer | None, subjects: Collection[str]
+    ) -> list[Candidate]:
+        """The rows of the table of these subjects, baselines first, one for each batch that they take."""
+        whole = [*self._baselines(options), *self._deployed(options, server)]
+        return [
+            replace(candidate, batch=batch)
+            for candidate in whole
+            if candidate.model in subjects
+            for batch in options.batches
+            if batch <= _largest_batch(self.subjects[candidate.model], candidate.runtime)
+        ]
+
+    def _large(self) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name in self.subjects
+            if sum(self.model_bytes.get(model, 0) for model in self.models_of([name])) > LARGE_BYTES
+        )
 
     def _baselines(self, options: RunOptions) -> Iterator[Candidate]:
         for name, path in self.checkpoints.items():
@@ -99,6 +141,7 @@ class Plan:
                     engine=engine,
                     threads=options.threads if engine else None,
                     kind=subject.kind,
+                    parts=() if engine else self.models_of([name]),
                 )
 
 
@@ -117,22 +160,23 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     """
     samples, split = _samples(options)
     if options.url and "in-process" not in options.where:
-        subjects = _remote_subjects(options)
-        graphs: dict[str, str] = {}
+        subjects = choose_remote(options)
+        graphs: dict[str, Path] = {}
     else:
-        subjects = _local_subjects(options)
         repository = Repository(options.repo)
+        subjects = choose_local(options, repository)
         models = [spec.name for subject in subjects for spec in subject.specs]
-        graphs = {name: _sha256(repository.graph_path(name)) for name in models}
+        graphs = {name: repository.graph_path(name) for name in models}
     _check(options, samples, subjects)
-    checkpoints = _checkpoints(options, subjects, folder)
+    checkpoints = find_checkpoints(options, subjects, folder)
     return Plan(
         samples=tuple(sample.name for sample in samples),
         split=split,
         subjects={subject.name: subject for subject in subjects},
-        graph_sha256=graphs,
+        graph_sha256={name: _sha256(path) for name, path in graphs.items()},
+        model_bytes={name: _folder_bytes(path.parent) for name, path in graphs.items()},
         checkpoints=checkpoints if options.baseline else {},
-        official=_official_exports(options, samples, subjects, checkpoints, folder),
+        official=official_exports(options, samples, subjects, checkpoints, folder),
     )
 
 
@@ -149,51 +193,49 @@ def _samples(options: RunOptions) -> tuple[tuple[AnySample, ...], str | None]:
     split_name = None
     if options.part:
         split = load_split(options.split_file) if options.split_file else shipped_split(samples)
-        samples = select(samples, getattr(split, options.part))
-        split_name = f"{split.data_set}, {options.part}"
+        names, split_name = getattr(split, options.part), f"{split.data_set}, {options.part}"
+        if options.suite:
+            wanted, names = names, _present(names, samples, split_name)
+            split_name += f" ({len(names)} of {len(wanted)})" if len(names) < len(wanted) else ""
+        samples = select(samples, names)
     return samples[: options.limit], split_name
 
 
-def _local_subjects(options: RunOptions) -> tuple[Subject, ...]:
-    repository = Repository(options.repo)
-    if options.models:
-        return _named_subjects(repository, options.models)
-    built = [name for name in repository.models() if _is_built(repository, name)]
-    if not built:
-        raise RepositoryError(f"repository '{options.repo}' has no built model: publish one with seg-export")
-    return all_subjects(repository, built)
+def _present(names: Sequence[str], samples: Sequence[AnySample], split_name: str) -> tuple[str, ...]:
+    """Those names that the folder has. Raises BadInputError when there are none."""
+    there = {sample.name for sample in samples}
+    present = tuple(name for name in names if name in there)
+    if not present:
+        raise BadInputError(
+            f"the data folder has no image of the part '{split_name}': give one that has, "
+            "or name another part with --part"
+        )
+    return present
 
 
-def _named_subjects(repository: Repository, names: Iterable[str]) -> tuple[Subject, ...]:
-    subjects = tuple(named_subject(repository, name) for name in names)
-    for subject in subjects:
-        for spec in subject.specs:
-            repository.graph_path(spec.name)  # raises when it is not built
-    return subjects
-
-
-def _is_built(repository: Repository, name: str) -> bool:
-    return repository.spec(name).version in repository.versions(name)
-
-
-def _remote_subjects(options: RunOptions) -> tuple[Subject, ...]:
-    from seg_runtime import connect
-
-    with connect(options.url or "") as session:
-        if options.models:
-            return tuple(named_subject(session, name) for name in options.models)
-        return all_subjects(session, session.models())
+def _largest_batch(subject: Subject, runtime: str = ENGINE) -> int:
+    """Images that one call may take; SAMs and torchvision's export take one."""
+    if subject.sam or runtime == OFFICIAL_EXPORT:
+        return 1
+    return max(1, subject.spec.max_batch_size)
 
 
 def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence[Subject]) -> None:
+    least = min(options.batches)
     exported = ("sam", "instances") if options.official else ("sam",)
     single = [subject for subject in subjects if subject.kind in exported]
-    if single and options.batch > 1:
+    if single and least > 1:
         what = "is a SAM, which takes" if single[0].sam else "has torchvision's export beside it, which takes"
         raise BadInputError(
-            f"--batch is {options.batch} and '{single[0].name}' {what} one image per call: "
+            f"--batch is {least} and '{single[0].name}' {what} one image per call: "
             "leave out --batch, or name other models with --models"
         )
+    for subject in subjects:
+        if least > _largest_batch(subject):
+            raise BadInputError(
+                f"--batch is {least} and '{subject.name}' takes batches of 1 to {_largest_batch(subject)}: "
+                "give smaller ones, or name other models with --models"
+            )
     if options.official and all(subject.kind == "semantic" for subject in subjects):
         raise BadInputError(
             "--baseline official is the decoder of a SAM or a Mask R-CNN's export: name one with --models"
@@ -206,59 +248,8 @@ def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence
         )
 
 
-def _checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
-    """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
-    if not (options.baseline or options.official):
-        return {}
-    firsts: dict[str, Subject] = {}
-    for subject in subjects:
-        if options.baseline or subject.kind != "semantic":
-            firsts.setdefault(subject.checkpoint_sha256, subject)
-    named = {subject.name: subject for subject in firsts.values()}
-    found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
-    checkpoints = {name: path for name, path in found.items() if path is not None}
-    needed = [name for name, subject in named.items() if subject.kind != "semantic" or not options.official]
-    if not checkpoints.keys() & needed:
-        raise BadInputError(
-            f"no checkpoint of {', '.join(needed)} for the baseline: "
-            "pass the file that it was exported from as --checkpoint"
-        )
-    return checkpoints
-
-
-def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:
-    from seg_bench.checkpoints import find_checkpoint, remake_random_sam
-
-    path = find_checkpoint(subject.checkpoint_sha256, options.checkpoint)
-    if path is None and subject.sam and subject.weights == "random":
-        path = remake_random_sam(subject, folder)
-    return path
-
-
-def _official_exports(
-    options: RunOptions,
-    samples: Sequence[AnySample],
-    subjects: Sequence[Subject],
-    checkpoints: Mapping[str, Path],
-    folder: Path,
-) -> dict[str, Path]:
-    if not options.official:
-        return {}
-    exports = {}
-    for subject in subjects:
-        checkpoint, path = checkpoints.get(subject.name), folder / subject.name
-        if checkpoint is None or subject.kind == "semantic":
-            continue
-        if subject.sam:
-            from seg_bench.official_decoder import export_official_decoders
-
-            export_official_decoders(checkpoint, {sample.size_hw() for sample in samples}, path)
-        else:
-            from seg_bench.official_maskrcnn import export_official_maskrcnn
-
-            export_official_maskrcnn(checkpoint, path)
-        exports[subject.name] = path
-    return exports
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,10 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
+    {"do": "load", "concurrency": 4, "rate_per_s": null, "duration_s": 10}
+                                         -> latency of every call under that load; SIGINT ends it early
 
+"do" names a method of `Measurement`, the other keys are its arguments.
 An answer {"error": "..."} ends the process.
 """
 
@@ -16,9 +19,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +32,17 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import find_samples
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
-from seg_bench.pipelines import Pipeline, open_pipeline
+from seg_bench.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
+from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
+from seg_bench.server_time import ServerClock
 from seg_runtime.errors import EdgesegError
 
 __all__ = ["Measurement", "main"]
+
+
+_REQUESTS = ("time", "score", "objects", "load")
+_IMAGES_UNDER_LOAD = 16
+"""Images that are read before a load begins, and come again and again."""
 
 
 class Measurement:
@@ -38,15 +51,17 @@ class Measurement:
     Args:
         pipeline: the candidate's.
         candidate: the images.
+        clock: of the server that computes, where one does.
 
     Raises:
         BadInputError: missing samples.
     """
 
-    def __init__(self, pipeline: Pipeline, candidate: Candidate) -> None:
+    def __init__(self, pipeline: Pipeline, candidate: Candidate, clock: ServerClock | None = None) -> None:
         from seg_bench.scoring import Scorer
 
-        self._pipeline, self._scorer = pipeline, Scorer()
+        self._pipeline, self._candidate, self._clock = pipeline, candidate, clock
+        self._scorer, self._stop = Scorer(), threading.Event()
         self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
 
     def facts(self) -> dict[str, Any]:
@@ -56,15 +71,40 @@ class Measurement:
     def time(self, samples: Sequence[int]) -> dict[str, float]:
         """Segment these images in one call; milliseconds per stage and in total.
 
-        Reading the files is not part of it, copying the result into the image's frame is.
+        Reading the files is not part of it, copying the result into the image's frame is. With a server there
+        is also `transfer`, what it did not compute of `infer`, where it can be told.
         """
         inputs = [self._pipeline.load(self._samples[number]) for number in samples]
-        return dict(self._pipeline.run(inputs).spent_ms)
+        if self._clock is None:
+            return dict(self._pipeline.run(inputs).spent_ms)
+        self._clock.start()
+        spent = dict(self._pipeline.run(inputs).spent_ms)
+        computed_ms = self._clock.stop()
+        return spent if computed_ms is None else {**spent, "transfer": spent["infer"] - computed_ms}
 
-    def score(self, number: int) -> dict[str, float]:
-        """As `Scorer.score`, of one image."""
-        sample = self._samples[number]
-        return self._scorer.score(sample, self._pipeline.run([self._pipeline.load(sample)]))
+    def load(self, concurrency: int | None, rate_per_s: float | None, duration_s: float) -> dict[str, Any]:
+        """Calls from several threads, as `seg_bench.load_generator` makes them; images come in turns."""
+        images = [self._pipeline.load(sample) for sample in self._samples[:_IMAGES_UNDER_LOAD]]
+        with ExitStack() as stack:
+            pipelines = [
+                stack.enter_context(pipeline_of_thread(self._pipeline))
+                for _ in range(concurrency or MOST_IN_FLIGHT)
+            ]
+            calls = [_call_of(pipeline, images, self._candidate.batch) for pipeline in pipelines]
+            if rate_per_s is None:
+                load = closed_loop(calls, duration_s, self._stop)
+            else:
+                load = open_loop(calls, rate_per_s, duration_s, self._stop)
+        return load.result()
+
+    def end_load(self) -> None:
+        """Let the load that runs end with the calls in flight; may be called from a signal handler."""
+        self._stop.set()
+
+    def score(self, sample: int) -> dict[str, float]:
+        """As `Scorer.score`, of the image of this number."""
+        named = self._samples[sample]
+        return self._scorer.score(named, self._pipeline.run([self._pipeline.load(named)]))
 
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""
@@ -83,17 +123,30 @@ def main() -> None:
 
 def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) -> None:
     candidate = from_json(Candidate, json.loads(next(lines)))
-    with open_pipeline(candidate) as pipeline:
-        measurement = Measurement(pipeline, candidate)
-        answer(measurement.facts())
+    begun = time.perf_counter()
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(open_pipeline(candidate))
+        load_ms = 1000 * (time.perf_counter() - begun)
+        measurement = Measurement(pipeline, candidate, _server_clock(candidate, stack))
+        # Python runs handlers in the main thread, which waits for the threads of a load.
+        signal.signal(signal.SIGINT, lambda number, frame: measurement.end_load())
+        answer({**measurement.facts(), "load_ms": load_ms})
         for line in lines:
             request = json.loads(line)
-            if request["do"] == "time":
-                answer(measurement.time(request["samples"]))
-            elif request["do"] == "score":
-                answer(measurement.score(request["sample"]))
-            else:
-                answer(measurement.objects(request["limit"]))
+            do = request.pop("do")
+            if do not in _REQUESTS:
+                raise EdgesegError(f"the worker knows no request '{do}': it takes {', '.join(_REQUESTS)}")
+            answer(getattr(measurement, do)(**request))
+
+
+def _server_clock(candidate: Candidate, stack: ExitStack) -> ServerClock | None:
+    if not candidate.parts:
+        return None
+    return stack.enter_context(closing(ServerClock(candidate.target, candidate.parts)))
+
+
+def _call_of(pipeline: Pipeline, images: Sequence[Any], batch: int) -> Callable[[int], object]:
+    return lambda number: pipeline.run([images[(number * batch + i) % len(images)] for i in range(batch)])
 
 
 @contextmanager

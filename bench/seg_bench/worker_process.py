@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
 from seg_bench.candidate import Candidate
 from seg_bench.json_fields import to_json
 from seg_bench.memory import peak_memory_mib
+from seg_bench.options import LoadLevel
 from seg_runtime.errors import EdgesegError, InferenceError
 
 __all__ = ["WorkerProcess"]
@@ -31,6 +33,7 @@ class WorkerProcess:
     Attributes:
         where: how tensors travel, as `Session.where`.
         engine: what computes, as `Session.engine`.
+        load_ms: from nothing to a model that is ready, the start of the process apart.
 
     Raises:
         EdgesegError: the candidate cannot be opened; the message is the worker's.
@@ -39,6 +42,7 @@ class WorkerProcess:
 
     def __init__(self, candidate: Candidate, environment: Mapping[str, str] | None = None) -> None:
         self.candidate = candidate
+        self._asked = False
         # A session of its own keeps the terminal's Ctrl-C from it: the parent decides when it ends.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "seg_bench.worker"],
@@ -55,6 +59,7 @@ class WorkerProcess:
             self.close()
             raise
         self.where, self.engine = str(facts["where"]), str(facts["engine"])
+        self.load_ms = float(facts["load_ms"])
 
     @property
     def pid(self) -> int:
@@ -71,6 +76,21 @@ class WorkerProcess:
     def objects(self, limit: int) -> dict[str, float | None]:
         """Average precision over all images that were scored; `limit` objects of each count."""
         return self._ask({"do": "objects", "limit": limit})
+
+    def load(self, level: LoadLevel) -> dict[str, Any]:
+        """What came of a level of load, as `seg_bench.load_generator.Load`.
+
+        Raises:
+            KeyboardInterrupt: as ever; `end_load` then gives what there is.
+        """
+        return self._ask({"do": "load", **asdict(level)})
+
+    def end_load(self) -> dict[str, Any] | None:
+        """End a load that Ctrl-C broke off and wait for the calls in flight; as `load`, None for no load."""
+        if not self._asked:
+            return None
+        self._process.send_signal(signal.SIGINT)
+        return self._answer()
 
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""
@@ -102,14 +122,19 @@ class WorkerProcess:
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:
             raise InferenceError("the measuring process has no pipes: start it anew")
+        self._asked = True
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
         except BrokenPipeError:
-            line = ""
+            raise InferenceError(self._death()) from None
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise InferenceError(self._death())
+        self._asked = False
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise EdgesegError(str(answer["error"]))

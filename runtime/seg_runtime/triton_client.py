@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from seg_runtime.address import Address, ClientOptions, TlsOptions
@@ -20,7 +21,7 @@ from seg_runtime.errors import (
 )
 from seg_runtime.triton_errors import client_errors, translate
 
-__all__ = ["OLDEST_SERVER", "TritonClient", "field"]
+__all__ = ["OLDEST_SERVER", "Computed", "TritonClient", "field"]
 
 OLDEST_SERVER = (2, 20)
 """Oldest Triton whose shared memory, parameters and repository index work as they are used here."""
@@ -30,6 +31,21 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
+
+_COMPUTE = ("compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a server has done with a model since it was loaded.
+
+    Attributes:
+        requests: that succeeded.
+        compute_ms: time it computed for them, input and output included, without queueing.
+    """
+
+    requests: int
+    compute_ms: float
 
 
 class TritonClient:
@@ -104,6 +120,14 @@ class TritonClient:
                 (field(entry, "state"), field(entry, "reason"))
             )
         return states
+
+    def computed(self, model: str) -> Computed:
+        """The server's statistics of a model, all of its versions together."""
+        answer = self._call("get_inference_statistics", model)
+        stats = [field(entry, "inference_stats") for entry in field(answer, "model_stats")]
+        nanoseconds = sum(int(field(field(entry, part), "ns") or 0) for entry in stats for part in _COMPUTE)
+        requests = sum(int(field(field(entry, "success"), "count") or 0) for entry in stats)
+        return Computed(requests, nanoseconds / 1e6)
 
     def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
         """tritonclient's `InferResult`."""

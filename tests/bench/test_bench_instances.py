@@ -57,7 +57,7 @@ def test_an_image_in_which_nothing_was_found_has_no_dice_of_objects(nuclei_folde
 
 def test_a_model_that_finds_objects_is_a_row_of_a_run(tiny_maskrcnn_repo: Path, nuclei_folder: Path) -> None:
     options = RunOptions(
-        repo=tiny_maskrcnn_repo, data=nuclei_folder, limit=2, repeats=2, warm_up=0, threads=1, batch=2
+        repo=tiny_maskrcnn_repo, data=nuclei_folder, limit=2, repeats=2, warm_up=0, threads=1, batches=(2,)
     )
     (record,) = measure(options).records
     assert (record.model.name, record.model.weights, record.accuracy) == ("cells", "random", None)

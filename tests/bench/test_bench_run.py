@@ -148,9 +148,16 @@ def test_every_engine_gets_a_row_of_its_own_with_its_masks(options: RunOptions, 
     assert read_run(tmp_path / "run.json") == run
 
 
-def test_an_engine_that_cannot_run_the_model_is_its_own_error(options: RunOptions) -> None:
-    with pytest.raises(EdgesegError, match=r"has no model\.plan: run  seg-export build unet_tiny"):
-        measure(replace(options, engines=("onnxruntime", "tensorrt")))
+def test_a_row_whose_engine_cannot_run_the_model_says_so_and_the_others_go_on(options: RunOptions) -> None:
+    run = measure(replace(options, engines=("tensorrt", "onnxruntime"), repeats=1, limit=1))
+    failed, measured = run.records
+    assert failed.failure and "has no model.plan: run seg-export build unet_tiny" in failed.failure
+    assert str(options.repo.parent) not in failed.failure
+    assert (failed.latency, failed.accuracy, failed.settings.engine) == (None, None, "tensorrt")
+    assert measured.failure is None and measured.latency and measured.accuracy
+    assert measured.accuracy.images == ("disc_0",)
+    with pytest.raises(EdgesegError, match=r"has no model\.plan"):
+        measure(replace(options, engines=("tensorrt",)))
 
 
 def test_models_are_identified_by_their_hashes(measured: Run, checkpoint: Path, repo: Path) -> None:
@@ -194,7 +201,7 @@ def test_each_row_has_the_memory_of_its_own_process(measured: Run) -> None:
 
 
 def test_a_batch_counts_all_its_images(options: RunOptions) -> None:
-    run = measure(replace(options, batch=2, limit=3, repeats=2))
+    run = measure(replace(options, batches=(2,), limit=3, repeats=2))
     record = run.records[0]
     assert record.latency is not None
     assert (record.settings.batch, record.data.images) == (2, 3)
@@ -224,12 +231,12 @@ def test_bad_requests_are_refused_before_anything_starts(
         (BadInputError, "lacks", {"part": "test"}),
         (BadInputError, "pass the file", {"baseline": True, "checkpoint": other}),
         (CheckpointError, "no checkpoint file", {"baseline": True, "checkpoint": tmp_path / "none.pth"}),
-        (BadInputError, "takes batches of 1 to 8", {"batch": 9}),
+        (BadInputError, "takes batches of 1 to 8", {"batches": (9,)}),
     ]
     for kind, message, changes in cases:
         with pytest.raises(EdgesegError, match=message) as caught:
             measure(replace(options, **changes))
-        assert isinstance(caught.value, kind) or "batch" in changes
+        assert isinstance(caught.value, kind) or "batches" in changes
 
 
 @pytest.mark.parametrize(

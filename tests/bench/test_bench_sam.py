@@ -96,7 +96,7 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
     maskless = tmp_path / "maskless"
     shutil.copytree(options.data / "images", maskless / "images")
     cases: list[tuple[type[EdgesegError], str, dict[str, object]]] = [
-        (BadInputError, "is a SAM, which takes one image per call", {"batch": 2}),
+        (BadInputError, "is a SAM, which takes one image per call", {"batches": (2,)}),
         (ModelNotFoundError, "the decoder is missing", {"repo": half}),
         (BadInputError, "one half of a SAM", {"models": ("sam_tiny_encoder",)}),
         (RepositoryError, "not built", {"repo": unbuilt}),

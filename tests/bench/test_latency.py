@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from seg_bench.latency import measure_interleaved, noise_note
+from seg_bench.latency import Timings, measure_interleaved, noise_note
+from seg_bench.records import Latency
 
 NAMES = ("a", "b", "c")
 
@@ -23,6 +24,10 @@ class Recorder:
             raise KeyboardInterrupt
         self.calls.append((name, number))
         return {"preprocess": 0.1, "infer": float(number), "postprocess": 0.2, "total": number + 0.4}
+
+
+def latencies(timings: Timings) -> dict[str, Latency]:
+    return {name: samples.latency for name, samples in timings.samples.items() if samples.latency}
 
 
 def test_each_round_has_every_candidate_once_in_a_new_order() -> None:
@@ -46,11 +51,12 @@ def test_the_seed_fixes_the_order() -> None:
 def test_warm_up_calls_are_not_among_the_samples() -> None:
     timings = measure_interleaved(NAMES, Recorder(), repeats=3, warm_up=2)
     assert timings.complete
-    assert {name: latency.infer for name, latency in timings.latencies.items()} == dict.fromkeys(
+    assert {name: latency.infer for name, latency in latencies(timings).items()} == dict.fromkeys(
         NAMES, (2.0, 3.0, 4.0)
     )
-    assert timings.latencies["a"].total == (2.4, 3.4, 4.4)
-    assert len(timings.calibration_ms) == 3
+    assert latencies(timings)["a"].total == (2.4, 3.4, 4.4)
+    assert [samples.warm_up_ms for samples in timings.samples.values()] == [[0.4, 1.4]] * 3
+    assert [len(samples.calibration_ms) for samples in timings.samples.values()] == [3] * 3
 
 
 def test_every_call_is_told_as_a_step() -> None:
@@ -65,11 +71,11 @@ def test_ctrl_c_keeps_the_samples_so_far_and_leaves_out_candidates_without_any()
     # 3 warm-up calls, one whole round, and one call of the next.
     timings = measure_interleaved(NAMES, Recorder(interrupt_at=7), repeats=5, warm_up=1)
     assert not timings.complete
-    counts = Counter(len(latency.total) for latency in timings.latencies.values())
+    counts = Counter(len(latency.total) for latency in latencies(timings).values())
     assert counts == {1: 2, 2: 1}
     early = measure_interleaved(NAMES, Recorder(interrupt_at=4), repeats=5, warm_up=1)
-    assert len(early.latencies) == 1
-    assert measure_interleaved(NAMES, Recorder(interrupt_at=1), repeats=5, warm_up=1).latencies == {}
+    assert len(latencies(early)) == 1
+    assert latencies(measure_interleaved(NAMES, Recorder(interrupt_at=1), repeats=5, warm_up=1)) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,93 +2,45 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from seg_bench.cli import run_options as given
+from seg_bench.cli.run_options import Baseline
 
 if TYPE_CHECKING:
     from seg_bench.records import Run
 
-__all__ = ["Baseline", "Part", "run"]
-
-
-class Baseline(str, Enum):
-    """What to compare deployed models with."""
-
-    TORCH = "torch"
-    TORCH_CHANNELS_LAST = "torch-channels-last"
-    OFFICIAL = "official"
-
-
-class Part(str, Enum):
-    """Part of a split."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
+__all__ = ["run"]
 
 
 def run(
     *,
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="Folder with images/ and masks/, or Montgomery as it is distributed; for objects, with "
-            "images/ and labels/ (maps of ids), or the Data Science Bowl 2018."
-        ),
-    ],
-    repo: Annotated[Path, typer.Option(help="Model repository.")] = Path("triton_repo"),
-    models: Annotated[
-        str | None,
-        typer.Option(
-            help="Models, separated by commas, a SAM by its name (sam_tiny); all that are built by default."
-        ),
-    ] = None,
-    where: Annotated[
-        str,
-        typer.Option(help="Places, separated by commas: in-process, grpc, http, shared-memory."),
-    ] = "in-process",
-    engines: Annotated[
-        str,
-        typer.Option(
-            help="What computes in process, separated by commas, a row for each: auto, onnxruntime, "
-            "openvino, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt."
-        ),
-    ] = "auto",
-    url: Annotated[
-        str | None,
-        typer.Option(help="Measure this running server (grpc://HOST:PORT, http://HOST:PORT) and start none."),
-    ] = None,
-    baseline: Annotated[
-        list[Baseline] | None,
-        typer.Option(
-            help="Also measure, in the same rounds: the original model in PyTorch (one of the first two), "
-            "a SAM with segment_anything's own exported decoder, a Mask R-CNN as torchvision's own export "
-            "(official). May be given twice."
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The baseline's checkpoint, when it does not ship with edgeseg.")
-    ] = None,
-    part: Annotated[
-        Part | None,
-        typer.Option(help="Only this part of a split, of the shipped one without --split-file."),
-    ] = None,
-    split_file: Annotated[Path | None, typer.Option(help="JSON split file for --part.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use at most this many images.")] = None,
-    repeats: Annotated[int, typer.Option(help="Timed calls per row.")] = 20,
-    warm_up: Annotated[int, typer.Option(help="Calls per row before the timed ones.")] = 3,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads per model, everywhere; the runtimes choose by default.")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Images per call.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the order in which rows take turns.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the records to this file (.json).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    suite: given.SuiteOption = None,
+    data: given.DataOption = None,
+    repo: given.RepoOption = Path("triton_repo"),
+    models: given.ModelsOption = "",
+    precisions: given.PrecisionsOption = "",
+    where: given.WhereOption = "in-process",
+    engines: given.EnginesOption = "auto",
+    url: given.UrlOption = None,
+    baseline: given.BaselineOption = None,
+    checkpoint: given.CheckpointOption = None,
+    part: given.PartOption = None,
+    split_file: given.SplitFileOption = None,
+    limit: given.LimitOption = None,
+    repeats: given.RepeatsOption = 20,
+    warm_up: given.WarmUpOption = "3",
+    threads: given.ThreadsOption = None,
+    batch: given.BatchOption = "1",
+    seed: given.SeedOption = 0,
+    concurrency: given.ConcurrencyOption = "",
+    rate: given.RateOption = "",
+    duration: given.DurationOption = None,
+    out: given.OutOption = None,
+    as_json: given.JsonOption = False,
 ) -> None:
     """Measure Dice, IoU, HD95, latency and memory of deployed models, all in turns on one machine.
 
@@ -98,41 +50,51 @@ def run(
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
 
-    Without --url, a server is started for the places that need one. Ctrl-C keeps what was measured.
+    Without --url, a server is started for the places that need one. Models of more than 256 MiB are measured
+    one at a time, after the others. A row that breaks off says why and the others go on; the exit code is
+    then 1. Ctrl-C keeps what was measured.
 
     \b
     Examples:
-      seg-bench run --data tests/data/montgomery --out results/run.json
-      seg-bench run --data data/montgomery --part test --where in-process,grpc,http,shared-memory
-      seg-bench run --data data/montgomery --models unet_lung --baseline torch --threads 2
-      seg-bench run --data data/montgomery --models unet_lung --engines onnxruntime,openvino
+      seg-bench run --suite montgomery --out results/run.json
+      seg-bench run --suite montgomery --models 'unet*' --precisions fp32,int8 --engines onnxruntime,openvino
+      seg-bench run --data tests/data/montgomery --where in-process,grpc,http,shared-memory
+      seg-bench run --data data/montgomery --part test --models unet_lung --baseline torch --threads 2
+      seg-bench run --data data/montgomery --models unet_lung --batch 1,2,4,8 --warm-up until-stable
+      seg-bench run --data data/montgomery --models unet_lung --where grpc --concurrency 1,2,4,8 --duration 20
+      seg-bench run --data data/montgomery --models unet_lung --where grpc --rate 5,10,20
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
 
+    from seg_bench import options as texts
     from seg_bench.machine import shown_command
-    from seg_bench.options import RunOptions, engines_of, places_of, split_names
     from seg_bench.runner import measure
     from seg_runtime.console import progress_bar
 
-    options = RunOptions(
+    warm_up_calls, until_stable = texts.warm_up_of(warm_up)
+    options = texts.RunOptions(
         repo=repo,
-        data=data,
+        **_images(suite, data, part),
         split_file=split_file,
-        part=part.value if part else None,
         limit=limit,
-        models=split_names(models or ""),
-        where=places_of(where),
-        engines=engines_of(engines),
+        models=texts.split_names(models),
+        precisions=texts.split_names(precisions),
+        where=texts.places_of(where),
+        engines=texts.engines_of(engines),
         url=url,
         **_baselines(baseline or []),
         checkpoint=checkpoint,
         repeats=repeats,
-        warm_up=warm_up,
+        warm_up=warm_up_calls,
+        until_stable=until_stable,
         threads=threads,
-        batch=batch,
+        batches=texts.counts_of("--batch", batch),
+        concurrency=texts.counts_of("--concurrency", concurrency) if concurrency else (),
+        rates=texts.rates_of(rate) if rate else (),
+        duration_s=duration,
         seed=seed,
     )
     with progress_bar() as bar:
@@ -145,9 +107,25 @@ def run(
     _show(measured, out, as_json)
     if not measured.complete:
         raise KeyboardInterrupt
+    if any(record.failure for record in measured.records):
+        raise typer.Exit(1)
 
 
-def _baselines(chosen: list[Baseline]) -> dict[str, bool]:
+def _images(suite: str | None, data: Path | None, part: given.Part | None) -> dict[str, Any]:
+    """The options of `RunOptions` that say which images. Raises BadInputError without a folder of them."""
+    from seg_bench.suites import SUITES, find_suite
+    from seg_runtime.errors import BadInputError
+
+    chosen = part.value if part else None
+    if suite is not None:
+        found, folder = find_suite(suite, data)
+        return {"suite": found, "data": folder, "part": chosen or found.part}
+    if data is None:
+        raise BadInputError(f"no images: give a folder with --data, or --suite {'|'.join(SUITES)}")
+    return {"data": data, "part": chosen}
+
+
+def _baselines(chosen: list[Baseline]) -> dict[str, Any]:
     """The options of `RunOptions` that stand for them. Raises BadInputError for PyTorch in both orders."""
     from seg_runtime.errors import BadInputError
 
@@ -174,3 +152,6 @@ def _show(measured: Run, out: Path | None, as_json: bool) -> None:
         typer.echo(to_json_report([measured]), nl=False)
     else:
         print_report([measured], stdout_console())
+    for record in measured.records:
+        if record.failure:
+            typer.echo(f"failed: {record.model.name}, {record.where}: {record.failure}", err=True)

@@ -15,7 +15,7 @@ from seg_bench.candidate import PYTORCH, Candidate
 from seg_bench.data.find import AnySample
 from seg_runtime.session import Session
 
-__all__ = ["Objects", "Outcome", "Pipeline", "open_pipeline"]
+__all__ = ["Objects", "Outcome", "Pipeline", "open_pipeline", "pipeline_of_thread"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,16 @@ def open_pipeline(candidate: Candidate) -> Iterator[Pipeline]:
             from seg_bench.pipelines.semantic import SemanticPipeline
 
             yield SemanticPipeline(session, candidate.model)
+
+
+@contextmanager
+def pipeline_of_thread(pipeline: Pipeline) -> Iterator[Pipeline]:
+    """A pipeline on the same session that a thread may use beside others: only SAMs remember their image."""
+    if hasattr(pipeline, "sibling"):
+        with pipeline.sibling() as sibling:
+            yield sibling
+    else:
+        yield pipeline
 
 
 def _open_original(candidate: Candidate) -> Pipeline | None:

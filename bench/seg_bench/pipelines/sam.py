@@ -44,31 +44,32 @@ class TimedSession(Session):
     """Hands everything on to another session and adds up how long its models take, by their task.
 
     Attributes:
+        behind: that session.
         spent_ms: milliseconds by task since it was last cleared, travel included.
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.behind = session
         self.where = session.where
         self.spent_ms: dict[str, float] = {}
 
     def models(self) -> tuple[str, ...]:
-        return self._session.models()
+        return self.behind.models()
 
     def spec(self, model: str) -> ModelSpec:
-        return self._session.spec(model)
+        return self.behind.spec(model)
 
     def engine(self, model: str) -> str:
-        return self._session.engine(model)
+        return self.behind.engine(model)
 
     def close(self) -> None:
-        self._session.close()
+        self.behind.close()
 
     def _infer(
         self, spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle], keep: frozenset[str]
     ) -> dict[str, Any]:
         start = time.perf_counter()
-        outputs = self._session._infer(spec, inputs, keep)
+        outputs = self.behind._infer(spec, inputs, keep)
         spent = 1000 * (time.perf_counter() - start)
         self.spent_ms[spec.task] = self.spent_ms.get(spec.task, 0.0) + spent
         return outputs
@@ -86,7 +87,7 @@ class SamPipeline:
     """
 
     def __init__(self, session: Session, name: str) -> None:
-        self._session = TimedSession(session)
+        self._session, self._name = TimedSession(session), name
         self._predictor = SamPredictor(self._session, name)
         self.where = session.where
         self.engine = self._predictor.engine
@@ -113,6 +114,10 @@ class SamPipeline:
             encode_ms=spent["sam-encoder"],
             decode_ms=spent["sam-decoder"],
         )
+
+    def sibling(self) -> SamPipeline:
+        """Another on the same session, with an image of its own."""
+        return SamPipeline(self._session.behind, self._name)
 
     def close(self) -> None:
         """Free the embedding; the session stays open."""

@@ -1,0 +1,85 @@
+"""Which models of a repository or server a run measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from seg_bench.options import RunOptions
+from seg_bench.subjects import Subject, all_subjects, named_subject
+from seg_runtime.contracts import ListedContracts
+from seg_runtime.errors import BadInputError, ModelNotFoundError, RepositoryError
+from seg_runtime.repository import Repository
+
+__all__ = ["choose_local", "choose_remote"]
+
+
+def choose_local(options: RunOptions, repository: Repository) -> tuple[Subject, ...]:
+    """The models of a repository folder that are asked for, all of them built.
+
+    Raises:
+        ModelNotFoundError: a name that is not there.
+        RepositoryError: nothing is built, or a model that is named is not.
+        BadInputError: nothing matches; the message lists what there is.
+    """
+    built = [name for name in repository.models() if _is_built(repository, name)]
+    subjects = _choose(options, repository, built)
+    for subject in subjects:
+        for spec in subject.specs:
+            repository.graph_path(spec.name)  # raises when it is not built
+    return subjects
+
+
+def choose_remote(options: RunOptions) -> tuple[Subject, ...]:
+    """The models of the server of `options.url` that are asked for. Raises as `choose_local`, ServerError."""
+    from seg_runtime import connect
+
+    with connect(options.url or "") as session:
+        return _choose(options, session, session.models())
+
+
+def _is_built(repository: Repository, name: str) -> bool:
+    return repository.spec(name).version in repository.versions(name)
+
+
+def _choose(options: RunOptions, contracts: ListedContracts, ready: Sequence[str]) -> tuple[Subject, ...]:
+    chosen: dict[str, Subject] = {}
+    for name in options.models or ("*",):
+        found = _matching(options, contracts, ready, name)
+        chosen |= {subject.name: subject for subject in found}
+    wanted = [
+        subject
+        for subject in chosen.values()
+        if not options.precisions or subject.spec.precision in options.precisions
+    ]
+    if not wanted:
+        raise BadInputError(
+            f"--precisions {','.join(options.precisions)} matches no model; there are: "
+            + _words(chosen.values())
+        )
+    return tuple(wanted)
+
+
+def _matching(
+    options: RunOptions, contracts: ListedContracts, ready: Sequence[str], name: str
+) -> Iterable[Subject]:
+    """The subject of a name, or those that a pattern matches; only those that fit the suite."""
+    if not any(character in name for character in "*?["):
+        try:
+            return [named_subject(contracts, name)]
+        except ModelNotFoundError as error:
+            built = _words(all_subjects(contracts, ready)) if ready else "nothing that is built"
+            raise ModelNotFoundError(f"{error}; what can be measured there: {built}") from error
+    if not ready:
+        raise RepositoryError(f"repository '{options.repo}' has no built model: publish one with seg-export")
+    there = all_subjects(contracts, ready)
+    fitting = [subject for subject in there if options.suite is None or subject.kind in options.suite.kinds]
+    matching = [subject for subject in fitting if fnmatchcase(subject.name, name)]
+    if not matching:
+        what = f"--models '{name}' matches no model" if name != "*" else "no model fits the suite"
+        raise BadInputError(f"{what}; there are: {_words(fitting or there)}")
+    return matching
+
+
+def _words(subjects: Iterable[Subject]) -> str:
+    return ", ".join(f"{subject.name} ({subject.kind}, {subject.spec.precision})" for subject in subjects)

@@ -1,0 +1,68 @@
+"""Where a run takes its baselines from: checkpoints, and the original libraries' own exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from seg_bench.data.find import AnySample
+from seg_bench.options import RunOptions
+from seg_bench.subjects import Subject
+from seg_runtime.errors import BadInputError
+
+__all__ = ["find_checkpoints", "official_exports"]
+
+
+def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
+    """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
+    if not (options.baseline or options.official):
+        return {}
+    firsts: dict[str, Subject] = {}
+    for subject in subjects:
+        if options.baseline or subject.kind != "semantic":
+            firsts.setdefault(subject.checkpoint_sha256, subject)
+    named = {subject.name: subject for subject in firsts.values()}
+    found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
+    checkpoints = {name: path for name, path in found.items() if path is not None}
+    needed = [name for name, subject in named.items() if subject.kind != "semantic" or not options.official]
+    if not checkpoints.keys() & needed:
+        raise BadInputError(
+            f"no checkpoint of {', '.join(needed)} for the baseline: "
+            "pass the file that it was exported from as --checkpoint"
+        )
+    return checkpoints
+
+
+def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:
+    from seg_bench.checkpoints import find_checkpoint, remake_random_sam
+
+    path = find_checkpoint(subject.checkpoint_sha256, options.checkpoint)
+    if path is None and subject.sam and subject.weights == "random":
+        path = remake_random_sam(subject, folder)
+    return path
+
+
+def official_exports(
+    options: RunOptions,
+    samples: Sequence[AnySample],
+    subjects: Sequence[Subject],
+    checkpoints: Mapping[str, Path],
+    folder: Path,
+) -> dict[str, Path]:
+    if not options.official:
+        return {}
+    exports = {}
+    for subject in subjects:
+        checkpoint, path = checkpoints.get(subject.name), folder / subject.name
+        if checkpoint is None or subject.kind == "semantic":
+            continue
+        if subject.sam:
+            from seg_bench.official_decoder import export_official_decoders
+
+            export_official_decoders(checkpoint, {sample.size_hw() for sample in samples}, path)
+        else:
+            from seg_bench.official_maskrcnn import export_official_maskrcnn
+
+            export_official_maskrcnn(checkpoint, path)
+        exports[subject.name] = path
+    return exports
