@@ -42,6 +42,7 @@ class RunOptions:
         threads: intra-op threads per model, everywhere; None leaves it to the runtimes.
         batch: images per call.
         seed: of the order in which rows take turns.
+        energy: also measure joules per image, where the machine has a meter.
 
     Raises:
         BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,
@@ -66,6 +67,7 @@ class RunOptions:
     threads: int | None = None
     batch: int = 1
     seed: int = 0
+    energy: bool = True
 
     def __post_init__(self) -> None:
         for name, value, lowest in (

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.objects import PROMPTS
+from seg_bench.energy_rows import DeviceUse, measure_device_use
 from seg_bench.latency import Timings, measure_interleaved, noise_note
 from seg_bench.machine import describe_machine
 from seg_bench.memory import peak_tree_memory_mib
@@ -35,6 +36,7 @@ class _Results:
     peaks_mib: Mapping[str, float | None]
     accuracies: Mapping[str, Accuracy]
     complete: bool
+    device: Mapping[str, DeviceUse]
 
 
 def measure(options: RunOptions, command: str = "", on_step: Progress | None = None) -> Run:
@@ -128,9 +130,31 @@ def _measure(
     # Scoring needs memory of its own, so peaks are read before it.
     peaks = {name: _peak_mib(worker, server) for name, worker in workers.items()}
     if not timings.complete:
-        return _Results(timings, peaks, {}, complete=False)
+        return _Results(timings, peaks, {}, complete=False, device={})
+    try:
+        device = _device_use(options, plan, workers, server, step)
+    except KeyboardInterrupt:
+        return _Results(timings, peaks, {}, complete=False, device={})
     accuracies, complete = _score_all(plan, workers, step)
-    return _Results(timings, peaks, accuracies, complete)
+    return _Results(timings, peaks, accuracies, complete, device)
+
+
+def _device_use(
+    options: RunOptions,
+    plan: Plan,
+    workers: Mapping[str, WorkerProcess],
+    server: TritonServer | None,
+    step: Progress,
+) -> dict[str, DeviceUse]:
+    if not options.energy:
+        return {}
+    return measure_device_use(
+        workers,
+        server,
+        len(plan.samples),
+        options.batch,
+        lambda done, total: step("measuring energy", done, total),
+    )
 
 
 def _peak_mib(worker: WorkerProcess, server: TritonServer | None) -> float | None:
@@ -185,6 +209,7 @@ def _record(options: RunOptions, plan: Plan, candidate: Candidate, engine: str, 
     latency = results.timings.latencies[candidate.name]
     peak = results.peaks_mib[candidate.name]
     memory_of = "server" if candidate.runtime == "Triton" else "process"
+    device = results.device.get(candidate.name, DeviceUse())
     return Record(
         model=_measured_model(plan, candidate),
         runtime=_engine_name(engine) if candidate.runtime == ENGINE else candidate.runtime,
@@ -197,6 +222,8 @@ def _record(options: RunOptions, plan: Plan, candidate: Candidate, engine: str, 
         peak_memory_mib=peak,
         peak_memory_of=None if peak is None else memory_of,
         engine=engine,
+        device_memory_mib=device.device_memory_mib,
+        energy=device.energy,
     )
 
 

@@ -8,6 +8,8 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
+    {"do": "load", "calls": [[0, 1]]}    -> {}; these images are read
+    {"do": "repeat", "seconds": 2}       -> how many calls with them were made, back to back
 
 An answer {"error": "..."} ends the process.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +51,7 @@ class Measurement:
 
         self._pipeline, self._scorer = pipeline, Scorer()
         self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
+        self._loaded: list[list[Any]] = []
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel, and what computes."""
@@ -69,6 +73,19 @@ class Measurement:
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
+
+    def load(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Read the images of these calls for `repeat`."""
+        self._loaded = [[self._pipeline.load(self._samples[number]) for number in call] for call in calls]
+        return {}
+
+    def repeat(self, seconds: float) -> dict[str, int]:
+        """Go round the loaded calls, one at least, until so many seconds have passed."""
+        made, end = 0, time.monotonic() + seconds
+        while made == 0 or time.monotonic() < end:
+            self._pipeline.run(self._loaded[made % len(self._loaded)])
+            made += 1
+        return {"calls": made}
 
 
 def main() -> None:
@@ -92,6 +109,10 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
                 answer(measurement.time(request["samples"]))
             elif request["do"] == "score":
                 answer(measurement.score(request["sample"]))
+            elif request["do"] == "load":
+                answer(measurement.load(request["calls"]))
+            elif request["do"] == "repeat":
+                answer(measurement.repeat(request["seconds"]))
             else:
                 answer(measurement.objects(request["limit"]))
 

@@ -85,6 +85,10 @@ def run(
     ] = None,
     batch: Annotated[int, typer.Option(help="Images per call.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order in which rows take turns.")] = 0,
+    energy: Annotated[
+        bool,
+        typer.Option(help="Also measure joules per image, about 3 s per row, where the machine has a meter."),
+    ] = True,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the records to this file (.json).")
     ] = None,
@@ -97,6 +101,9 @@ def run(
 
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
+
+    Where the machine has a power meter (NVML, tegrastats, jtop, RAPL: see  seg-bench doctor ), each row then
+    runs alone for some seconds, and the records hold its joules per image and its GPU memory.
 
     Without --url, a server is started for the places that need one. Ctrl-C keeps what was measured.
 
@@ -134,6 +141,7 @@ def run(
         threads=threads,
         batch=batch,
         seed=seed,
+        energy=energy,
     )
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)

@@ -1,0 +1,110 @@
+"""Energy and GPU memory of the rows of a run, with a tegrastats and an NVML that are made up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from seg_bench.cli import app
+from seg_bench.energy_rows import measure_device_use
+from seg_bench.options import RunOptions
+from seg_bench.power import Meters, measure_energy
+from seg_bench.records import read_run
+from seg_runtime.errors import BadInputError
+
+LINE = (Path(__file__).parents[1] / "data" / "tegrastats" / "thor-jetpack-7.2.log").read_text()
+WATTS = 87.426
+
+
+@pytest.fixture
+def thor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine, with Thor's tegrastats on PATH and blocks of tenths of seconds."""
+    program = tmp_path / "bin" / "tegrastats"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nwhile true; do echo '{LINE.strip()}'; sleep 0.05; done\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    quick = partial(measure_energy, seconds=0.3, idle_seconds=0.2)
+    monkeypatch.setattr("seg_bench.energy_rows.measure_energy", quick)
+
+
+@pytest.mark.usefixtures("thor")
+def test_run_records_the_energy_of_a_row_where_there_is_a_meter(
+    tiny_repo: Path, xray_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run.json"
+    options = ["--repeats", "2", "--warm-up", "1", "--batch", "2", "--limit", "3", "--threads", "1"]
+    command = ["run", "--repo", str(tiny_repo), "--data", str(xray_folder), *options, "--out", str(out)]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    (record,) = read_run(out).records
+    assert record.energy is not None and record.latency is not None
+    assert record.energy.source == "tegrastats"
+    assert record.energy.mean_w == pytest.approx(WATTS, rel=0.1)
+    assert record.energy.idle_w == pytest.approx(WATTS, rel=0.1)
+    # Power times the time of an image; other work on this machine may only make it more.
+    per_image_s = min(record.latency.total) / 1000 / 2
+    assert record.energy.joules_per_image > 0.5 * WATTS * per_image_s
+    assert record.device_memory_mib is None, "a Jetson's GPU has no memory of its own"
+
+
+@pytest.mark.parametrize(("option", "wanted"), [([], True), (["--no-energy"], False)])
+def test_energy_is_measured_unless_it_is_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, option: list[str], wanted: bool
+) -> None:
+    asked: list[RunOptions] = []
+
+    def stop(options: RunOptions, *_: object) -> None:
+        asked.append(options)
+        raise BadInputError("seen")
+
+    monkeypatch.setattr("seg_bench.runner.measure", stop)
+    CliRunner().invoke(app, ["run", "--data", "xrays", *option])
+    assert [options.energy for options in asked] == [wanted]
+
+
+class FakeWorker:
+    """A row whose process is this one."""
+
+    def __init__(self, runtime: str, engine: str) -> None:
+        self.candidate, self.engine, self.pid = SimpleNamespace(runtime=runtime), engine, os.getpid()
+        self.asked: list[Any] = []
+
+    def load(self, calls: list[list[int]]) -> None:
+        self.asked.append(calls)
+
+    def repeat(self, seconds: float) -> int:
+        self.asked.append(seconds)
+        return 1
+
+
+@pytest.mark.usefixtures("thor")
+def test_rows_on_a_server_elsewhere_have_no_energy() -> None:
+    here = FakeWorker("ONNX Runtime", "ONNX Runtime 1.32.0, CPU")
+    workers: Any = {"here": here, "there": FakeWorker("Triton", "Triton, onnxruntime")}
+    uses = measure_device_use(workers, None, samples=3, batch=2)
+    assert set(uses) == {"here"}
+    assert here.asked[0] == [[0, 1], [2, 0], [1, 2], [0, 1]], "calls go round the images"
+    assert workers["there"].asked == []
+
+
+def test_gpu_memory_of_a_server_is_recorded_though_nothing_measures_its_power(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server: Any = SimpleNamespace(pid=os.getpid())
+    monkeypatch.setattr(
+        Meters, "device_memory_mib", lambda self, pids: 300.0 if os.getpid() in pids else None
+    )
+    monkeypatch.setattr(Meters, "of_row", lambda self, pids, engine: None)
+    worker = FakeWorker("Triton", "Triton, onnxruntime")
+    workers: Any = {"row": worker}
+    uses = measure_device_use(workers, server, samples=1, batch=1)
+    assert (uses["row"].device_memory_mib, uses["row"].energy) == (300.0, None)
+    assert worker.asked == []
