@@ -7,10 +7,11 @@ have the same files.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RaplMeter", "open_rapl", "package_folders"]
+__all__ = ["RaplMeter", "is_denied", "open_rapl", "package_folders"]
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -80,6 +81,11 @@ def open_rapl(powercap: Path = POWERCAP) -> RaplMeter | None:
         return RaplMeter(folders)
     except (OSError, ValueError):
         return None
+
+
+def is_denied(powercap: Path = POWERCAP) -> bool:
+    """Whether counters are there and this user may not read them."""
+    return not all(os.access(folder / "energy_uj", os.R_OK) for folder in package_folders(powercap))
 
 
 def _is_package(folder: Path) -> bool:
