@@ -1,4 +1,4 @@
-"""Energy and GPU memory of the rows of a run, one row after another while all others wait.
+"""Energy and GPU memory of a row, measured while all other rows wait.
 
 Calls of several rows that take turns would blur into one another: a row gets a block of its own here,
 after the timing, and its calls are made by its own process with images that were read before.
@@ -6,7 +6,6 @@ after the timing, and its calls are made by its own process with images that wer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from seg_bench.memory import process_tree
@@ -30,38 +29,27 @@ class DeviceUse:
 
 
 def measure_device_use(
-    workers: Mapping[str, WorkerProcess],
-    server: TritonServer | None,
-    samples: int,
-    batch: int,
-    on_step: Callable[[int, int], None] | None = None,
-) -> dict[str, DeviceUse]:
-    """Measure every row for about three seconds; a machine without any meter is left at once.
-
-    Rows on a server that this run did not start are left out: no meter is there.
+    worker: WorkerProcess, server: TritonServer | None, meters: Meters, samples: int, batch: int
+) -> DeviceUse:
+    """Measure one row for about three seconds; where there is no meter for it, at once.
 
     Args:
-        workers: the rows, warmed up.
-        server: the one that rows on a server use, or None.
+        worker: the row, warmed up.
+        server: the server that this run started, or None. A row on a server elsewhere has no meter here.
+        meters: of this machine.
         samples: images there are.
         batch: images per call.
-        on_step: called with (rows done, rows in all) before each.
+
+    Raises:
+        EdgesegError: a call fails, or the row's process dies.
     """
-    calls = [[(first + i) % samples for i in range(batch)] for first in range(0, _CALLS * batch, batch)]
-    uses: dict[str, DeviceUse] = {}
-    with Meters() as meters:
-        for done, (name, worker) in enumerate(workers.items()):
-            process = server if worker.candidate.runtime == "Triton" else worker
-            if process is None or process.pid is None:
-                continue
-            pids = process_tree(process.pid)
-            memory_mib = meters.device_memory_mib(pids)
-            meter = meters.of_row(pids, worker.engine)
-            energy = None
-            if meter is not None:
-                if on_step:
-                    on_step(done, len(workers))
-                worker.load(calls)
-                energy = measure_energy(worker.repeat, batch, meter)
-            uses[name] = DeviceUse(energy, memory_mib)
-    return uses
+    process = server if worker.candidate.runtime == "Triton" else worker
+    if process is None or process.pid is None:
+        return DeviceUse()
+    pids = process_tree(process.pid)
+    memory_mib = meters.device_memory_mib(pids)
+    meter = meters.of_row(pids, worker.engine)
+    if meter is None:
+        return DeviceUse(None, memory_mib)
+    worker.hold([[(first + i) % samples for i in range(batch)] for first in range(0, _CALLS * batch, batch)])
+    return DeviceUse(measure_energy(worker.repeat, batch, meter), memory_mib)

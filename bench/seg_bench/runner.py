@@ -20,6 +20,7 @@ from seg_bench.memory import peak_tree_memory_mib
 from seg_bench.metrics.summary import summarize
 from seg_bench.options import RunOptions
 from seg_bench.plan import Plan, make_plan
+from seg_bench.power import Meters
 from seg_bench.records import SCHEMA, Accuracy, Data, MeasuredModel, ObjectAccuracy, Record, Run, Settings
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.server import ServerOptions, TritonServer
@@ -146,15 +147,14 @@ def _device_use(
     server: TritonServer | None,
     step: Progress,
 ) -> dict[str, DeviceUse]:
+    uses: dict[str, DeviceUse] = {}
     if not options.energy:
-        return {}
-    return measure_device_use(
-        workers,
-        server,
-        len(plan.samples),
-        options.batch,
-        lambda done, total: step("measuring energy", done, total),
-    )
+        return uses
+    with Meters() as meters:
+        for done, (name, worker) in enumerate(workers.items()):
+            step("measuring energy", done, len(workers))
+            uses[name] = measure_device_use(worker, server, meters, len(plan.samples), options.batch)
+    return uses
 
 
 def _peak_mib(worker: WorkerProcess, server: TritonServer | None) -> float | None:

@@ -8,7 +8,7 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
-    {"do": "load", "calls": [[0, 1]]}    -> {}; these images are read
+    {"do": "hold", "calls": [[0, 1]]}    -> {}; these images are read
     {"do": "repeat", "seconds": 2}       -> how many calls with them were made, back to back
 
 An answer {"error": "..."} ends the process.
@@ -51,7 +51,7 @@ class Measurement:
 
         self._pipeline, self._scorer = pipeline, Scorer()
         self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
-        self._loaded: list[list[Any]] = []
+        self._held: list[list[Any]] = []
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel, and what computes."""
@@ -74,16 +74,16 @@ class Measurement:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
 
-    def load(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
+    def hold(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Read the images of these calls for `repeat`."""
-        self._loaded = [[self._pipeline.load(self._samples[number]) for number in call] for call in calls]
+        self._held = [[self._pipeline.load(self._samples[number]) for number in call] for call in calls]
         return {}
 
     def repeat(self, seconds: float) -> dict[str, int]:
-        """Go round the loaded calls, one at least, until so many seconds have passed."""
+        """Go round the held calls, one at least, until so many seconds have passed."""
         made, end = 0, time.monotonic() + seconds
         while made == 0 or time.monotonic() < end:
-            self._pipeline.run(self._loaded[made % len(self._loaded)])
+            self._pipeline.run(self._held[made % len(self._held)])
             made += 1
         return {"calls": made}
 
@@ -109,8 +109,8 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
                 answer(measurement.time(request["samples"]))
             elif request["do"] == "score":
                 answer(measurement.score(request["sample"]))
-            elif request["do"] == "load":
-                answer(measurement.load(request["calls"]))
+            elif request["do"] == "hold":
+                answer(measurement.hold(request["calls"]))
             elif request["do"] == "repeat":
                 answer(measurement.repeat(request["seconds"]))
             else:

@@ -72,9 +72,9 @@ class WorkerProcess:
         """Average precision over all images that were scored; `limit` objects of each count."""
         return self._ask({"do": "objects", "limit": limit})
 
-    def load(self, calls: Sequence[Sequence[int]]) -> None:
+    def hold(self, calls: Sequence[Sequence[int]]) -> None:
         """Have the images of these calls read; `repeat` makes the calls."""
-        self._ask({"do": "load", "calls": [list(call) for call in calls]})
+        self._ask({"do": "hold", "calls": [list(call) for call in calls]})
 
     def repeat(self, seconds: float) -> int:
         """Make those calls back to back for so many seconds, one at least; returns how many."""

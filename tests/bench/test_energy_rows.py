@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
-from seg_bench.energy_rows import measure_device_use
+from seg_bench.energy_rows import DeviceUse, measure_device_use
 from seg_bench.options import RunOptions
 from seg_bench.power import Meters, measure_energy
 from seg_bench.records import read_run
@@ -77,7 +77,7 @@ class FakeWorker:
         self.candidate, self.engine, self.pid = SimpleNamespace(runtime=runtime), engine, os.getpid()
         self.asked: list[Any] = []
 
-    def load(self, calls: list[list[int]]) -> None:
+    def hold(self, calls: list[list[int]]) -> None:
         self.asked.append(calls)
 
     def repeat(self, seconds: float) -> int:
@@ -86,25 +86,22 @@ class FakeWorker:
 
 
 @pytest.mark.usefixtures("thor")
-def test_rows_on_a_server_elsewhere_have_no_energy() -> None:
-    here = FakeWorker("ONNX Runtime", "ONNX Runtime 1.32.0, CPU")
-    workers: Any = {"here": here, "there": FakeWorker("Triton", "Triton, onnxruntime")}
-    uses = measure_device_use(workers, None, samples=3, batch=2)
-    assert set(uses) == {"here"}
+def test_a_row_on_a_server_elsewhere_has_no_energy() -> None:
+    here: Any = FakeWorker("ONNX Runtime", "ONNX Runtime 1.32.0, CPU")
+    there: Any = FakeWorker("Triton", "Triton, onnxruntime")
+    with Meters() as meters:
+        assert measure_device_use(here, None, meters, samples=3, batch=2).energy is not None
+        assert measure_device_use(there, None, meters, samples=3, batch=2) == DeviceUse(None, None)
     assert here.asked[0] == [[0, 1], [2, 0], [1, 2], [0, 1]], "calls go round the images"
-    assert workers["there"].asked == []
+    assert there.asked == []
 
 
-def test_gpu_memory_of_a_server_is_recorded_though_nothing_measures_its_power(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_gpu_memory_of_a_server_is_recorded_though_nothing_measures_its_power() -> None:
     server: Any = SimpleNamespace(pid=os.getpid())
-    monkeypatch.setattr(
-        Meters, "device_memory_mib", lambda self, pids: 300.0 if os.getpid() in pids else None
+    meters: Any = SimpleNamespace(
+        device_memory_mib=lambda pids: 300.0 if os.getpid() in pids else None,
+        of_row=lambda pids, engine: None,
     )
-    monkeypatch.setattr(Meters, "of_row", lambda self, pids, engine: None)
-    worker = FakeWorker("Triton", "Triton, onnxruntime")
-    workers: Any = {"row": worker}
-    uses = measure_device_use(workers, server, samples=1, batch=1)
-    assert (uses["row"].device_memory_mib, uses["row"].energy) == (300.0, None)
+    worker: Any = FakeWorker("Triton", "Triton, onnxruntime")
+    assert measure_device_use(worker, server, meters, samples=1, batch=1) == DeviceUse(None, 300.0)
     assert worker.asked == []
