@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 
-# Two cores' worth of threads in all: one for each of two workers of pytest-xdist. Tests never reach a network.
+# Threads for two cores in all: one for each of pytest-xdist's two workers. Tests never reach a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seg_runtime.errors import MissingExtraError
 
-__all__ = ["memory_mib", "peak_memory_mib", "peak_tree_memory_mib"]
+__all__ = ["memory_mib", "peak_memory_mib", "peak_tree_memory_mib", "process_tree"]
 
 
 def peak_memory_mib(pid: int) -> float | None:
@@ -42,13 +42,21 @@ def peak_tree_memory_mib(pid: int) -> float | None:
     Raises:
         MissingExtraError: psutil is not installed.
     """
+    peaks = [peak for member in process_tree(pid) if (peak := peak_memory_mib(member)) is not None]
+    return sum(peaks) if peaks else None
+
+
+def process_tree(pid: int) -> frozenset[int]:
+    """A process and all its descendants; empty when it has ended.
+
+    Raises:
+        MissingExtraError: psutil is not installed.
+    """
     try:
         import psutil
     except ImportError as error:
         raise MissingExtraError("psutil", "bench") from error
     try:
-        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        return frozenset([pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))])
     except psutil.NoSuchProcess:
-        return None
-    peaks = [peak for member in family if (peak := peak_memory_mib(member)) is not None]
-    return sum(peaks) if peaks else None
+        return frozenset()

@@ -76,6 +76,7 @@ class RunOptions:
         rates: calls that are due per second, a level of load for each.
         duration_s: of each level of load; None for 10 s.
         seed: of the order in which rows take turns.
+        energy: also measure joules per image, where the machine has a meter.
 
     Raises:
         BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,
@@ -106,6 +107,7 @@ class RunOptions:
     rates: tuple[float, ...] = ()
     duration_s: float | None = None
     seed: int = 0
+    energy: bool = True
 
     def __post_init__(self) -> None:
         for name, value, lowest in (

@@ -33,6 +33,8 @@ def make_record(options: RunOptions, plan: Plan, row: Row) -> Record:
         engine=row.engine,
         load_ms=row.load_ms,
         first_call_ms=row.first_call_ms,
+        device_memory_mib=row.device_memory_mib,
+        energy=row.energy,
         loads=row.loads,
         failure=row.failure,
         noise=row.noise,

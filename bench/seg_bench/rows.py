@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import PYTORCH, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.records import Accuracy, Latency, LoadPoint
+from seg_bench.records import Accuracy, Energy, Latency, LoadPoint
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 
@@ -41,6 +41,8 @@ class Row:
     warm_up: int = 0
     calibration_ms: tuple[float, ...] = ()
     peak_memory_mib: float | None = None
+    energy: Energy | None = None
+    device_memory_mib: float | None = None
     accuracy: Accuracy | None = None
     loads: tuple[LoadPoint, ...] | None = None
     failure: str | None = None

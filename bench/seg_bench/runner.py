@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from seg_bench.accuracies import score_rows
+from seg_bench.energy_rows import device_rows
 from seg_bench.latency import noise_note
 from seg_bench.loads import load_rows
 from seg_bench.machine import describe_machine
@@ -94,6 +95,8 @@ def _measure_group(
             row.fail(failure)
     open_rows(group, stack, step)
     time_rows(options, group, server, step)
+    if options.energy:
+        device_rows(group, server, step)
     score_rows(plan, group, step)
     load_rows(options, group, step)
 

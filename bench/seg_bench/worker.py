@@ -10,6 +10,8 @@ line on stdout, until stdin closes:
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
     {"do": "load", "concurrency": 4, "rate_per_s": null, "duration_s": 10}
                                          -> latency of every call under that load; SIGINT ends it early
+    {"do": "hold", "calls": [[0, 1]]}    -> {}; these images are read
+    {"do": "repeat", "seconds": 2}       -> how many calls with them were made, back to back
 
 "do" names a method of `Measurement`, the other keys are its arguments.
 An answer {"error": "..."} ends the process.
@@ -40,7 +42,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["Measurement", "main"]
 
 
-_REQUESTS = ("time", "score", "objects", "load")
+_REQUESTS = ("time", "score", "objects", "hold", "repeat", "load")
 _IMAGES_UNDER_LOAD = 16
 """Images that are read before a load begins, and come again and again."""
 
@@ -63,6 +65,7 @@ class Measurement:
         self._pipeline, self._candidate, self._clock = pipeline, candidate, clock
         self._scorer, self._stop = Scorer(), threading.Event()
         self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
+        self._held: list[list[Any]] = []
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel, and what computes."""
@@ -109,6 +112,19 @@ class Measurement:
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
+
+    def hold(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Read the images of these calls for `repeat`."""
+        self._held = [[self._pipeline.load(self._samples[number]) for number in call] for call in calls]
+        return {}
+
+    def repeat(self, seconds: float) -> dict[str, int]:
+        """Go round the held calls, one at least, until so many seconds have passed."""
+        made, end = 0, time.monotonic() + seconds
+        while made == 0 or time.monotonic() < end:
+            self._pipeline.run(self._held[made % len(self._held)])
+            made += 1
+        return {"calls": made}
 
 
 def main() -> None:

@@ -92,6 +92,14 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGINT)
         return self._answer()
 
+    def hold(self, calls: Sequence[Sequence[int]]) -> None:
+        """Have the images of these calls read; `repeat` makes the calls."""
+        self._ask({"do": "hold", "calls": [list(call) for call in calls]})
+
+    def repeat(self, seconds: float) -> int:
+        """Make those calls back to back for so many seconds, one at least; returns how many."""
+        return int(self._ask({"do": "repeat", "seconds": seconds})["calls"])
+
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""
         return peak_memory_mib(self.pid)

@@ -211,7 +211,7 @@ def test_a_batch_counts_all_its_images(options: RunOptions) -> None:
 def test_progress_is_told(options: RunOptions) -> None:
     steps: list[tuple[str, int, int]] = []
     measure(replace(options, repeats=1, limit=1), on_step=lambda *step: steps.append(step))
-    assert {what for what, _, _ in steps} == {"loading models", "timing", "scoring"}
+    assert {what for what, _, _ in steps} == {"loading models", "timing", "measuring energy", "scoring"}
     assert all(done <= total for _, done, total in steps)
 
 

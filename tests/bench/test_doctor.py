@@ -26,10 +26,19 @@ from seg_bench.cli import app
 from seg_bench.doctor import host
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.findings import Finding, examine
-from seg_bench.doctor.found import Board, Failed, Memory, OnnxRuntime, ServerFound, TensorRTFound
+from seg_bench.doctor.found import (
+    Board,
+    Failed,
+    Memory,
+    OnnxRuntime,
+    PowerFound,
+    ServerFound,
+    TensorRTFound,
+)
 from seg_bench.doctor.gather import ask, gather, put_together
 from seg_bench.doctor.probe import GRAPH
 from seg_bench.doctor.screen import print_findings
+from seg_bench.power.rapl import open_rapl
 from seg_runtime.connection import connect
 from seg_runtime.gpu import Gpu
 
@@ -432,3 +441,26 @@ def test_pages_that_are_told_exist_with_their_sections() -> None:
     assert told
     for page, section in told:
         assert f"\n## {section}\n" in (ROOT / page).read_text(encoding="utf-8")
+
+
+# Power meters
+
+
+def test_meters_are_shown_and_a_machine_without_one_says_so() -> None:
+    assert row(recorded(THOR), "power meter") == Finding("power meter", "ok", "tegrastats (VIN)")
+    assert row(recorded(BARE), "power meter").state == "absent"
+    both = PowerFound(("NVML (RTX)", "RAPL (package-0)"), False)
+    assert row(recorded(SERVER, power=both), "power meter").text == "NVML (RTX), RAPL (package-0)"
+
+
+def test_what_keeps_a_meter_from_being_read_is_told_with_its_cure() -> None:
+    denied = recorded(BARE, power=PowerFound((), True))
+    assert row(denied, "power meter").state == "fault"
+    assert steps(denied)[-1] == "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    assert "pip install 'edgeseg[power]'" in steps(recorded(SERVER, power=PowerFound((), False)))
+    assert "pip install 'edgeseg[power]'" not in steps(recorded(ORIN, power=PowerFound((), False)))
+
+
+def test_probe_tells_this_machines_meters(here: Facts) -> None:
+    assert isinstance(here.power, PowerFound)
+    assert any(meter.startswith("RAPL") for meter in here.power.meters) == (open_rapl() is not None)

@@ -39,6 +39,7 @@ def run(
     concurrency: given.ConcurrencyOption = "",
     rate: given.RateOption = "",
     duration: given.DurationOption = None,
+    energy: given.EnergyOption = True,
     out: given.OutOption = None,
     as_json: given.JsonOption = False,
 ) -> None:
@@ -49,6 +50,9 @@ def run(
 
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
+
+    Where the machine has a power meter (NVML, tegrastats, jtop, RAPL: see  seg-bench doctor ), each row then
+    runs alone for some seconds, and the records hold its joules per image and its GPU memory.
 
     Without --url, a server is started for the places that need one. Models of more than 256 MiB are measured
     one at a time, after the others. A row that breaks off says why and the others go on; the exit code is
@@ -96,6 +100,7 @@ def run(
         rates=texts.rates_of(rate) if rate else (),
         duration_s=duration,
         seed=seed,
+        energy=energy,
     )
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)

@@ -16,6 +16,7 @@ __all__ = [
     "ConcurrencyOption",
     "DataOption",
     "DurationOption",
+    "EnergyOption",
     "EnginesOption",
     "JsonOption",
     "LimitOption",
@@ -151,6 +152,10 @@ RateOption = Annotated[
 DurationOption = Annotated[
     float | None,
     typer.Option(help="Seconds of each level of load; 10 by default.", rich_help_panel=_LOAD),
+]
+EnergyOption = Annotated[
+    bool,
+    typer.Option(help="Also measure joules per image, about 3 s per row, where the machine has a meter."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="Write the records to this file (.json).")

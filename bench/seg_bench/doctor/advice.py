@@ -43,6 +43,7 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
         *_torch(facts),
         *_server(facts),
         *_shared_memory(facts),
+        *_power(facts),
     )
 
 
@@ -165,6 +166,19 @@ def _shared_memory(facts: Facts) -> Iterator[Advice]:
     if not isinstance(size, Failed) and size.total <= _CONTAINER_SHM:
         yield Advice(
             "tensors in shared memory: this container has little of it", ("docker run --ipc=host ...",)
+        )
+
+
+def _power(facts: Facts) -> Iterator[Advice]:
+    found = facts.power
+    if isinstance(found, Failed) or _is_jetson(facts):
+        return
+    if _there(facts.gpu) and not any(meter.startswith("NVML") for meter in found.meters):
+        yield Advice("joules per image and memory on the GPU", ("pip install 'edgeseg[power]'",))
+    if found.denied:
+        counters = "/sys/class/powercap/intel-rapl:*/energy_uj"
+        yield Advice(
+            "joules per image on the processor, until the next start", (f"sudo chmod a+r {counters}",)
         )
 
 

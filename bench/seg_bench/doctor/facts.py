@@ -10,6 +10,7 @@ from seg_bench.doctor.found import (
     InstructionSets,
     Memory,
     OnnxRuntime,
+    PowerFound,
     ServerFound,
     TensorRTFound,
 )
@@ -48,3 +49,4 @@ class Facts:
     auto_fp32: str | Failed | None
     auto_fp16: str | Failed | None
     server: ServerFound | Failed | None
+    power: PowerFound | Failed

@@ -8,7 +8,7 @@ from typing import Literal
 from seg_bench.doctor import advice
 from seg_bench.doctor.advice import Advice
 from seg_bench.doctor.facts import Facts
-from seg_bench.doctor.found import Failed, Memory, ServerFound, TensorRTFound
+from seg_bench.doctor.found import Failed, Memory, PowerFound, ServerFound, TensorRTFound
 from seg_runtime.targets import target_of_jetpack
 from seg_runtime.tensorrt_api import version_numbers
 
@@ -56,6 +56,7 @@ def examine(facts: Facts) -> Findings:
         _auto("auto, fp32 graphs", facts.auto_fp32),
         _auto("auto, fp16 graphs", facts.auto_fp16),
         _server(facts.server),
+        _power(facts.power),
     )
     return Findings(rows, advice.advise(facts))
 
@@ -182,6 +183,17 @@ def _server(found: ServerFound | Failed | None) -> Finding:
     return Finding(
         "seg-serve", "ok", text + (", with edgeseg's onnxruntime backend" if found.own_backend else "")
     )
+
+
+def _power(found: PowerFound | Failed) -> Finding:
+    name = "power meter"
+    if isinstance(found, Failed):
+        return _failed(name, found)
+    if found.meters:
+        return Finding(name, "ok", ", ".join(found.meters))
+    if found.denied:
+        return Finding(name, "fault", "RAPL: this user may not read it")
+    return Finding(name, "absent", "none: seg-bench run cannot tell joules per image")
 
 
 def _failed(name: str, failed: Failed) -> Finding:

@@ -10,6 +10,7 @@ __all__ = [
     "InstructionSets",
     "Memory",
     "OnnxRuntime",
+    "PowerFound",
     "ServerFound",
     "TensorRTFound",
 ]
@@ -64,6 +65,19 @@ class OnnxRuntime:
     version: str
     providers: tuple[str, ...]
     cuda_fault: str | None = None
+
+
+@dataclass(frozen=True)
+class PowerFound:
+    """Power meters.
+
+    Attributes:
+        meters: those that can be read, as "tegrastats (VDD_IN)".
+        denied: whether the processor's counters are there and this user may not read them.
+    """
+
+    meters: tuple[str, ...]
+    denied: bool
 
 
 @dataclass(frozen=True)

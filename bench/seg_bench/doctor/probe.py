@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from seg_bench.doctor.found import OnnxRuntime, ServerFound, TensorRTFound
+from seg_bench.doctor.found import OnnxRuntime, PowerFound, ServerFound, TensorRTFound
 from seg_bench.json_fields import to_json
 from seg_runtime.errors import EdgesegError, MissingExtraError
 from seg_runtime.tensorrt_api import Backend
@@ -130,6 +130,14 @@ def _server() -> ServerFound:
     return ServerFound(str(program.executable), metadata.version("nvidia-pytriton"), program.own_backend)
 
 
+def _power() -> PowerFound:
+    from seg_bench.power import Meters
+    from seg_bench.power.rapl import is_denied
+
+    with Meters() as meters:
+        return PowerFound(meters.found(), is_denied())
+
+
 PROBES: dict[str, Callable[[], Any]] = {
     "machine": _machine,
     "gpu": _gpu,
@@ -140,6 +148,7 @@ PROBES: dict[str, Callable[[], Any]] = {
     "auto_fp32": _auto("fp32"),
     "auto_fp16": _auto("fp16"),
     "server": _server,
+    "power": _power,
 }
 """By the name of the field of `Facts` that each one fills."""
 
