@@ -42,6 +42,8 @@ class RunOptions:
         threads: intra-op threads per model, everywhere; None leaves it to the runtimes.
         batch: images per call.
         seed: of the order in which rows take turns.
+        robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
+        ood: also score the images of this folder, another data set; at most `limit` of them.
 
     Raises:
         BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,
@@ -66,6 +68,8 @@ class RunOptions:
     threads: int | None = None
     batch: int = 1
     seed: int = 0
+    robustness: bool = False
+    ood: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value, lowest in (

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
+from seg_bench.conditions import Case, make_cases
+from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
@@ -34,6 +36,7 @@ class Plan:
         graph_sha256: of the graphs that are at hand, by model.
         checkpoints: files of the PyTorch baselines, by subject.
         official: folders of the original library's own exports, by subject.
+        cases: conditions that models were not trained for, under which they are scored too.
     """
 
     samples: tuple[str, ...]
@@ -42,6 +45,7 @@ class Plan:
     graph_sha256: Mapping[str, str]
     checkpoints: Mapping[str, Path]
     official: Mapping[str, Path]
+    cases: tuple[Case, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -110,8 +114,9 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         folder: for files that the baselines need; it must last as long as the plan.
 
     Raises:
-        BadInputError: no images, no models, no checkpoint for a baseline, batches for what takes one image,
-            or images without objects for a model that finds them.
+        BadInputError: no images, a mask of another size than its image, an empty one for a SAM, no models,
+            no checkpoint for a baseline, batches for what takes one image, or images without objects for a
+            model that finds them.
         RepositoryError: the repository is missing or a named model is not built.
         ServerError: the server of `options.url` cannot be reached.
     """
@@ -125,6 +130,12 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         models = [spec.name for subject in subjects for spec in subject.specs]
         graphs = {name: _sha256(repository.graph_path(name)) for name in models}
     _check(options, samples, subjects)
+    boxes = any(subject.sam for subject in subjects)
+    check_sizes(samples)
+    if boxes:
+        check_masks(samples)
+    cases = make_cases(options, samples, boxes)
+    every = [*samples, *(sample for case in cases for sample in case.samples)]
     checkpoints = _checkpoints(options, subjects, folder)
     return Plan(
         samples=tuple(sample.name for sample in samples),
@@ -132,7 +143,8 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         subjects={subject.name: subject for subject in subjects},
         graph_sha256=graphs,
         checkpoints=checkpoints if options.baseline else {},
-        official=_official_exports(options, samples, subjects, checkpoints, folder),
+        official=_official_exports(options, every, subjects, checkpoints, folder),
+        cases=cases,
     )
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
+from seg_bench.conditions import score_conditions
 from seg_bench.data.objects import PROMPTS
 from seg_bench.latency import Timings, measure_interleaved, noise_note
 from seg_bench.machine import describe_machine
@@ -19,7 +20,17 @@ from seg_bench.memory import peak_tree_memory_mib
 from seg_bench.metrics.summary import summarize
 from seg_bench.options import RunOptions
 from seg_bench.plan import Plan, make_plan
-from seg_bench.records import SCHEMA, Accuracy, Data, MeasuredModel, ObjectAccuracy, Record, Run, Settings
+from seg_bench.records import (
+    SCHEMA,
+    Accuracy,
+    Condition,
+    Data,
+    MeasuredModel,
+    ObjectAccuracy,
+    Record,
+    Run,
+    Settings,
+)
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.server import ServerOptions, TritonServer
 
@@ -34,6 +45,7 @@ class _Results:
     timings: Timings
     peaks_mib: Mapping[str, float | None]
     accuracies: Mapping[str, Accuracy]
+    conditions: Mapping[str, tuple[Condition, ...]]
     complete: bool
 
 
@@ -128,9 +140,13 @@ def _measure(
     # Scoring needs memory of its own, so peaks are read before it.
     peaks = {name: _peak_mib(worker, server) for name, worker in workers.items()}
     if not timings.complete:
-        return _Results(timings, peaks, {}, complete=False)
+        return _Results(timings, peaks, {}, {}, complete=False)
     accuracies, complete = _score_all(plan, workers, step)
-    return _Results(timings, peaks, accuracies, complete)
+    if not complete:
+        return _Results(timings, peaks, accuracies, {}, complete=False)
+    trained = {name: worker for name, worker in workers.items() if plan.trained(worker.candidate)}
+    conditions, complete = score_conditions(plan.cases, trained, step)
+    return _Results(timings, peaks, accuracies, conditions, complete)
 
 
 def _peak_mib(worker: WorkerProcess, server: TritonServer | None) -> float | None:
@@ -197,6 +213,7 @@ def _record(options: RunOptions, plan: Plan, candidate: Candidate, engine: str, 
         peak_memory_mib=peak,
         peak_memory_of=None if peak is None else memory_of,
         engine=engine,
+        conditions=results.conditions.get(candidate.name) or None,
     )
 
 

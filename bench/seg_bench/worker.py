@@ -8,6 +8,7 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
+    {"do": "dice", "sample": {...}}      -> dice of an image that need not be one of the candidate's
 
 An answer {"error": "..."} ends the process.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import find_samples
+from seg_bench.data.find import AnySample, find_samples, told_sample
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
 from seg_bench.pipelines import Pipeline, open_pipeline
@@ -70,6 +71,12 @@ class Measurement:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
 
+    def dice(self, sample: AnySample) -> float:
+        """As `seg_bench.scoring.foreground_dice`, of any image; `objects` does not count it."""
+        from seg_bench.scoring import foreground_dice
+
+        return foreground_dice(sample, self._pipeline.run([self._pipeline.load(sample)]))
+
 
 def main() -> None:
     """Serve requests until stdin closes."""
@@ -92,6 +99,8 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
                 answer(measurement.time(request["samples"]))
             elif request["do"] == "score":
                 answer(measurement.score(request["sample"]))
+            elif request["do"] == "dice":
+                answer({"dice": measurement.dice(told_sample(request["sample"]))})
             else:
                 answer(measurement.objects(request["limit"]))
 

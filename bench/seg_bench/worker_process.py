@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from seg_bench.candidate import Candidate
+from seg_bench.data.find import AnySample, tell_sample
 from seg_bench.json_fields import to_json
 from seg_bench.memory import peak_memory_mib
 from seg_runtime.errors import EdgesegError, InferenceError
@@ -71,6 +72,10 @@ class WorkerProcess:
     def objects(self, limit: int) -> dict[str, float | None]:
         """Average precision over all images that were scored; `limit` objects of each count."""
         return self._ask({"do": "objects", "limit": limit})
+
+    def dice(self, sample: AnySample) -> float:
+        """Dice of an image that need not be one of the candidate's, foreground against background."""
+        return float(self._ask({"do": "dice", "sample": tell_sample(sample)})["dice"])
 
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""

@@ -85,6 +85,20 @@ def run(
     ] = None,
     batch: Annotated[int, typer.Option(help="Images per call.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order in which rows take turns.")] = 0,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Also Dice of the images made brighter and darker, noisy, blurred, and JPEG-compressed.",
+        ),
+    ] = False,
+    ood: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also Dice on the images of this folder, another data set (out of distribution), at most "
+            "--limit of them."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the records to this file (.json).")
     ] = None,
@@ -98,6 +112,9 @@ def run(
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
 
+    --robustness and --ood ask how far a model can be trusted on what it was not trained for: every trained
+    row is scored again under each condition, rows of one model in one engine only once.
+
     Without --url, a server is started for the places that need one. Ctrl-C keeps what was measured.
 
     \b
@@ -108,6 +125,7 @@ def run(
       seg-bench run --data data/montgomery --models unet_lung --engines onnxruntime,openvino
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
+      seg-bench run --data data/montgomery --part test --robustness --ood data/shenzhen --out run.json
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
@@ -134,6 +152,8 @@ def run(
         threads=threads,
         batch=batch,
         seed=seed,
+        robustness=robustness,
+        ood=ood,
     )
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)
