@@ -77,6 +77,8 @@ class RunOptions:
         duration_s: of each level of load; None for 10 s.
         seed: of the order in which rows take turns.
         energy: also measure joules per image, where the machine has a meter.
+        robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
+        ood: also score the images of this folder, another data set; at most `limit` of them.
 
     Raises:
         BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,
@@ -108,6 +110,8 @@ class RunOptions:
     duration_s: float | None = None
     seed: int = 0
     energy: bool = True
+    robustness: bool = False
+    ood: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value, lowest in (

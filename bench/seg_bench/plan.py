@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
 from seg_bench.choice import choose_local, choose_remote
+from seg_bench.conditions import Case, make_cases
+from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
@@ -40,6 +42,7 @@ class Plan:
         model_bytes: size of their version folders, weights beside the graph included.
         checkpoints: files of the PyTorch baselines, by subject.
         official: folders of the original library's own exports, by subject.
+        cases: conditions that models were not trained for, under which they are scored too.
     """
 
     samples: tuple[str, ...]
@@ -49,6 +52,7 @@ class Plan:
     model_bytes: Mapping[str, int]
     checkpoints: Mapping[str, Path]
     official: Mapping[str, Path]
+    cases: tuple[Case, ...] = ()
 
     def models_of(self, subjects: Collection[str]) -> tuple[str, ...]:
         """Names of the models that these subjects run."""
@@ -153,8 +157,9 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         folder: for files that the baselines need; it must last as long as the plan.
 
     Raises:
-        BadInputError: no images, no models, no checkpoint for a baseline, batches for what takes one image,
-            or images without objects for a model that finds them.
+        BadInputError: no images, a mask of another size than its image, an empty one for a SAM, no models,
+            no checkpoint for a baseline, batches for what takes one image, or images without objects for a
+            model that finds them.
         RepositoryError: the repository is missing or a named model is not built.
         ServerError: the server of `options.url` cannot be reached.
     """
@@ -168,6 +173,12 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         models = [spec.name for subject in subjects for spec in subject.specs]
         graphs = {name: repository.graph_path(name) for name in models}
     _check(options, samples, subjects)
+    boxes = any(subject.sam for subject in subjects)
+    check_sizes(samples)
+    if boxes:
+        check_masks(samples)
+    cases = make_cases(options, samples, boxes)
+    every = [*samples, *(sample for case in cases for sample in case.samples)]
     checkpoints = find_checkpoints(options, subjects, folder)
     return Plan(
         samples=tuple(sample.name for sample in samples),
@@ -176,7 +187,8 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         graph_sha256={name: _sha256(path) for name, path in graphs.items()},
         model_bytes={name: _folder_bytes(path.parent) for name, path in graphs.items()},
         checkpoints=checkpoints if options.baseline else {},
-        official=official_exports(options, samples, subjects, checkpoints, folder),
+        official=official_exports(options, every, subjects, checkpoints, folder),
+        cases=cases,
     )
 
 

@@ -35,6 +35,7 @@ def make_record(options: RunOptions, plan: Plan, row: Row) -> Record:
         first_call_ms=row.first_call_ms,
         device_memory_mib=row.device_memory_mib,
         energy=row.energy,
+        conditions=row.conditions,
         loads=row.loads,
         failure=row.failure,
         noise=row.noise,

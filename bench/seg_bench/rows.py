@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import PYTORCH, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.records import Accuracy, Energy, Latency, LoadPoint
+from seg_bench.records import Accuracy, Condition, Energy, Latency, LoadPoint
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 
@@ -44,6 +44,7 @@ class Row:
     energy: Energy | None = None
     device_memory_mib: float | None = None
     accuracy: Accuracy | None = None
+    conditions: tuple[Condition, ...] | None = None
     loads: tuple[LoadPoint, ...] | None = None
     failure: str | None = None
     error: EdgesegError | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from seg_bench.accuracies import score_rows
+from seg_bench.conditions import score_conditions
 from seg_bench.energy_rows import device_rows
 from seg_bench.latency import noise_note
 from seg_bench.loads import load_rows
@@ -98,6 +99,7 @@ def _measure_group(
     if options.energy:
         device_rows(group, server, step)
     score_rows(plan, group, step)
+    score_conditions(plan, group, step)
     load_rows(options, group, step)
 
 

@@ -16,7 +16,19 @@ from seg_bench.pipelines import Objects, Outcome
 from seg_bench.pipelines.instances import SURE
 from seg_runtime.sam.rle import coco_rle, encode_counts
 
-__all__ = ["Scorer"]
+__all__ = ["Scorer", "foreground_dice"]
+
+
+def foreground_dice(sample: AnySample, outcome: Outcome) -> float:
+    """Dice of one image, foreground (the union of objects) against background.
+
+    Raises:
+        BadInputError: the ground truth is of another size.
+    """
+    (predicted,) = outcome.masks
+    target = sample.load_mask()
+    sample.check_size(predicted.shape, target.shape)
+    return dice_score(predicted, target)
 
 
 class Scorer:

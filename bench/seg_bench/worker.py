@@ -12,6 +12,7 @@ line on stdout, until stdin closes:
                                          -> latency of every call under that load; SIGINT ends it early
     {"do": "hold", "calls": [[0, 1]]}    -> {}; these images are read
     {"do": "repeat", "seconds": 2}       -> how many calls with them were made, back to back
+    {"do": "dice", "sample": {...}}      -> dice of an image that need not be one of the candidate's
 
 "do" names a method of `Measurement`, the other keys are its arguments.
 An answer {"error": "..."} ends the process.
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import find_samples
+from seg_bench.data.find import find_samples, told_sample
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
 from seg_bench.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
@@ -42,7 +43,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["Measurement", "main"]
 
 
-_REQUESTS = ("time", "score", "objects", "hold", "repeat", "load")
+_REQUESTS = ("time", "score", "objects", "dice", "hold", "repeat", "load")
 _IMAGES_UNDER_LOAD = 16
 """Images that are read before a load begins, and come again and again."""
 
@@ -125,6 +126,13 @@ class Measurement:
             self._pipeline.run(self._held[made % len(self._held)])
             made += 1
         return {"calls": made}
+
+    def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
+        """As `seg_bench.scoring.foreground_dice`, of any image; `objects` does not count it."""
+        from seg_bench.scoring import foreground_dice
+
+        told = told_sample(sample)
+        return {"dice": foreground_dice(told, self._pipeline.run([self._pipeline.load(told)]))}
 
 
 def main() -> None:

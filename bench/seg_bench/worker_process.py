@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from seg_bench.candidate import Candidate
+from seg_bench.data.find import AnySample, tell_sample
 from seg_bench.json_fields import to_json
 from seg_bench.memory import peak_memory_mib
 from seg_bench.options import LoadLevel
@@ -99,6 +100,10 @@ class WorkerProcess:
     def repeat(self, seconds: float) -> int:
         """Make those calls back to back for so many seconds, one at least; returns how many."""
         return int(self._ask({"do": "repeat", "seconds": seconds})["calls"])
+
+    def dice(self, sample: AnySample) -> float:
+        """Dice of an image that need not be one of the candidate's, foreground against background."""
+        return float(self._ask({"do": "dice", "sample": tell_sample(sample)})["dice"])
 
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""

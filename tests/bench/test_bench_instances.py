@@ -20,7 +20,7 @@ from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
 from seg_bench.report.notes import legend_lines
 from seg_bench.report.table import build_table, speed_lines
 from seg_bench.runner import measure
-from seg_bench.scoring import Scorer
+from seg_bench.scoring import Scorer, foreground_dice
 from seg_runtime.errors import BadInputError
 
 
@@ -46,6 +46,20 @@ def test_objects_found_as_they_are_score_one_and_missing_ones_count(nuclei_folde
     # Unsure objects count for average precision, but neither in the number of objects nor in the union.
     assert scores["count_error"] == -missing and scores["matched_dice"] == 1 and scores["dice"] < 1
     assert scorer.objects(300) == {"ap": 1, "ap50": 1}
+
+
+def test_dice_under_a_condition_is_of_the_union_of_objects_and_counts_for_no_precision(
+    nuclei_folder: Path,
+) -> None:
+    scorer, (first, second) = Scorer(), load_nuclei(nuclei_folder)[:2]
+    found = perfect(nuclei_folder, 1)
+    sure = np.arange(len(found.scores)) % 2 == 0
+    some = replace(found, scores=np.where(sure, 0.9, 0.4).astype(np.float32))
+    union, truth = found.masks[sure].any(axis=0), second.load_labels() > 0
+    scorer.score(first, objects_outcome([perfect(nuclei_folder, 0)], 0, 0, 0))
+    dice = foreground_dice(second, objects_outcome([some], 0, 0, 0))
+    assert dice == pytest.approx(2 * (union & truth).sum() / (union.sum() + truth.sum()), abs=1e-4)
+    assert 0.2 < dice < 0.9 and scorer.objects(300)["ap"] == 1
 
 
 def test_an_image_in_which_nothing_was_found_has_no_dice_of_objects(nuclei_folder: Path) -> None:

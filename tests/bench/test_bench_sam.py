@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH
@@ -23,8 +25,20 @@ def options(tiny_sam_repo: Path, xray_folder: Path) -> RunOptions:
 
 
 @pytest.fixture(scope="module")
-def measured(options: RunOptions) -> Run:
-    return measure(replace(options, baseline=True, official=True))
+def upright(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path:
+    """An X-ray in another shape than those of the run."""
+    folder = tmp_path_factory.mktemp("sam_data") / "upright"
+    name = "MCUCXR_0003_0.png"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+        pixels = cv2.imread(str(xray_folder / kind / name), cv2.IMREAD_GRAYSCALE)
+        assert cv2.imwrite(str(folder / kind / name), cv2.resize(pixels, (420, 512)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(options: RunOptions, upright: Path) -> Run:
+    return measure(replace(options, baseline=True, official=True, ood=upright))
 
 
 def row(run: Run, runtime: str) -> Record:
@@ -55,6 +69,16 @@ def test_masks_are_lungs_and_those_of_segment_anything(measured: Run) -> None:
     assert min(ours.dice) > 0.93
     assert ours.dice == pytest.approx(torch.dice, abs=1e-4)
     assert official.dice == pytest.approx(torch.dice, abs=0.02)  # the best of its three candidates
+
+
+def test_another_data_set_is_prompted_with_boxes_of_its_own_truth(measured: Run) -> None:
+    (ours,), (torch,), (official,) = (
+        row(measured, runtime).conditions or () for runtime in ("ONNX Runtime", PYTORCH, OFFICIAL_DECODER)
+    )
+    assert (ours.name, ours.kind, ours.images) == ("upright", "data set", ("MCUCXR_0003_0",))
+    assert ours.dice[0] > 0.93
+    assert ours.dice == pytest.approx(torch.dice, abs=1e-4)
+    assert official.dice == pytest.approx(torch.dice, abs=0.02)
 
 
 def test_the_graphs_of_both_models_identify_the_row(measured: Run, tiny_sam_repo: Path) -> None:
@@ -95,6 +119,8 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
         shutil.copy(options.repo / config, unbuilt / config)
     maskless = tmp_path / "maskless"
     shutil.copytree(options.data / "images", maskless / "images")
+    blank = shutil.copytree(options.data, tmp_path / "blank")
+    assert cv2.imwrite(str(blank / "masks" / "MCUCXR_0003_0.png"), np.zeros((512, 512), np.uint8))
     cases: list[tuple[type[EdgesegError], str, dict[str, object]]] = [
         (BadInputError, "is a SAM, which takes one image per call", {"batches": (2,)}),
         (ModelNotFoundError, "the decoder is missing", {"repo": half}),
@@ -114,6 +140,8 @@ def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
             },
         ),
         (BadInputError, "has no mask", {"data": maskless}),
+        (BadInputError, "the mask of 'MCUCXR_0003_0' is empty", {"data": blank}),
+        (BadInputError, "the mask of 'MCUCXR_0003_0' is empty", {"ood": blank}),
         (
             BadInputError,
             "is the decoder of a SAM",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seg_bench.metrics import MetricSummary, summarize
+from seg_bench.metrics import MetricSummary, summarize, worst_decile
 from seg_runtime.errors import BadInputError
 
 
@@ -78,6 +78,20 @@ def test_values_that_cannot_be_summarised_are_refused(values):
 def test_bad_settings_are_refused(setting):
     with pytest.raises(BadInputError, match="confidence"):
         summarize([1.0], **setting)
+
+
+@pytest.mark.parametrize(("count", "worst"), [(1, 1), (9, 1), (10, 1), (11, 2), (22, 3), (30, 3), (101, 11)])
+def test_the_worst_decile_is_the_mean_of_a_tenth_rounded_up(count, worst):
+    values = np.random.default_rng(count).random(count)
+
+    assert worst_decile(values) == pytest.approx(np.mean(sorted(values)[:worst]))
+    assert worst_decile(values[::-1]) == worst_decile(values)
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, 1.0], [math.inf], [[1.0, 2.0]]])
+def test_values_without_a_worst_decile_are_refused(values):
+    with pytest.raises(BadInputError, match="one finite number per image"):
+        worst_decile(values)
 
 
 def test_metrics_import_neither_torch_nor_scipy():

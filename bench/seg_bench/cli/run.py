@@ -39,6 +39,8 @@ def run(
     concurrency: given.ConcurrencyOption = "",
     rate: given.RateOption = "",
     duration: given.DurationOption = None,
+    robustness: given.RobustnessOption = False,
+    ood: given.OodOption = None,
     energy: given.EnergyOption = True,
     out: given.OutOption = None,
     as_json: given.JsonOption = False,
@@ -50,6 +52,9 @@ def run(
 
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
+
+    --robustness and --ood ask how far a model can be trusted on what it was not trained for: every trained
+    row is scored again under each condition, rows of one model in one engine only once.
 
     Where the machine has a power meter (NVML, tegrastats, jtop, RAPL: see  seg-bench doctor ), each row then
     runs alone for some seconds, and the records hold its joules per image and its GPU memory.
@@ -69,6 +74,7 @@ def run(
       seg-bench run --data data/montgomery --models unet_lung --where grpc --rate 5,10,20
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
+      seg-bench run --data data/montgomery --part test --robustness --ood data/shenzhen --out run.json
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
@@ -101,6 +107,8 @@ def run(
         duration_s=duration,
         seed=seed,
         energy=energy,
+        robustness=robustness,
+        ood=ood,
     )
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)

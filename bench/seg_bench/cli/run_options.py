@@ -21,6 +21,7 @@ __all__ = [
     "JsonOption",
     "LimitOption",
     "ModelsOption",
+    "OodOption",
     "OutOption",
     "Part",
     "PartOption",
@@ -28,6 +29,7 @@ __all__ = [
     "RateOption",
     "RepeatsOption",
     "RepoOption",
+    "RobustnessOption",
     "SeedOption",
     "SplitFileOption",
     "SuiteOption",
@@ -152,6 +154,20 @@ RateOption = Annotated[
 DurationOption = Annotated[
     float | None,
     typer.Option(help="Seconds of each level of load; 10 by default.", rich_help_panel=_LOAD),
+]
+RobustnessOption = Annotated[
+    bool,
+    typer.Option(
+        "--robustness",
+        help="Also Dice of the images made brighter and darker, noisy, blurred, and JPEG-compressed.",
+    ),
+]
+OodOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also Dice on the images of this folder, another data set (out of distribution), at most "
+        "--limit of them."
+    ),
 ]
 EnergyOption = Annotated[
     bool,

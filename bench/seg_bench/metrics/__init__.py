@@ -1,7 +1,7 @@
 """Segmentation metrics in NumPy and OpenCV; `seg_bench.metrics.torch_metrics` has them for training."""
 
 from seg_bench.metrics.overlap import dice_score, iou_score, mean_iou
-from seg_bench.metrics.summary import MetricSummary, summarize
+from seg_bench.metrics.summary import MetricSummary, summarize, worst_decile
 from seg_bench.metrics.surface import average_surface_distance, hausdorff_95, hausdorff_distance
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "iou_score",
     "mean_iou",
     "summarize",
+    "worst_decile",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["MetricSummary", "summarize"]
+__all__ = ["MetricSummary", "summarize", "worst_decile"]
 
 _CHUNK = 1000
 
@@ -91,6 +91,22 @@ def summarize(
         count=int(array.size),
         infinite_count=infinite_count,
     )
+
+
+def worst_decile(values: Sequence[float] | NDArray[Any]) -> float:
+    """Mean of the lowest tenth of the values, rounded up: of one value at least.
+
+    Args:
+        values: (N,) finite numbers of which more is better, one per image, N >= 1.
+
+    Raises:
+        BadInputError: no values, or one that is not finite.
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+        raise BadInputError(f"the worst decile wants one finite number per image; it got {values!r}")
+    worst = -(-array.size // 10)
+    return float(np.sort(array)[:worst].mean())
 
 
 def _bootstrap_means(
