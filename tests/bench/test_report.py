@@ -27,8 +27,9 @@ from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
 from seg_bench.report.plots import dice_against_latency, latency_samples
+from seg_bench.report.speed import speed_lines
 from seg_bench.report.svg import linear_axis, log_axis
-from seg_bench.report.table import build_table, speed_lines
+from seg_bench.report.table import build_table
 from seg_bench.report.terminal import rich_tables, to_plain_text
 
 COLUMNS = [
