@@ -88,6 +88,12 @@ class Table:
         """The columns that a form has room for."""
         return self.without({column.key for column in self.columns if column.shown > form})
 
+    def decisive_first(self) -> Table:
+        """The table with the columns that every form has before those that only some have."""
+        order = sorted(range(len(self.columns)), key=lambda number: self.columns[number].shown)
+        rows = tuple(tuple(row[number] for number in order) for row in self.rows)
+        return Table(tuple(self.columns[number] for number in order), rows, self.records)
+
     def empty_columns(self) -> set[str]:
         """Keys of the columns that hold nothing in any row."""
         empty = [all(row[number].text == ABSENT for row in self.rows) for number in range(len(self.columns))]

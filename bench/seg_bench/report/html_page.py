@@ -39,21 +39,36 @@ def to_html(
     page = Template((files("seg_bench.report") / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=escape(title),
-        results=_table(build_table(runs), "results"),
+        results=_table(build_table(runs).decisive_first(), "results"),
         legend="<br>".join(escape(line) for line in legend_lines(runs)),
-        further=_further_tables(runs),
-        plots=_plots(runs),
+        sections=_sections(runs),
         worst=_worst_cases(worst),
         runs="\n".join(_facts(run) for run in runs),
     )
 
 
-def _further_tables(runs: Sequence[Run]) -> str:
-    tables = (
-        ("Dice under other conditions", condition_table(runs), "conditions"),
-        ("Under load", load_table(runs), "load"),
+def _sections(runs: Sequence[Run]) -> str:
+    """Plots and the smaller tables; what no record has is left out."""
+    rows = plotted_rows(runs)
+    conditions, load = condition_table(runs), load_table(runs)
+    parts = (
+        _figure("Dice against latency", dice_against_latency(rows), _DICE_CAPTION),
+        _figure("Every timed call", latency_samples(rows), _CALLS_CAPTION),
+        _figure("Energy per image", energy_bars(rows), "Of the whole device while the row was timed."),
+        f"<h2>Dice under other conditions</h2>\n{_table(conditions, 'conditions')}" if conditions else "",
+        _figure("Under load", load_curves(rows), _LOAD_CAPTION),
+        _table(load, "load") if load else "",
     )
-    return "\n".join(f"<h2>{title}</h2>\n{_table(table, name)}" for title, table, name in tables if table)
+    return "\n".join(filter(None, parts))
+
+
+def _figure(title: str, plot: str, caption: str) -> str:
+    if not plot:
+        return ""
+    return (
+        f'<h2>{title}</h2>\n<figure>\n<div class="scroll">{plot}</div>\n'
+        f"<figcaption>{caption}</figcaption>\n</figure>"
+    )
 
 
 def _table(table: Table, name: str) -> str:
@@ -99,22 +114,6 @@ def _cell(column: Column, cell: Cell) -> str:
         low, high = ("?" if end is None else f"{end:.4g}" for end in cell.interval)
         attributes += f' title="95 % confidence interval: {low} to {high}"'
     return f"<td{_css(column)}{attributes}>{escape(cell.text)}</td>"
-
-
-def _plots(runs: Sequence[Run]) -> str:
-    rows = plotted_rows(runs)
-    figures = (
-        ("Dice against latency", dice_against_latency(rows), _DICE_CAPTION),
-        ("Every timed call", latency_samples(rows), _CALLS_CAPTION),
-        ("Energy per image", energy_bars(rows), "Of the whole device while the row was timed."),
-        ("Latency under load", load_curves(rows), _LOAD_CAPTION),
-    )
-    return "\n".join(
-        f'<h2>{title}</h2>\n<figure>\n<div class="scroll">{plot}</div>\n'
-        f"<figcaption>{caption}</figcaption>\n</figure>"
-        for title, plot, caption in figures
-        if plot
-    )
 
 
 def _worst_cases(worst: Sequence[WorstCase]) -> str:
