@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, lognorm
 
 from seg_bench.percentiles import PERCENTS, calls_needed, percentile_of
 
@@ -27,13 +27,13 @@ def test_intervals_hold_the_true_percentile_of_skewed_latencies_95_times_in_100(
     percent: float, count: int
 ) -> None:
     generator = np.random.default_rng(1)
-    truth = float(np.quantile(generator.lognormal(3, 0.6, 2_000_000), percent / 100))
+    truth = float(lognorm.ppf(percent / 100, 0.6, scale=np.exp(3)))
     held = 0
-    for samples in generator.lognormal(3, 0.6, (2000, count)):
+    for samples in generator.lognormal(3, 0.6, (1000, count)):
         found = percentile_of(samples, percent)
         assert found.low is not None and found.high is not None
         held += found.low <= truth <= found.high
-    assert 0.94 <= held / 2000 <= 0.995  # at least 95 %, discreteness gives a little more
+    assert 0.935 <= held / 1000 <= 0.995  # at least 95 %, discreteness gives a little more
 
 
 def test_a_p99_of_20_calls_is_a_lower_bound_and_no_number() -> None:

@@ -58,11 +58,13 @@ def row_name(record: Record, engines_differ: bool) -> str:
 def row_key(record: Record) -> tuple[str, str, str, str, int]:
     """By what a row is found again in another run: model, precision, place, engine asked for, batch."""
     settings = record.settings
+    # Records from before there were engines ran in what "auto" took then.
+    engine = settings.engine or (AUTO if _runs_in_process(record) else "")
     return (
         record.model.name,
         record.model.precision,
         place_of(record),
-        settings.engine or "",
+        engine,
         settings.batch,
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Justify = Literal["left", "right"]
 
-__all__ = ["print_report", "rich_tables", "to_plain_text"]
+__all__ = ["full_width", "print_report", "rich_tables", "table_parts", "to_plain_text"]
 
 _FULL_WIDTH = 240
 """Characters per line of output that goes to a pipe or file and has no width of its own."""
@@ -32,10 +32,11 @@ def rich_tables(runs: Sequence[Run], width: int) -> list[RichTable]:
     Each of them begins with the names of the rows, and no cell is ever cut or wrapped.
     """
     tables = (build_table(runs), condition_table(runs), load_table(runs))
-    return [part for table in tables if table for part in _parts(table.shown_in(EVERYWHERE), width)]
+    return [part for table in tables if table for part in table_parts(table.shown_in(EVERYWHERE), width)]
 
 
-def _parts(table: Table, width: int) -> list[RichTable]:
+def table_parts(table: Table, width: int) -> list[RichTable]:
+    """One table as several below each other where `width` is too small for it."""
     names = [number for number, column in enumerate(table.columns) if column.key in _ROW_NAMES]
     others = [number for number in range(len(table.columns)) if number not in names]
     groups: list[list[int]] = []
@@ -81,15 +82,20 @@ def print_report(runs: Sequence[Run], console: Console) -> None:
     """Print the table, then how it was measured."""
     from rich.markup import escape
 
-    if not console.is_terminal:
-        console.width = _FULL_WIDTH
-    for table in rich_tables(runs, console.width):
+    for table in rich_tables(runs, full_width(console)):
         console.print(table)
     for run in runs:
         for name, value in run_facts(run):
             console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=True)
     for line in legend_lines(runs):
         console.print(escape(line), style="dim", highlight=False, soft_wrap=True)
+
+
+def full_width(console: Console) -> int:
+    """The width of a console; of one that is no terminal it is set to one that everything fits into."""
+    if not console.is_terminal:
+        console.width = _FULL_WIDTH
+    return console.width
 
 
 def to_plain_text(runs: Sequence[Run]) -> str:
