@@ -1,10 +1,10 @@
 """Two measurements of the same rows: what became slower or less accurate, and what is only noise.
 
-The rule. A row is slower when its median grew by more than the limit **and** the 95 % bootstrap interval of
-the ratio of medians lies wholly above 1 and above what the fixed loop, which runs between the calls of either run,
-took longer: a machine that was busier is not a slower model. A growth over the limit that the interval does not
-bear out is "unsure" and fails nothing. Dice has no noise on the same images: it is worse when its mean fell by more
-than its limit.
+The rule. A row is slower when its median grew by more than the limit **and** the 95 % bootstrap interval
+of the ratio of medians lies wholly above 1 and above what the fixed loop, which runs between the calls of
+either run, took longer: a machine that was busier is not a slower model. A growth over the limit that the
+interval does not bear out is "unsure" and fails nothing. Dice has no noise on the same images: it is worse
+when its mean fell by more than its limit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which measured row to deploy within limits of latency, accuracy, memory and energy, and why not the others.
 
 The rule. Of the rows that keep every limit the one with the highest mean Dice is chosen; rows within
-`EQUAL_DICE` of it count as equally good, and the fastest of those is taken. A row that lacks a figure that a limit
-is on falls out.
+`EQUAL_DICE` of it count as equally good, and the fastest of those is taken. A row that lacks a figure that
+a limit is on falls out.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def _why(ranked: Sequence[Suggested], limits: Limits) -> str:
     if not equal:
         return f"the highest Dice of the {len(ranked)} rows that keep every limit"
     return (
-        f"the fastest (p{limits.percentile:g}) of the {len(equal) + 1} rows that keep every limit and whose Dice "
-        f"is within {EQUAL_DICE:g} of the best of these, {best:.4f}"
+        f"the fastest (p{limits.percentile:g}) of the {len(equal) + 1} rows that keep every limit and whose "
+        f"Dice is within {EQUAL_DICE:g} of the best of these, {best:.4f}"
     )
 
 

@@ -46,8 +46,8 @@ def suggest(
     """Name the row to deploy, with the reason, the runners-up and why every other row falls out.
 
     Of the rows that keep every limit, the highest mean Dice wins; rows within 0.001 of it count as equally
-    good, and the fastest of them is taken. A row that lacks a figure that a limit is on falls out. The exit code
-    is 1 when nothing fits; the nearest row is named then.
+    good, and the fastest of them is taken. A row that lacks a figure that a limit is on falls out. The
+    exit code is 1 when nothing fits; the nearest row is named then.
 
     \b
     Examples:
