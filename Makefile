@@ -10,7 +10,7 @@ SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 quick lint types docs setup clean
+.PHONY: demo test test-aarch64 quick lint types docs tables setup clean
 
 demo: $(READY) $(LUNG) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
@@ -47,6 +47,10 @@ types: $(READY)
 docs: $(READY)  ## docs/commands.md from the commands themselves
 	(for pair in seg-export:seg_export.cli seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \
 		seg-bench:seg_bench.cli; do $(BIN)/typer $${pair#*:} utils docs --name $${pair%%:*}; done) > docs/commands.md
+
+tables: $(READY)  ## the README's tables from the records that their markers name, and the schema of records
+	$(BIN)/seg-bench report --update README.md
+	$(BIN)/seg-bench schema --out docs/records.schema.json
 
 setup: $(READY)
 

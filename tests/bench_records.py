@@ -11,8 +11,11 @@ from seg_bench.metrics.summary import summarize
 from seg_bench.records import (
     SCHEMA,
     Accuracy,
+    Condition,
     Data,
+    Energy,
     Latency,
+    LoadPoint,
     Machine,
     MeasuredModel,
     Record,
@@ -108,3 +111,42 @@ def example_run() -> Run:
         make_record(where="shared-memory", runtime="Triton", median_ms=43),
         make_record("unet_random", weights="random", median_ms=900),
     )
+
+
+def make_condition(name: str, kind: str, *dice: float) -> Condition:
+    return Condition(
+        name, kind, tuple(f"image{number}" for number in range(len(dice))), dice, summarize(dice)
+    )
+
+
+def full_run() -> Run:
+    """A run of the second schema with all that it may hold, a noisy row and one that failed."""
+    full = replace(
+        make_record(median_ms=40),
+        accuracy=make_long_accuracy(),
+        energy=Energy("RAPL", 15.0, 5.0, 0.61),
+        conditions=(
+            make_condition("noise 0.1", "corruption", 0.95, 0.93),
+            make_condition("blur 2", "corruption", 0.90, 0.88),
+            make_condition("shenzhen", "data set", 0.91, 0.93),
+        ),
+        loads=(
+            LoadPoint(1, None, 10.0, make_latency(41, 400).total, 24.0),
+            LoadPoint(8, 50.0, 10.0, make_latency(300, 400).total, 47.5, failures=3),
+        ),
+        load_ms=130.0,
+        first_call_ms=99.0,
+        device_memory_mib=410.0,
+    )
+    assert full.latency
+    full = replace(full, latency=replace(full.latency, transfer=(2.5,) * 20))
+    noisy = replace(make_record("unet_b"), noise="the loop varied by 60 %")
+    failed = replace(
+        make_record("unet_c"), accuracy=None, latency=None, images_per_s=None, failure="it ran out of memory"
+    )
+    return make_run(full, noisy, failed)
+
+
+def make_long_accuracy() -> Accuracy:
+    dice = tuple(1 - 0.01 * number for number in range(20))
+    return replace(make_accuracy(), dice=dice, dice_summary=summarize(dice))

@@ -18,7 +18,8 @@ from seg_bench.pipelines import Objects
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
 from seg_bench.report.notes import legend_lines
-from seg_bench.report.table import build_table, speed_lines
+from seg_bench.report.speed import speed_lines
+from seg_bench.report.table import build_table
 from seg_bench.runner import measure
 from seg_bench.scoring import Scorer, foreground_dice
 from seg_runtime.errors import BadInputError

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from bench_records import (
     example_run,
     make_accuracy,
     make_engine_record,
+    make_latency,
     make_record,
     make_run,
     make_sam_record,
@@ -26,14 +28,18 @@ from seg_bench.records import Run
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
-from seg_bench.report.plots import dice_against_latency, latency_samples
+from seg_bench.report.plots import dice_against_latency
+from seg_bench.report.plotted import plotted_rows
+from seg_bench.report.row_plots import latency_samples
+from seg_bench.report.speed import speed_lines
 from seg_bench.report.svg import linear_axis, log_axis
-from seg_bench.report.table import build_table, speed_lines
+from seg_bench.report.table import build_table
 from seg_bench.report.terminal import rich_tables, to_plain_text
 
 COLUMNS = [
     *("model", "precision", "where", "dice", "iou", "hd95_px", "parameters"),
-    *("p50_ms", "p90_ms", "p99_ms", "images_per_s", "peak_memory_mib"),
+    *("preprocess_ms", "infer_ms", "postprocess_ms"),
+    *("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "images_per_s", "peak_memory_mib"),
     *("article_dice", "article_iou", "article_parameters", "article_ms"),
 ]
 
@@ -54,7 +60,20 @@ def test_cells_show_the_records_figures() -> None:
     assert shown["peak_memory_mib"] == "312"
     latency = make_record().latency
     assert latency is not None
-    assert shown["p90_ms"] == f"{latency.percentile(90):.1f}"
+    assert shown["p50_ms"] == f"{latency.percentile(50):.1f}"
+
+
+def test_percentiles_that_the_calls_are_too_few_for_are_bounds_in_the_table_and_null_in_json() -> None:
+    shown = cells()  # 20 calls
+    totals = sorted(make_latency(40).total)
+    assert shown["p90_ms"] == f"≥ {totals[14]:.1f}"
+    (row,) = json.loads(to_json_report([make_run()]))["rows"]
+    assert (row["p90_ms"], row["p90_interval"]) == (None, [totals[14], None])
+    assert row["p50_interval"] == [totals[5], totals[14]]
+    many = replace(make_record(), latency=make_latency(40, calls=400))
+    (row,) = json.loads(to_json_report([make_run(many)]))["rows"]
+    assert row["p99_interval"][0] < row["p99_ms"] < row["p99_interval"][1]
+    assert row["p99_9_ms"] is None
 
 
 def test_the_article_stands_beside_and_is_quoted_right() -> None:
@@ -81,11 +100,7 @@ def test_random_weights_are_named_in_place_of_dice() -> None:
 
 
 def test_what_was_not_measured_is_a_dash_and_never_zero() -> None:
-    import dataclasses
-
-    bare = dataclasses.replace(
-        make_record(), accuracy=None, latency=None, images_per_s=None, peak_memory_mib=None
-    )
+    bare = replace(make_record(), accuracy=None, latency=None, images_per_s=None, peak_memory_mib=None)
     table = build_table([make_run(bare)])
     shown = {column.key: cell for column, cell in zip(table.columns, table.rows[0], strict=True)}
     for key in ("dice", "iou", "hd95_px", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "peak_memory_mib"):
@@ -154,12 +169,13 @@ def test_lines_and_plots_name_the_engine_that_was_asked_for() -> None:
     assert names == [f"unet_lung, in process, {it}" for it in ("auto", "onnxruntime", "openvino")] + [
         "unet_lung, gRPC"
     ]
-    for plot in (dice_against_latency(engines_run().records), latency_samples(engines_run().records)):
-        svg = ElementTree.fromstring(plot)
-        texts = [element.text for element in svg.iter() if element.text]
+    rows = plotted_rows([engines_run()])
+    for plot in (dice_against_latency(rows), latency_samples(rows)):
+        texts = [element.text for element in ElementTree.fromstring(plot).iter() if element.text]
         assert all(name in texts for name in names)
-        colours = {css for it in svg.iter() for css in it.get("class", "").split() if "colour" in css}
-        assert len(colours) == 5
+    svg = ElementTree.fromstring(latency_samples(rows))
+    colours = {css for it in svg.iter() for css in it.get("class", "").split() if "colour" in css}
+    assert len(colours) == 5
 
 
 def test_a_narrow_terminal_repeats_the_engine_that_names_a_row() -> None:
@@ -222,7 +238,8 @@ def test_markdown_is_a_table_of_equal_rows() -> None:
     lines = to_markdown([example_run()]).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + len(example_run().records)
-    assert {line.count("|") for line in rows} == {len(COLUMNS) + 1}
+    only_in_data = {"preprocess_ms", "infer_ms", "postprocess_ms", "p99_9_ms"}
+    assert {line.count("|") for line in rows} == {len(COLUMNS) - len(only_in_data) + 1}
     assert "- command: `seg-bench run --data montgomery --out run.json`" in lines
 
 
@@ -257,7 +274,7 @@ def printed(width: int) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("width", "tables"), [(240, 1), (120, 2), (80, 4)])
+@pytest.mark.parametrize(("width", "tables"), [(160, 1), (100, 2)])
 def test_a_narrow_terminal_gets_several_tables_with_nothing_cut(width: int, tables: int) -> None:
     text = printed(width)
     assert len(re.findall(r"^ model ", text, re.MULTILINE)) == tables
@@ -293,7 +310,7 @@ def test_the_page_is_well_formed_and_needs_no_network() -> None:
     text = to_html([example_run()])
     page = Page(text)
     assert page.open == []
-    assert page.links == []
+    assert all(link.startswith("data:") for link in page.links)
     assert "http" not in text
     assert "$" not in text
     assert page.rows == 1 + len(example_run().records)
@@ -308,16 +325,16 @@ def test_the_page_escapes_what_records_say() -> None:
 
 def test_plots_are_xml_with_one_mark_per_figure() -> None:
     records = example_run().records
-    scatter = ElementTree.fromstring(dice_against_latency(records))
+    scatter = ElementTree.fromstring(dice_against_latency(plotted_rows([example_run()])))
     tips = [title.text or "" for title in scatter.iter("title")]
     assert sum("Dice 0.9700" in tip for tip in tips) == 4
     assert sum("article: U-Net (original), 12 ms" in tip for tip in tips) == 1
-    strips = ElementTree.fromstring(latency_samples(records))
+    strips = ElementTree.fromstring(latency_samples(plotted_rows([example_run()])))
     assert len(list(strips.iter("title"))) == sum(len(r.latency.total) for r in records if r.latency)
 
 
 def test_nothing_to_plot_gives_no_plot() -> None:
-    assert dice_against_latency([make_record(weights="random")]) == ""
+    assert dice_against_latency(plotted_rows([make_run(make_record(weights="random"))])) == ""
     assert latency_samples([]) == ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_bench.cli import data, doctor, report, run, track, train
+from seg_bench.cli import compare, data, doctor, report, run, schema, suggest, track, train
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -21,6 +21,9 @@ app.add_typer(train.app, name="train")
 app.command("run")(run.run)
 app.command("track")(track.track)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("suggest")(suggest.suggest)
+app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 
 

@@ -20,12 +20,14 @@ class ReportFormat(str, Enum):
     TERMINAL = "terminal"
     MARKDOWN = "markdown"
     JSON = "json"
+    CSV = "csv"
     HTML = "html"
 
 
 _FORMAT_OF_SUFFIX = {
     ".md": ReportFormat.MARKDOWN,
     ".json": ReportFormat.JSON,
+    ".csv": ReportFormat.CSV,
     ".html": ReportFormat.HTML,
     ".htm": ReportFormat.HTML,
 }
@@ -33,9 +35,13 @@ _FORMAT_OF_SUFFIX = {
 
 def report(
     records: Annotated[
-        list[Path],
-        typer.Argument(help="Files that seg-bench run wrote, or folders of them.", metavar="RECORDS..."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Files that seg-bench run wrote, or folders of them.",
+            metavar="RECORDS...",
+            show_default=False,
+        ),
+    ] = None,
     form: Annotated[
         ReportFormat | None,
         typer.Option(
@@ -44,31 +50,85 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write to this file (.md, .json, .html) instead of the terminal."),
+        typer.Option(
+            "--out", "-o", help="Write to this file (.md, .json, .csv, .html) instead of the terminal."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the data that was measured: the HTML page then shows the worst masks of "
+            "each model, computed anew.",
+            metavar="DATA",
+        ),
+    ] = None,
+    repo: Annotated[Path, typer.Option(help="Model repository that computes the masks for --images.")] = Path(
+        "triton_repo"
+    ),
+    worst: Annotated[int, typer.Option(help="How many of them per model.", min=1, max=20)] = 4,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            help="Make the tables of a Markdown page anew, each from the records that its marker "
+            "<!-- table: seg-bench report FILES... --format markdown --> names.",
+            metavar="PAGE",
+        ),
+    ] = None,
 ) -> None:
-    """Show the Dice / latency table of measured runs, several machines side by side.
+    """Show the Dice / latency table of measured runs, several machines and dates side by side.
+
+    A terminal gets the columns that decide; Markdown, CSV, JSON and HTML have all of them.
 
     \b
     Examples:
       seg-bench report bench/results/run.json
       seg-bench report bench/results -o report.html
       seg-bench report workstation.json jetson.json --format markdown
+      seg-bench report run.json -o report.html --images data/montgomery --repo triton_repo
+      seg-bench report --update README.md
     """
     from seg_bench.records import read_runs
+    from seg_runtime.errors import BadInputError
 
+    if update is not None:
+        _update(update, records or [], out)
+        return
+    if not records:
+        raise BadInputError("no records given: name files that seg-bench run wrote, or folders of them")
     if form is None:
         form = ReportFormat.JSON if as_json else _FORMAT_OF_SUFFIX.get(out.suffix if out else "")
     form = form or ReportFormat.TERMINAL
+    if images is not None and form is not ReportFormat.HTML:
+        raise BadInputError("--images draws masks into the HTML page: add  --format html")
     runs = read_runs(records)
-    if form is ReportFormat.TERMINAL and out is None:
+    if images is not None:
+        _emit(_page_with_masks(runs, images, repo, worst), out)
+    elif form is ReportFormat.TERMINAL and out is None:
         from seg_bench.report.terminal import print_report
         from seg_runtime.console import stdout_console
 
         print_report(runs, stdout_console())
     else:
         _emit(_render(runs, form), out)
+
+
+def _update(page: Path, records: list[Path], out: Path | None) -> None:
+    from seg_bench.report.page_tables import update_page
+    from seg_runtime.errors import BadInputError
+
+    if records or out:
+        raise BadInputError(
+            "--update takes the records from the page's own markers: leave RECORDS and --out out"
+        )
+    typer.echo(f"updated {page}" if update_page(page) else f"{page} is up to date", err=True)
+
+
+def _page_with_masks(runs: list[Run], images: Path, repo: Path, worst: int) -> str:
+    from seg_bench.report.html_page import to_html
+    from seg_bench.report.worst import draw_worst
+
+    return to_html(runs, worst=draw_worst(runs, images, repo, worst))
 
 
 def _render(runs: list[Run], form: ReportFormat) -> str:
@@ -84,6 +144,10 @@ def _render(runs: list[Run], form: ReportFormat) -> str:
         from seg_bench.report.json_report import to_json_report
 
         return to_json_report(runs)
+    if form is ReportFormat.CSV:
+        from seg_bench.report.csv_report import to_csv
+
+        return to_csv(runs)
     from seg_bench.report.terminal import to_plain_text
 
     return to_plain_text(runs)

@@ -1,26 +1,34 @@
-"""The table as Markdown."""
+"""The tables as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from seg_bench.records import Run
+from seg_bench.report.cells import PAGES, Table
 from seg_bench.report.notes import legend_lines, run_facts
-from seg_bench.report.table import build_table
+from seg_bench.report.table import build_table, condition_table, load_table
 
-__all__ = ["to_markdown"]
+__all__ = ["table_lines", "to_markdown"]
 
 
 def to_markdown(runs: Sequence[Run]) -> str:
-    """A table and, below it, how each run was measured; ends with a newline."""
-    table = build_table(runs)
-    rules = ["---:" if column.numeric else "---" for column in table.columns]
-    lines = [_row([column.heading for column in table.columns]), _row(rules)]
-    lines += [_row([cell.text for cell in row]) for row in table.rows]
+    """The tables and, below them, how each run was measured; ends with a newline."""
+    lines = table_lines(build_table(runs))
+    for further in (condition_table(runs), load_table(runs)):
+        lines += ["", *table_lines(further)] if further else []
     for run in runs:
         lines += ["", *(_fact(name, value) for name, value in run_facts(run))]
     lines += ["", *legend_lines(runs)]
     return "\n".join(lines) + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """One table, a line per row."""
+    table = table.shown_in(PAGES)
+    rules = ["---:" if column.numeric else "---" for column in table.columns]
+    lines = [_row([column.heading for column in table.columns]), _row(rules)]
+    return lines + [_row([cell.text for cell in row]) for row in table.rows]
 
 
 def _row(cells: list[str]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from seg_bench.article import ARTICLE_SOURCE
 from seg_bench.records import Record, Run
-from seg_bench.report.table import engine_of, engines_differ, speed_lines
+from seg_bench.report.columns import worst_decile
+from seg_bench.report.names import engine_of, engines_differ, row_name
+from seg_bench.report.speed import speed_lines
 
 __all__ = ["legend_lines", "run_facts"]
 
@@ -17,6 +19,10 @@ _SAM_LEGEND = (
 _OBJECT_LEGEND = (
     "Mask AP, AP50: COCO's, over all objects the model may return; at a score of 0.5 and above: count error, "
     "mean of |found - true| per image, Dice of objects, of those found; Dice, IoU and HD95 of their union."
+)
+
+_ENERGY_LEGEND = (
+    "Energy: of the whole device while the row was timed: mean power times the time that an image took."
 )
 
 
@@ -45,6 +51,7 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
             if prompts
         ),
         ("noise", run.note),
+        *_broken_and_noisy(run.records),
     ]
     comparison = "; ".join(speed_lines(run.records))
     return facts + ([("speed", comparison)] if comparison else [])
@@ -54,19 +61,39 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
     """How to read the columns."""
     lines = [
         "Dice, IoU and HD95: mean ± standard deviation over images; HD95 in pixels of the original image.",
-        "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples.",
+        "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples. "
+        "\u2265: too few calls for this percentile; it lies above the value (97.5 % confidence).",
         f"Article: {ARTICLE_SOURCE}.",
     ]
     if any(record.settings.prompts for run in runs for record in run.records):
         lines.insert(2, _SAM_LEGEND)
     if any(record.accuracy and record.accuracy.objects for run in runs for record in run.records):
         lines.insert(1, _OBJECT_LEGEND)
+    lines[1:1] = _robustness_legend([record for run in runs for record in run.records])
+    if any(record.energy for run in runs for record in run.records):
+        lines.insert(-1, _ENERGY_LEGEND)
     kinds = {record.peak_memory_of for run in runs for record in run.records}
     if "server" in kinds:
         lines.insert(
             -1, "Peak memory: in process, of the measuring process; on a server, of all its processes."
         )
     return lines
+
+
+def _robustness_legend(records: Sequence[Record]) -> list[str]:
+    lines = []
+    if any(record.accuracy and worst_decile(record.accuracy.dice) is not None for record in records):
+        lines.append("Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up.")
+    if any(condition.kind == "corruption" for it in records for condition in it.conditions or ()):
+        lines.append("Dice, corrupted: mean over all corruptions of the same images.")
+    return lines
+
+
+def _broken_and_noisy(records: Sequence[Record]) -> list[tuple[str, str]]:
+    differ = engines_differ(records)
+    said = [("failed", record, record.failure) for record in records]
+    said += [("noisy row", record, record.noise) for record in records]
+    return [(kind, f"{row_name(record, differ)}: {line}") for kind, record, line in said if line]
 
 
 def _data(record: Record) -> str:

@@ -1,163 +1,141 @@
-"""The plots of the HTML page, as inline SVG: Dice against latency, and every latency sample."""
+"""Dice against latency as inline SVG, with the Pareto front: the rows that no other row beats in both."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seg_bench.article import article_figures
-from seg_bench.candidate import BASELINES
-from seg_bench.records import Latency, Record
-from seg_bench.report.svg import Axis, linear_axis, log_axis, mark, svg, text
-from seg_bench.report.table import PLACES, engines_differ, row_name
+from seg_bench.article import ArticleFigures, article_figures
+from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, legend
+from seg_bench.report.names import is_baseline
+from seg_bench.report.plotted import PlottedRow
+from seg_bench.report.svg import Axis, line, linear_axis, log_axis, mark, path, svg, text
 
-__all__ = ["dice_against_latency", "latency_samples"]
+__all__ = ["dice_against_latency", "pareto_front"]
 
-_WIDTH, _HEIGHT = 760.0, 400.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 20.0, 16.0, 50.0
-_SHAPES = {place: number for number, place in enumerate(PLACES)}
-_COLOURS = 6
-_STRIP = 34.0
-_NAMES_WIDTH = 300.0
+_GREY = "dominated"
+_CROWDED = 18.0
+"""Pixels between marks below which their numbers are written above each other."""
 
 
 @dataclass(frozen=True)
 class _Point:
-    record: Record
-    name: str
+    row: PlottedRow
     dice: float
     low: float
     high: float
-    latency: Latency
-    css: str
+    p50_ms: float
+    on_front: bool = False
 
     @property
-    def p50_ms(self) -> float:
-        return self.latency.percentile(50)
+    def css(self) -> str:
+        return self.row.css if self.on_front else _GREY
 
 
-def dice_against_latency(records: Sequence[Record]) -> str:
+def dice_against_latency(rows: Sequence[PlottedRow]) -> str:
     """Dice (with its bootstrap interval) over median latency; the article's points are hollow.
+
+    Rows on the Pareto front have colours and a line through them; the others, and the baselines, which nobody
+    deploys, are grey.
 
     Returns:
         An SVG element, or "" when no trained model has both figures.
     """
-    points = [point for row in _named_and_coloured(records) if (point := _point(*row))]
+    points = _points(rows)
     if not points:
         return ""
-    families = dict.fromkeys(point.record.model.family for point in points)
+    families = dict.fromkeys(point.row.record.model.family for point in points)
     article = [figures for family in families if (figures := article_figures(family))]
     milliseconds = [point.p50_ms for point in points] + [figures.inference_ms for figures in article]
     dice = [value for point in points for value in (point.low, point.high)]
-    x = log_axis(milliseconds, _LEFT, _WIDTH - _RIGHT)
-    y = linear_axis(dice + [figures.dice for figures in article], _HEIGHT - _BOTTOM, _TOP, highest=1.0)
-    parts = [*_frame(x, y), *(part for point in points for part in _dice_mark(point, x, y))]
-    for figures in article:
-        at_x, at_y = x.pixel(figures.inference_ms), y.pixel(figures.dice)
-        parts.append(
-            mark(at_x, at_y, 3, "hollow", title=f"article: {figures.model}, {figures.inference_ms:g} ms")
-        )
-        parts.append(text(at_x + 12, at_y + 4, f"article: {figures.model}", "start"))
-    legend, height = _legend(points, _HEIGHT + 8)
-    return svg(_WIDTH, height, "Dice against median latency", parts + legend)
+    x = log_axis(milliseconds, LEFT, WIDTH - RIGHT)
+    y = linear_axis(dice + [figures.dice for figures in article], HEIGHT - BOTTOM, TOP, highest=1.0)
+    parts = frame(x, y, "median latency of one call (ms)", "Dice")
+    parts += _front_line([point for point in points if point.on_front], x, y)
+    # The front is drawn last, so that no grey mark hides it.
+    parts += [part for point in sorted(points, key=lambda it: it.on_front) for part in _mark(point, x, y)]
+    parts += _numbers(points, x, y)
+    parts += [part for figures in article for part in _article(figures, x, y)]
+    entries, height = legend([(point.row, point.css) for point in points], HEIGHT + 8)
+    return svg(WIDTH, height, "Dice against median latency", parts + entries)
 
 
-def latency_samples(records: Sequence[Record]) -> str:
-    """Every timed call of every row as a dot, its median as a line: shows tails and noise.
-
-    Returns:
-        An SVG element, or "" when nothing was timed.
-    """
-    rows = _named_and_coloured(records)
-    timed = [(name, record.latency, css) for record, name, css in rows if record.latency]
-    if not timed:
-        return ""
-    bottom = _TOP + _STRIP * len(timed)
-    milliseconds = [value for _, latency, _ in timed for value in latency.total]
-    x = log_axis(milliseconds, _NAMES_WIDTH, _WIDTH - _RIGHT)
-    parts = _vertical_lines(x, _TOP, bottom)
-    parts.append(text((x.start + x.end) / 2, bottom + 38, "latency of one call (ms)"))
-    for row, (name, latency, css) in enumerate(timed):
-        middle = _TOP + _STRIP * (row + 0.5)
-        parts.append(text(_NAMES_WIDTH - 12, middle + 4, name, "end"))
-        parts += [
-            mark(x.pixel(value), middle, 0, f"{css} faint", title=f"{value:.2f} ms", radius=4)
-            for value in latency.total
-        ]
-        median = x.pixel(latency.percentile(50))
-        top, end = middle - _STRIP * 0.36, middle + _STRIP * 0.36
-        parts.append(
-            f'<line x1="{median:.1f}" x2="{median:.1f}" y1="{top:.1f}" y2="{end:.1f}" class="median"/>'
-        )
-    return svg(_WIDTH, bottom + _BOTTOM, "Latency of every timed call", parts)
-
-
-def _point(record: Record, name: str, css: str) -> _Point | None:
-    if record.accuracy is None or record.latency is None or record.model.weights == "random":
-        return None
-    dice = record.accuracy.dice_summary
-    if dice.mean is None or dice.ci_low is None or dice.ci_high is None:
-        return None
-    return _Point(record, name, dice.mean, dice.ci_low, dice.ci_high, record.latency, css)
-
-
-def _named_and_coloured(records: Sequence[Record]) -> list[tuple[Record, str, str]]:
-    """Rows with their names, and a colour for each model, baseline and, where they differ, engine."""
-    differ = engines_differ(records)
-    keys = [_colour_key(record, differ) for record in records]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+def pareto_front(figures: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which of these (latency, Dice) pairs no other one beats: as fast and as good, and better in one."""
     return [
-        (record, row_name(record, differ), f"colour{numbers[key] % _COLOURS}")
-        for record, key in zip(records, keys, strict=True)
+        not any(
+            ms <= own_ms and dice >= own_dice and (ms, dice) != (own_ms, own_dice) for ms, dice in figures
+        )
+        for own_ms, own_dice in figures
     ]
 
 
-def _colour_key(record: Record, differ: bool) -> tuple[str, str | None]:
-    if record.runtime in BASELINES:
-        return record.model.name, record.runtime
-    return record.model.name, record.settings.engine if differ else None
+def _points(rows: Sequence[PlottedRow]) -> list[_Point]:
+    points = []
+    for row in rows:
+        record = row.record
+        if record.accuracy is None or record.latency is None or record.model.weights == "random":
+            continue
+        dice = record.accuracy.dice_summary
+        if dice.mean is not None and dice.ci_low is not None and dice.ci_high is not None:
+            p50_ms = record.latency.percentile(50)
+            points.append(_Point(row, dice.mean, dice.ci_low, dice.ci_high, p50_ms))
+    deployed = [(point.p50_ms, point.dice) for point in points if not is_baseline(point.row.record)]
+    front = {pair for pair, on_front in zip(deployed, pareto_front(deployed), strict=True) if on_front}
+    return [
+        _Point(
+            point.row,
+            point.dice,
+            point.low,
+            point.high,
+            point.p50_ms,
+            (point.p50_ms, point.dice) in front and not is_baseline(point.row.record),
+        )
+        for point in points
+    ]
 
 
-def _vertical_lines(x: Axis, top: float, bottom: float) -> list[str]:
-    parts = []
-    for tick in x.ticks:
-        at = x.pixel(tick)
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" class="grid"/>')
-        parts.append(text(at, bottom + 18, f"{tick:g}"))
-    return parts
+def _front_line(front: Sequence[_Point], x: Axis, y: Axis) -> list[str]:
+    """Steps: until the next point is fast enough, the one before is the best there is."""
+    corners = sorted({(x.pixel(point.p50_ms), y.pixel(point.dice)) for point in front})
+    if not corners:
+        return []
+    start = f"M{corners[0][0]:.1f},{corners[0][1]:.1f}"
+    steps = "".join(f"H{at:.1f}V{height:.1f}" for at, height in corners[1:])
+    return [path(f"{start}{steps}H{x.end:.1f}", "front")]
 
 
-def _frame(x: Axis, y: Axis) -> list[str]:
-    parts = _vertical_lines(x, y.end, y.start)
-    for tick in y.ticks:
-        at = y.pixel(tick)
-        parts.append(f'<line x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
-        parts.append(text(x.start - 8, at + 4, f"{tick:.4g}", "end"))
-    parts.append(text((x.start + x.end) / 2, y.start + 40, "median latency of one call (ms)"))
-    middle = (y.start + y.end) / 2
-    parts.append(f'<g transform="rotate(-90 16 {middle:.1f})">{text(16, middle, "Dice")}</g>')
-    return parts
-
-
-def _dice_mark(point: _Point, x: Axis, y: Axis) -> list[str]:
+def _mark(point: _Point, x: Axis, y: Axis) -> list[str]:
     at = x.pixel(point.p50_ms)
-    low, high = y.pixel(point.low), y.pixel(point.high)
     tip = (
-        f"{point.name}, {point.record.model.precision}: "
+        f"{point.row.number}: {point.row.name}, {point.row.record.model.precision}: "
         f"Dice {point.dice:.4f} [{point.low:.4f}, {point.high:.4f}], p50 {point.p50_ms:.1f} ms"
     )
     return [
-        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" class="{point.css} interval"/>',
-        mark(at, y.pixel(point.dice), _SHAPES.get(point.record.where, 0), point.css, title=tip),
+        line(at, y.pixel(point.low), at, y.pixel(point.high), f"{point.css} interval"),
+        mark(at, y.pixel(point.dice), point.row.shape, point.css, title=tip),
     ]
 
 
-def _legend(points: Sequence[_Point], top: float) -> tuple[list[str], float]:
-    """Two entries per line, and the y below the last one."""
-    parts, height = [], top
-    for number, point in enumerate(points):
-        left = _LEFT + (number % 2) * 340
-        height = top + (number // 2) * 22
-        parts.append(mark(left, height, _SHAPES.get(point.record.where, 0), point.css))
-        parts.append(text(left + 14, height + 4, point.name, "start"))
-    return parts, height + 16
+def _numbers(points: Sequence[_Point], x: Axis, y: Axis) -> list[str]:
+    """The number of each row above its mark; numbers of marks that touch stand above each other."""
+    parts: list[str] = []
+    placed: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda it: it.p50_ms):
+        at, height = x.pixel(point.p50_ms), y.pixel(point.dice) - 11
+        while any(abs(at - other) < _CROWDED and abs(height - above) < 12 for other, above in placed):
+            height -= 12
+        placed.append((at, height))
+        parts.append(text(at, height, str(point.row.number), css="label quiet-label"))
+    return parts
+
+
+def _article(figures: ArticleFigures, x: Axis, y: Axis) -> list[str]:
+    at_x, at_y = x.pixel(figures.inference_ms), y.pixel(figures.dice)
+    tip = f"article: {figures.model}, {figures.inference_ms:g} ms"
+    # Near the right edge the words go to the left of the mark.
+    side = 1 if at_x < (x.start + x.end) / 2 else -1
+    return [
+        mark(at_x, at_y, 3, "hollow", title=tip),
+        text(at_x + 12 * side, at_y + 4, f"article: {figures.model}", "start" if side > 0 else "end"),
+    ]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "linear_axis", "log_axis", "mark", "svg", "text"]
+__all__ = ["Axis", "line", "linear_axis", "log_axis", "mark", "path", "svg", "text"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,17 @@ def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
 def text(x: float, y: float, words: str, anchor: str = "middle", css: str = "label") -> str:
     """A text element, escaped; `y` is its baseline."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{html.escape(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    """A straight line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+
+
+def path(steps: str, css: str, title: str = "") -> str:
+    """A path of SVG's own path commands, with a tooltip; "" without steps."""
+    tip = f"<title>{html.escape(title)}</title>" if title else ""
+    return f'<path d="{steps}" class="{css}">{tip}</path>' if steps else ""
 
 
 def mark(x: float, y: float, shape: int, css: str, *, title: str = "", radius: float = 6) -> str:

@@ -1,247 +1,131 @@
-"""The table that every report shows: one row per record, the article's figures beside."""
+"""The tables that every report shows: one row per record, per level of load, and Dice per condition."""
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from seg_bench.article import ArticleFigures, article_figures
-from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH
-from seg_bench.metrics.summary import MetricSummary
-from seg_bench.records import Latency, ObjectAccuracy, Record, Run
-from seg_runtime.engines import AUTO
+from seg_bench.records import LoadPoint, Record, Run
+from seg_bench.report.cells import ABSENT, DATA, PAGES, Cell, Column, Table, number_cell, percentile_cell
+from seg_bench.report.columns import COLUMNS, NAMES, MakeCell, data_set_columns
+from seg_bench.report.names import engines_differ, row_key
 
-__all__ = [
-    "ABSENT",
-    "PLACES",
-    "Cell",
-    "Column",
-    "Table",
-    "build_table",
-    "engine_of",
-    "engines_differ",
-    "place_of",
-    "row_name",
-    "speed_lines",
-]
+__all__ = ["build_table", "condition_table", "load_name", "load_table"]
 
-ABSENT = "-"
-PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
-_SAM_COLUMNS = ("encode_ms", "decode_ms")
-_OBJECT_COLUMNS = ("ap", "ap50", "count_error", "matched_dice")
-_CALLED = {OFFICIAL_DECODER: "official decoder", OFFICIAL_EXPORT: "torchvision's export"}
+_ALWAYS = frozenset(
+    {"dice", "iou", "hd95_px", "parameters", "images_per_s", "peak_memory_mib"}
+    | {"p50_ms", "p90_ms", "p99_ms", "p99_9_ms"}
+    | {"article_dice", "article_iou", "article_parameters", "article_ms"}
+)
+"""Columns that are there even if no row has anything in them; others are there when any row has."""
+
+_AFTER = "dice_worst_decile"
+"""The column that Dice on further data sets stands after."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A heading; `unit` is empty for text and pure numbers, `numeric` columns align right."""
-
-    key: str
-    title: str
-    unit: str = ""
-    numeric: bool = True
-
-    @property
-    def heading(self) -> str:
-        return f"{self.title} ({self.unit})" if self.unit else self.title
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is shown, and the number behind it (None for text and for what was not measured)."""
-
-    text: str
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns, and one tuple of cells per record in the order of `records`."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    records: tuple[Record, ...]
-
-
-def build_table(runs: Sequence[Run]) -> Table:
+def build_table(runs: Sequence[Run], *, every_column: bool = False) -> Table:
     """Make the table of one or several runs.
 
-    Several machines, and several engines in process, get a column that tells them apart, SAMs those of their
-    two models, and models that find objects those of how well they do.
+    Several machines, engines in process, batch sizes and dates of the same row get a column that tells them
+    apart.
+
+    Args:
+        runs: what to show.
+        every_column: keep the columns that hold nothing.
     """
-    machines = list(dict.fromkeys(run.machine.cpu for run in runs))
     pairs = [(run, record) for run in runs for record in run.records]
-    left_out = set() if len(machines) > 1 else {"machine"}
-    if not engines_differ(record for _, record in pairs):
-        left_out |= {"engine"}
-    if not any(record.latency and record.latency.encode for _, record in pairs):
-        left_out |= {*_SAM_COLUMNS}
-    if not any(record.accuracy and record.accuracy.objects for _, record in pairs):
-        left_out |= {*_OBJECT_COLUMNS}
-    columns = [column for column in _COLUMNS if column[0].key not in left_out]
+    columns = [*NAMES, *COLUMNS]
+    place = [column.key for column, _ in columns].index(_AFTER) + 1
+    columns[place:place] = data_set_columns([record for _, record in pairs])
+    table = _fill(columns, pairs)
+    if every_column:
+        return table
+    return table.without((table.empty_columns() - _ALWAYS) | _needless_names(pairs))
+
+
+def load_table(runs: Sequence[Run]) -> Table | None:
+    """One row per level of load, or None when nothing was measured under load."""
+    points = [(run, record, point) for run in runs for record in run.records for point in record.loads or ()]
+    if not points:
+        return None
+    needless = _needless_names([(run, record) for run in runs for record in run.records])
+    names = _fill(NAMES, [(run, record) for run, record, _ in points]).without(needless)
+    rows = tuple((*row, *_load_cells(point)) for row, (_, _, point) in zip(names.rows, points, strict=True))
+    return Table((*names.columns, *_LOAD_COLUMNS), rows, names.records)
+
+
+def condition_table(runs: Sequence[Run]) -> Table | None:
+    """Mean Dice of every record under every condition, or None when no record has any."""
+    pairs = [(run, record) for run in runs for record in run.records if record.conditions]
+    if not pairs:
+        return None
+    needless = _needless_names([(run, record) for run in runs for record in run.records])
+    names = _fill(NAMES, pairs).without(needless)
+    kinds = dict.fromkeys(it.name for _, record in pairs for it in record.conditions or ())
+    rows = tuple(
+        (*row, _clean(record), *(_condition(record, name) for name in kinds))
+        for row, record in zip(names.rows, names.records, strict=True)
+    )
+    columns = (Column("dice", "Dice"), *(Column(f"dice_{name}", name) for name in kinds))
+    return Table((*names.columns, *columns), rows, names.records)
+
+
+def load_name(point: LoadPoint) -> str:
+    """A level of load in words."""
+    return f"{point.concurrency} at once" if point.rate_per_s is None else f"{point.rate_per_s:g} per s due"
+
+
+def _fill(columns: Iterable[tuple[Column, MakeCell]], pairs: Sequence[tuple[Run, Record]]) -> Table:
+    columns = tuple(columns)
     rows = tuple(tuple(cell(run, record) for _, cell in columns) for run, record in pairs)
     return Table(tuple(column for column, _ in columns), rows, tuple(record for _, record in pairs))
 
 
-def speed_lines(records: Iterable[Record]) -> list[str]:
-    """One line per deployed row and baseline that was timed in the same run: how much faster it is."""
-    records = list(records)
-    differ = engines_differ(records)
-    lines = []
-    for record in records:
-        for base in records:
-            if record.latency and base.latency and _is_baseline(base, record):
-                ratio = base.latency.percentile(50) / record.latency.percentile(50)
-                line = f"{row_name(record, differ)}: {ratio:.2f} times as fast as {_called(base)}"
-                lines.append(line + _sam_ratios(base.latency, record.latency))
-    return lines
+def _needless_names(pairs: Sequence[tuple[Run, Record]]) -> set[str]:
+    """Keys of the names that are the same in all rows, or tell nothing more apart."""
+    needless = set()
+    if len({run.machine.cpu for run, _ in pairs}) < 2:
+        needless.add("machine")
+    if not engines_differ(record for _, record in pairs):
+        needless.add("engine")
+    if len({record.settings.batch for _, record in pairs}) < 2:
+        needless.add("batch")
+    same = Counter((run.machine.cpu, *row_key(record)) for run, record in pairs)
+    if max(same.values(), default=0) < 2:
+        needless.add("measured")
+    return needless
 
 
-def place_of(record: Record) -> str:
-    """Where a record was measured, in words; the baselines always run in process."""
-    return _called(record) if record.runtime in BASELINES else PLACES.get(record.where, record.where)
-
-
-def engine_of(record: Record) -> str:
-    """What computed, in words, with version and device where the record has them; says when "auto" chose."""
-    chosen = " (auto)" if record.settings.engine == AUTO else ""
-    return (record.engine or record.runtime) + chosen
-
-
-def engines_differ(records: Iterable[Record]) -> bool:
-    """Whether deployed models ran in more than one engine in process, so that rows must name theirs."""
-    return len({engine_of(record) for record in records if _runs_in_process(record)}) > 1
-
-
-def row_name(record: Record, engines_differ: bool) -> str:
-    """Model and place, and where engines differ the one that was asked for, for lines of text."""
-    engine = record.settings.engine if engines_differ else None
-    return ", ".join(filter(None, (record.model.name, place_of(record), engine)))
-
-
-def _runs_in_process(record: Record) -> bool:
-    return record.where == "in-process" and record.runtime not in BASELINES
-
-
-def _called(baseline: Record) -> str:
-    return _CALLED.get(baseline.runtime, PYTORCH)
-
-
-def _is_baseline(entry: Record, record: Record) -> bool:
-    same_weights = entry.model.checkpoint_sha256 == record.model.checkpoint_sha256
-    return entry.runtime in BASELINES and record.runtime not in BASELINES and same_weights
-
-
-def _sam_ratios(base: Latency, latency: Latency) -> str:
-    if not (base.encode and base.decode and latency.encode and latency.decode):
-        return ""
-    encode = base.percentile(50, "encode") / latency.percentile(50, "encode")
-    masks = _masks_ms(base) / _masks_ms(latency)
-    return f" (encode {encode:.2f}, decode and upscale {masks:.2f})"
-
-
-def _masks_ms(latency: Latency) -> float:
-    """Median of decoding and upscaling together, which some decoders do in one graph."""
-    samples = zip(latency.decode or (), latency.postprocess, strict=True)
-    return statistics.median(decode + upscale for decode, upscale in samples)
-
-
-def _text(pick: Callable[[Run, Record], str]) -> Callable[[Run, Record], Cell]:
-    return lambda run, record: Cell(pick(run, record) or ABSENT)
-
-
-def _number(value: float | None, form: str) -> Cell:
-    return Cell(ABSENT) if value is None else Cell(format(value, form), value)
-
-
-def _summary(pick: str, form: str) -> Callable[[Run, Record], Cell]:
-    def cell(run: Run, record: Record) -> Cell:
-        if record.model.weights == "random":
-            return Cell("random weights" if pick == "dice_summary" else ABSENT)
-        if record.accuracy is None:
-            return Cell(ABSENT)
-        summary: MetricSummary = getattr(record.accuracy, pick)
-        if summary.mean is None:
-            return Cell(f"infinite for all {summary.count}", math.inf)
-        infinite = (
-            f" ({summary.infinite_count} of {summary.count} infinite)" if summary.infinite_count else ""
-        )
-        return Cell(f"{summary.mean:{form}} ± {summary.std:{form}}{infinite}", summary.mean)
-
-    return cell
-
-
-def _objects(pick: Callable[[ObjectAccuracy], float | None], form: str) -> Callable[[Run, Record], Cell]:
-    def cell(run: Run, record: Record) -> Cell:
-        objects = record.accuracy.objects if record.accuracy else None
-        return _number(pick(objects) if objects else None, form)
-
-    return cell
-
-
-def _mean_count_error(objects: ObjectAccuracy) -> float:
-    return statistics.fmean(abs(error) for error in objects.count_error)
-
-
-def _mean_matched_dice(objects: ObjectAccuracy) -> float | None:
-    found = [dice for dice in objects.matched_dice if not math.isnan(dice)]
-    return statistics.fmean(found) if found else None
-
-
-def _percentile(percent: float, stage: str = "total") -> Callable[[Run, Record], Cell]:
-    def cell(run: Run, record: Record) -> Cell:
-        timed = record.latency if record.latency and getattr(record.latency, stage) else None
-        return _number(timed.percentile(percent, stage) if timed else None, ".1f")
-
-    return cell
-
-
-def _article(
-    pick: Callable[[ArticleFigures], float], form: str, suffix: str = ""
-) -> Callable[[Run, Record], Cell]:
-    def cell(run: Run, record: Record) -> Cell:
-        figures = article_figures(record.model.family)
-        shown = _number(pick(figures) if figures else None, form)
-        return Cell(shown.text + suffix, shown.value) if figures else shown
-
-    return cell
-
-
-def _parameters(run: Run, record: Record) -> Cell:
-    count = record.model.parameters
-    if count is None:
-        return Cell(ABSENT)
-    return Cell(f"{count / 1e6:.2f}M" if count < 9_950_000 else f"{count / 1e6:.1f}M", count)
-
-
-_COLUMNS: tuple[tuple[Column, Callable[[Run, Record], Cell]], ...] = (
-    (Column("machine", "machine", numeric=False), _text(lambda run, record: run.machine.cpu)),
-    (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
-    (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
-    (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),
-    (Column("engine", "engine", numeric=False), _text(lambda run, record: engine_of(record))),
-    (Column("dice", "Dice"), _summary("dice_summary", ".4f")),
-    (Column("iou", "IoU"), _summary("iou_summary", ".4f")),
-    (Column("hd95_px", "HD95", "px"), _summary("hd95_summary", ".2f")),
-    (Column("ap", "mask AP"), _objects(lambda objects: objects.ap, ".4f")),
-    (Column("ap50", "AP50"), _objects(lambda objects: objects.ap50, ".4f")),
-    (Column("count_error", "count error"), _objects(_mean_count_error, ".1f")),
-    (Column("matched_dice", "Dice of objects"), _objects(_mean_matched_dice, ".4f")),
-    (Column("parameters", "parameters"), _parameters),
-    (Column("encode_ms", "encode p50", "ms"), _percentile(50, "encode")),
-    (Column("decode_ms", "decode p50", "ms"), _percentile(50, "decode")),
-    (Column("p50_ms", "p50", "ms"), _percentile(50)),
-    (Column("p90_ms", "p90", "ms"), _percentile(90)),
-    (Column("p99_ms", "p99", "ms"), _percentile(99)),
-    (Column("images_per_s", "images/s"), lambda run, record: _number(record.images_per_s, ".1f")),
-    (
-        Column("peak_memory_mib", "peak memory", "MiB"),
-        lambda run, record: _number(record.peak_memory_mib, ".0f"),
-    ),
-    (Column("article_dice", "article: Dice"), _article(lambda figures: figures.dice, ".3f")),
-    (Column("article_iou", "article: IoU"), _article(lambda figures: figures.iou, ".3f")),
-    (Column("article_parameters", "article: params"), _article(lambda f: f.parameters_m, ".0f", "M")),
-    (Column("article_ms", "article: latency", "ms"), _article(lambda figures: figures.inference_ms, ".0f")),
+_LOAD_COLUMNS = (
+    Column("load", "load", numeric=False),
+    Column("images_per_s", "images/s"),
+    Column("p50_ms", "p50", "ms"),
+    Column("p90_ms", "p90", "ms"),
+    Column("p99_ms", "p99", "ms"),
+    Column("p99_9_ms", "p99.9", "ms", shown=PAGES),
+    Column("calls", "calls", shown=DATA),
+    Column("failures", "failures"),
 )
+
+
+def _load_cells(point: LoadPoint) -> tuple[Cell, ...]:
+    return (
+        Cell(load_name(point)),
+        number_cell(point.images_per_s, ".1f"),
+        *(percentile_cell(point.latency_ms, percent) for percent in (50, 90, 99, 99.9)),
+        number_cell(len(point.latency_ms), "d"),
+        number_cell(point.failures, "d"),
+    )
+
+
+def _clean(record: Record) -> Cell:
+    summary = record.accuracy.dice_summary if record.accuracy else None
+    return number_cell(summary.mean if summary else None, ".4f")
+
+
+def _condition(record: Record, name: str) -> Cell:
+    for condition in record.conditions or ():
+        if condition.name == name:
+            return number_cell(statistics.fmean(condition.dice), ".4f")
+    return Cell(ABSENT)

@@ -1,0 +1,195 @@
+"""The columns of the table, in reading order, and how each is filled from a record."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from seg_bench.article import ArticleFigures, article_figures
+from seg_bench.records import Condition, Energy, ObjectAccuracy, Record, Run
+from seg_bench.report.cells import (
+    ABSENT,
+    DATA,
+    PAGES,
+    Cell,
+    Column,
+    number_cell,
+    percentile_cell,
+    summary_cell,
+)
+from seg_bench.report.names import engine_of, place_of
+
+__all__ = ["COLUMNS", "FEWEST_IMAGES", "NAMES", "MakeCell", "data_set_columns", "worst_decile"]
+
+MakeCell = Callable[[Run, Record], Cell]
+FEWEST_IMAGES = 10
+"""Images from which on a tenth of them is at least one."""
+
+
+def worst_decile(dice: Sequence[float]) -> float | None:
+    """Mean of the lowest tenth of the images (rounded up); None for less than ten images."""
+    if len(dice) < FEWEST_IMAGES:
+        return None
+    return statistics.fmean(sorted(dice)[: math.ceil(len(dice) / 10)])
+
+
+def data_set_columns(records: Sequence[Record]) -> list[tuple[Column, MakeCell]]:
+    """A column of Dice for every further data set that any record was scored on."""
+    conditions = [condition for record in records for condition in record.conditions or ()]
+    names = dict.fromkeys(condition.name for condition in conditions if condition.kind == "data set")
+    return [(Column(f"dice_on_{name}", f"Dice on {name}", interval=True), _data_set(name)) for name in names]
+
+
+def _text(pick: Callable[[Run, Record], str]) -> MakeCell:
+    return lambda run, record: Cell(pick(run, record) or ABSENT)
+
+
+def _number(pick: Callable[[Record], float | None], form: str) -> MakeCell:
+    return lambda run, record: number_cell(pick(record), form)
+
+
+def _summary(pick: str, form: str) -> MakeCell:
+    def cell(run: Run, record: Record) -> Cell:
+        if record.model.weights == "random":
+            return Cell("random weights" if pick == "dice_summary" else ABSENT)
+        return summary_cell(getattr(record.accuracy, pick), form) if record.accuracy else Cell(ABSENT)
+
+    return cell
+
+
+def _dice(pick: Callable[[Record], float | None]) -> MakeCell:
+    """A Dice of trained weights; those of random ones say nothing."""
+    return lambda run, record: number_cell(None if record.model.weights == "random" else pick(record), ".4f")
+
+
+def _worst_decile(record: Record) -> float | None:
+    return worst_decile(record.accuracy.dice) if record.accuracy else None
+
+
+def _data_set(name: str) -> MakeCell:
+    def cell(run: Run, record: Record) -> Cell:
+        for condition in record.conditions or ():
+            if condition.name == name and condition.kind == "data set":
+                return summary_cell(condition.summary, ".4f")
+        return Cell(ABSENT)
+
+    return cell
+
+
+def _corrupted(record: Record) -> float | None:
+    means = [_mean(it) for it in record.conditions or () if it.kind == "corruption"]
+    return statistics.fmean(means) if means else None
+
+
+def _mean(condition: Condition) -> float:
+    return statistics.fmean(condition.dice)
+
+
+def _objects(pick: Callable[[ObjectAccuracy], float | None], form: str) -> MakeCell:
+    def cell(run: Run, record: Record) -> Cell:
+        objects = record.accuracy.objects if record.accuracy else None
+        return number_cell(pick(objects) if objects else None, form)
+
+    return cell
+
+
+def _mean_count_error(objects: ObjectAccuracy) -> float:
+    return statistics.fmean(abs(error) for error in objects.count_error)
+
+
+def _mean_matched_dice(objects: ObjectAccuracy) -> float | None:
+    found = [dice for dice in objects.matched_dice if not math.isnan(dice)]
+    return statistics.fmean(found) if found else None
+
+
+def _percentile(percent: float, stage: str = "total") -> MakeCell:
+    def cell(run: Run, record: Record) -> Cell:
+        return percentile_cell(getattr(record.latency, stage) if record.latency else None, percent)
+
+    return cell
+
+
+def _energy(pick: Callable[[Energy], float], form: str) -> MakeCell:
+    return lambda run, record: number_cell(pick(record.energy) if record.energy else None, form)
+
+
+def _article(pick: Callable[[ArticleFigures], float], form: str, suffix: str = "") -> MakeCell:
+    def cell(run: Run, record: Record) -> Cell:
+        figures = article_figures(record.model.family)
+        return number_cell(pick(figures), form, suffix) if figures else Cell(ABSENT)
+
+    return cell
+
+
+def _parameters(run: Run, record: Record) -> Cell:
+    count = record.model.parameters
+    if count is None:
+        return Cell(ABSENT)
+    return Cell(f"{count / 1e6:.2f}M" if count < 9_950_000 else f"{count / 1e6:.1f}M", count)
+
+
+def _note(run: Run, record: Record) -> Cell:
+    notes = {"failed": record.failure, "noisy": record.noise}
+    said = [kind for kind, line in notes.items() if line]
+    text = "; ".join(f"{kind}: {notes[kind]}" for kind in said)
+    return Cell(text or ABSENT, short=", ".join(said))
+
+
+NAMES: tuple[tuple[Column, MakeCell], ...] = (
+    (Column("machine", "machine", numeric=False), _text(lambda run, record: run.machine.cpu)),
+    (
+        Column("measured", "measured (UTC)", numeric=False),
+        _text(lambda run, record: run.started_utc[:16].replace("T", " ")),
+    ),
+    (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
+    (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
+    (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),
+    (Column("engine", "engine", numeric=False), _text(lambda run, record: engine_of(record))),
+    (Column("batch", "batch"), _number(lambda record: record.settings.batch, "d")),
+)
+"""By what rows are told apart; of these a table has only the ones that differ, beside the last three."""
+
+COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
+    (Column("dice", "Dice", interval=True), _summary("dice_summary", ".4f")),
+    (Column("iou", "IoU", shown=PAGES, interval=True), _summary("iou_summary", ".4f")),
+    (Column("hd95_px", "HD95", "px", interval=True), _summary("hd95_summary", ".2f")),
+    (Column("dice_worst_decile", "Dice, worst 10 %", shown=PAGES), _dice(_worst_decile)),
+    (Column("dice_corrupted", "Dice, corrupted"), _dice(_corrupted)),
+    (Column("ap", "mask AP"), _objects(lambda objects: objects.ap, ".4f")),
+    (Column("ap50", "AP50", shown=PAGES), _objects(lambda objects: objects.ap50, ".4f")),
+    (Column("count_error", "count error", shown=PAGES), _objects(_mean_count_error, ".1f")),
+    (Column("matched_dice", "Dice of objects", shown=PAGES), _objects(_mean_matched_dice, ".4f")),
+    (Column("parameters", "parameters", shown=PAGES), _parameters),
+    (Column("encode_ms", "encode p50", "ms"), _percentile(50, "encode")),
+    (Column("decode_ms", "decode p50", "ms"), _percentile(50, "decode")),
+    (Column("preprocess_ms", "pre-process p50", "ms", shown=DATA), _percentile(50, "preprocess")),
+    (Column("transfer_ms", "transfer p50", "ms", shown=PAGES), _percentile(50, "transfer")),
+    (Column("infer_ms", "infer p50", "ms", shown=DATA), _percentile(50, "infer")),
+    (Column("postprocess_ms", "post-process p50", "ms", shown=DATA), _percentile(50, "postprocess")),
+    (Column("p50_ms", "p50", "ms", interval=True), _percentile(50)),
+    (Column("p90_ms", "p90", "ms", interval=True), _percentile(90)),
+    (Column("p99_ms", "p99", "ms", interval=True), _percentile(99)),
+    (Column("p99_9_ms", "p99.9", "ms", shown=DATA, interval=True), _percentile(99.9)),
+    (Column("load_ms", "load", "ms", shown=PAGES), _number(lambda record: record.load_ms, ".0f")),
+    (
+        Column("first_call_ms", "first call", "ms", shown=PAGES),
+        _number(lambda record: record.first_call_ms, ".1f"),
+    ),
+    (Column("images_per_s", "images/s"), _number(lambda record: record.images_per_s, ".1f")),
+    (Column("joules_per_image", "energy", "J/image"), _energy(lambda it: it.joules_per_image, ".3g")),
+    (Column("mean_w", "power", "W", shown=DATA), _energy(lambda energy: energy.mean_w, ".1f")),
+    (Column("peak_memory_mib", "peak memory", "MiB"), _number(lambda record: record.peak_memory_mib, ".0f")),
+    (
+        Column("device_memory_mib", "device memory", "MiB"),
+        _number(lambda record: record.device_memory_mib, ".0f"),
+    ),
+    (Column("note", "note", numeric=False), _note),
+    (Column("article_dice", "article: Dice"), _article(lambda figures: figures.dice, ".3f")),
+    (Column("article_iou", "article: IoU", shown=PAGES), _article(lambda figures: figures.iou, ".3f")),
+    (
+        Column("article_parameters", "article: params", shown=PAGES),
+        _article(lambda figures: figures.parameters_m, ".0f", "M"),
+    ),
+    (Column("article_ms", "article: latency", "ms"), _article(lambda figures: figures.inference_ms, ".0f")),
+)

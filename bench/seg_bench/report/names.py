@@ -1,0 +1,73 @@
+"""How rows are called: where they ran, what computed, and by what they are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH
+from seg_bench.records import Record
+from seg_runtime.engines import AUTO
+
+__all__ = [
+    "PLACES",
+    "baseline_name",
+    "engine_of",
+    "engines_differ",
+    "is_baseline",
+    "place_of",
+    "row_key",
+    "row_name",
+]
+
+PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
+_CALLED = {OFFICIAL_DECODER: "official decoder", OFFICIAL_EXPORT: "torchvision's export"}
+
+
+def is_baseline(record: Record) -> bool:
+    """Whether a row is there to be compared with, and not to be deployed."""
+    return record.runtime in BASELINES
+
+
+def baseline_name(record: Record) -> str:
+    return _CALLED.get(record.runtime, PYTORCH)
+
+
+def place_of(record: Record) -> str:
+    """Where a record was measured, in words; the baselines always run in process."""
+    return baseline_name(record) if is_baseline(record) else PLACES.get(record.where, record.where)
+
+
+def engine_of(record: Record) -> str:
+    """What computed, in words, with version and device where the record has them; says when "auto" chose."""
+    chosen = " (auto)" if record.settings.engine == AUTO else ""
+    return (record.engine or record.runtime) + chosen
+
+
+def engines_differ(records: Iterable[Record]) -> bool:
+    """Whether deployed models ran in more than one engine in process, so that rows must name theirs."""
+    return len({engine_of(record) for record in records if _runs_in_process(record)}) > 1
+
+
+def row_name(record: Record, engines_differ: bool) -> str:
+    """Model and place, where engines differ the one that was asked for, and batches; for lines of text."""
+    engine = record.settings.engine if engines_differ else None
+    batch = f"batch {record.settings.batch}" if record.settings.batch > 1 else None
+    return ", ".join(filter(None, (record.model.name, place_of(record), engine, batch)))
+
+
+def row_key(record: Record) -> tuple[str, str, str, str, int]:
+    """By what a row is found again in another run: model, precision, place, engine asked for, batch."""
+    settings = record.settings
+    # Records from before there were engines ran in what "auto" took then.
+    engine = settings.engine or (AUTO if _runs_in_process(record) else "")
+    return (
+        record.model.name,
+        record.model.precision,
+        place_of(record),
+        engine,
+        settings.batch,
+    )
+
+
+def _runs_in_process(record: Record) -> bool:
+    return record.where == "in-process" and not is_baseline(record)
