@@ -103,7 +103,8 @@ def _distances(
     if height_mm == width_mm and max(target.shape) <= MAX_SIDE:
         distance = cv2.distanceTransform(1 - target, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[points > 0]
         # OpenCV's float32 is rounded; the square is a whole number, exact again up to this size.
-        return np.sqrt(np.rint(np.square(distance, dtype=np.float64))) * height_mm
+        squared = np.rint(np.square(distance, dtype=np.float64))
+        return np.asarray(np.sqrt(squared) * height_mm, np.float64)
     try:
         from scipy.ndimage import distance_transform_edt
     except ImportError as error:

@@ -63,8 +63,8 @@ class MetricTime:
 class MetricsSpeed:
     """All metrics.
 
-    `all_median_ms` and `all_max_ms` are of what a pair takes for all of them, `scored_median_ms` for those that
-    `seg-bench run` scores every image with.
+    `all_median_ms` and `all_max_ms` are of what a pair takes for all of them, `scored_median_ms` for those
+    that `seg-bench run` scores every image with.
     """
 
     schema: str

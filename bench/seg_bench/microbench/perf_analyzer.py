@@ -36,8 +36,8 @@ __all__ = ["CrossCheck", "cross_check", "find_perf_analyzer", "parse_report"]
 SCHEMA = "edgeseg-perf-analyzer/1"
 _WARM_UP = 3
 _INSTALL = (
-    "pip download --no-deps --dest out/perf tritonclient==2.51.0  and unpack the wheel "
-    "(python -m zipfile -e FILE out/perf), then pass the file perf_analyzer in its data/bin"
+    "python -m venv out/perf && out/perf/bin/pip install --no-deps tritonclient==2.51.0  "
+    "and pass --perf-analyzer out/perf/bin/perf_analyzer"
 )
 _LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
 
@@ -87,9 +87,9 @@ class CrossCheck:
 def find_perf_analyzer(path: Path | None = None) -> Path:
     """The program that was named, or the one on PATH. Raises BadInputError that says how to get it."""
     found = path or (Path(on_path) if (on_path := shutil.which("perf_analyzer")) else None)
-    if found is None or not found.is_file():
+    if found is None or not os.access(found, os.X_OK) or found.is_dir():
         where = f"at {path}" if path else "on PATH"
-        raise BadInputError(f"no perf_analyzer {where}: run  {_INSTALL}  as --perf-analyzer")
+        raise BadInputError(f"no perf_analyzer {where} that can be run: run  {_INSTALL}")
     return found.resolve()
 
 
@@ -138,6 +138,7 @@ def cross_check(
     played = []
     with tempfile.TemporaryDirectory() as folder, TritonServer(repo, options) as server:
         environment = _environment(Path(folder))
+        version = " ".join(_output([program, "--version"], environment).split())
         with connect(server.grpc_url, shared_memory=False) as session:
             feed = _feed(session, model)
             _ours_ms(session, model, feed, _WARM_UP)
@@ -151,7 +152,7 @@ def cross_check(
         schema=SCHEMA,
         command=command,
         machine=describe_machine(),
-        program=_version(program, environment),
+        program=version,
         model=model,
         threads=threads,
         requests=requests,
@@ -207,20 +208,14 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(search)}
 
 
-def _version(program: Path, environment: dict[str, str]) -> str:
-    return " ".join(_output([program, "--version"], environment).split())
-
-
 def _output(command: list[Any], environment: dict[str, str]) -> str:
-    # Unpacked with Python's zipfile it is not executable: the loader starts it all the same.
-    Path(command[0]).chmod(0o755)
     done = subprocess.run(
         list(map(str, command)), env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise EdgesegError(f"perf_analyzer failed with exit code {done.returncode}: {' '.join(last)}")
-    return done.stdout
+    return done.stdout or done.stderr  # where its version goes
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
