@@ -155,7 +155,7 @@ def test_a_spacing_that_is_no_length_is_refused(spacing_hw):
         hausdorff_distance(np.ones((4, 4)), np.ones((4, 4)), spacing_hw)
 
 
-def test_without_scipy_the_hausdorff_distance_works_and_hd95_names_the_extra(monkeypatch):
+def test_without_scipy_distances_work_and_those_of_uneven_pixels_name_the_extra(monkeypatch):
     original = builtins.__import__
 
     def no_scipy(name, *args, **kwargs):
@@ -166,6 +166,6 @@ def test_without_scipy_the_hausdorff_distance_works_and_hd95_names_the_extra(mon
     monkeypatch.setattr(builtins, "__import__", no_scipy)
     mask = np.eye(8, dtype=bool)
 
-    assert hausdorff_distance(mask, mask) == 0.0
+    assert hausdorff_distance(mask, mask) == hausdorff_95(mask, mask) == 0.0
     with pytest.raises(MissingExtraError, match=r"edgeseg\[bench\]"):
-        hausdorff_95(mask, mask)
+        hausdorff_95(mask, mask, spacing_hw=(1.0, 2.0))

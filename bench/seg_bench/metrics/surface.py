@@ -48,8 +48,8 @@ def hausdorff_distance(
     if height_mm == width_mm and max(first.shape) <= MAX_SIDE:
         squared = farthest_squared(second, first, at_least=farthest_squared(first, second))
         return math.sqrt(squared) * height_mm
-    forth = _distance_to(second, spacing_hw)[first > 0].max()
-    back = _distance_to(first, spacing_hw)[second > 0].max()
+    forth = _distances(first, second, spacing_hw).max()
+    back = _distances(second, first, spacing_hw).max()
     return float(max(forth, back))
 
 
@@ -86,7 +86,7 @@ def _surface_distances(
     if masks is None:
         return None
     first, second = (_surface(mask) for mask in masks)
-    return _distance_to(second, spacing_hw)[first > 0], _distance_to(first, spacing_hw)[second > 0]
+    return _distances(first, second, spacing_hw), _distances(second, first, spacing_hw)
 
 
 def _surface(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -95,12 +95,21 @@ def _surface(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.subtract(mask, inside), np.uint8)
 
 
-def _distance_to(target: NDArray[np.uint8], spacing_hw: tuple[float, float] | None) -> NDArray[np.float64]:
+def _distances(
+    points: NDArray[np.uint8], target: NDArray[np.uint8], spacing_hw: tuple[float, float] | None
+) -> NDArray[np.float64]:
+    """Distance of each pixel of `points` to the nearest one of `target`; both have some."""
+    height_mm, width_mm = spacing_hw or (1.0, 1.0)
+    if height_mm == width_mm and max(target.shape) <= MAX_SIDE:
+        distance = cv2.distanceTransform(1 - target, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[points > 0]
+        # OpenCV's float32 is rounded; the square is a whole number, exact again up to this size.
+        squared = np.rint(np.square(distance, dtype=np.float64))
+        return np.asarray(np.sqrt(squared) * height_mm, np.float64)
     try:
         from scipy.ndimage import distance_transform_edt
     except ImportError as error:
         raise MissingExtraError("scipy", "bench") from error
-    return np.asarray(distance_transform_edt(target == 0, sampling=spacing_hw), np.float64)
+    return np.asarray(distance_transform_edt(target == 0, sampling=spacing_hw)[points > 0], np.float64)
 
 
 def _cropped(

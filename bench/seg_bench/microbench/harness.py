@@ -1,0 +1,144 @@
+"""Times calls as `seg-bench run` records them against the same calls in a plain loop, in turns.
+
+Run with `python -m seg_bench.microbench.harness --out FILE`.
+
+A tiny U-Net in process: its own time is short, so that what the harness adds to a call shows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from seg_bench.candidate import ENGINE, Candidate
+from seg_bench.json_fields import write_json
+from seg_bench.machine import describe_machine, shown_command
+from seg_bench.records import Machine
+from seg_bench.worker_process import WorkerProcess
+from seg_runtime.console import run_app
+from seg_runtime.images import write_png
+from seg_runtime.semantic import SemanticSegmenter
+
+__all__ = ["Harness", "measure_harness"]
+
+SCHEMA = "edgeseg-harness/1"
+_SIDE, _WARM_UP, _SETTLE_S = 64, 20, 0.01
+
+
+@dataclass(frozen=True)
+class Harness:
+    """Raw samples in milliseconds per call, with what is needed to repeat them.
+
+    Attributes:
+        plain_ms: `SemanticSegmenter.segment` in a loop, timed around.
+        recorded_ms: the same image and model as the measuring process says, `Latency.total` of a record.
+        turn_ms: the whole turn of such a call in the steering process, which no record holds.
+        added_ms: median of `recorded_ms` less that of `plain_ms`.
+    """
+
+    schema: str
+    command: str
+    machine: Machine
+    threads: int
+    size_hw: tuple[int, ...]
+    plain_ms: tuple[float, ...]
+    recorded_ms: tuple[float, ...]
+    turn_ms: tuple[float, ...]
+    added_ms: float
+
+
+def measure_harness(repeats: int = 200, command: str = "") -> Harness:
+    """Publish a tiny U-Net in a temporary repository and time both ways in turns.
+
+    Args:
+        repeats: timed calls of each way.
+        command: the command line, for the record.
+    """
+    from seg_export.export import export_model
+    from seg_export.random_weights import random_unet
+    from seg_runtime import connect
+
+    threads, model = 1, "unet_tiny"
+    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as name:
+        repo, data = Path(name) / "repo", Path(name) / "data"
+        export_model(random_unet(features=(4, 8)), repo, model, size_hw=(_SIDE, _SIDE))
+        _write_sample(data, image)
+        candidate = Candidate(
+            model, "in-process", ENGINE, str(repo), str(data), ("noise",), "auto", threads=threads
+        )
+        with WorkerProcess(candidate) as worker, connect(repo, threads=threads) as session:
+            plain, recorded, turns = _in_turns(worker, SemanticSegmenter(session, model), image, repeats)
+    return Harness(
+        schema=SCHEMA,
+        command=command,
+        machine=describe_machine(),
+        threads=threads,
+        size_hw=(_SIDE, _SIDE),
+        plain_ms=tuple(plain),
+        recorded_ms=tuple(recorded),
+        turn_ms=tuple(turns),
+        added_ms=statistics.median(recorded) - statistics.median(plain),
+    )
+
+
+def _in_turns(
+    worker: WorkerProcess, segmenter: SemanticSegmenter, image: NDArray[np.uint8], repeats: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Plain calls, recorded calls, and whole turns of those, in milliseconds."""
+    plain, recorded, turns = [], [], []
+    for turn in range(_WARM_UP + repeats):
+        # Who goes first changes every turn; the pause gives both the same cold caches.
+        for way in ("plain", "harness") if turn % 2 else ("harness", "plain"):
+            time.sleep(_SETTLE_S)
+            start = time.perf_counter()
+            if way == "plain":
+                segmenter.segment(image)
+                plain.append(1000 * (time.perf_counter() - start))
+            else:
+                recorded.append(worker.time([0])["total"])
+                turns.append(1000 * (time.perf_counter() - start))
+    return plain[_WARM_UP:], recorded[_WARM_UP:], turns[_WARM_UP:]
+
+
+def _write_sample(folder: Path, image: NDArray[np.uint8]) -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+        write_png(folder / part / "noise.png", image)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command()
+def harness(
+    out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
+    repeats: Annotated[int, typer.Option(help="Timed calls of each way.", min=1)] = 200,
+) -> None:
+    """Time recorded calls against the same calls in a plain loop, in process.
+
+    Examples:
+
+        python -m seg_bench.microbench.harness --out bench/results/harness.json
+    """
+    result = measure_harness(
+        repeats, shown_command(["python", "-m", "seg_bench.microbench.harness", *sys.argv[1:]])
+    )
+    write_json(out, result)
+    typer.echo(
+        f"the harness adds {result.added_ms:.3f} ms to a recorded call (median); a whole turn takes "
+        f"{statistics.median(result.turn_ms):.2f} ms"
+    )
+
+
+if __name__ == "__main__":
+    run_app(app)
