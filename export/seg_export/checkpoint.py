@@ -24,7 +24,7 @@ from seg_export.models.transunet import TransUNet
 from seg_export.models.unet import UNet
 from seg_export.models.unetpp import UNetPlusPlus
 from seg_export.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
-from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
+from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.spec import ClaheSpec
 
 __all__ = [

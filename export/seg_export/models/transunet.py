@@ -17,7 +17,7 @@ from seg_export.models.gelu import gelu
 from seg_export.models.transunet_stem import ResNetV2
 from seg_runtime.errors import BadInputError
 
-__all__ = ["PATCH", "TransUNet", "transunet_arguments"]
+__all__ = ["PATCH", "VARIANTS", "TransUNet", "transunet_arguments"]
 
 PATCH = 16
 """Pixels of the image per token, either way."""
@@ -26,6 +26,20 @@ _HEAD_SIZE = 64
 """Channels of one head of attention, as in every ViT; a state dict does not tell their number."""
 
 _DROPOUT = 0.1
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "r50_vit_b16": {},
+    "small": {
+        "width": 16,
+        "units": [2, 2, 3],
+        "hidden": 192,
+        "layers": 4,
+        "mlp": 384,
+        "head_channels": 64,
+        "decoder_channels": [48, 32, 16, 8],
+    },
+}
+"""Arguments of `TransUNet`: the paper's, and a width that trains from scratch on a small data set."""
 
 
 class _Attention(nn.Module):
