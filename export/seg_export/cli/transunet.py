@@ -14,6 +14,7 @@ from seg_export.cli.options import (
     JsonOption,
     PrecisionOption,
     RepoOption,
+    require_torch,
 )
 from seg_export.cli.semantic import (
     ChannelsOption,
@@ -99,6 +100,7 @@ def transunet(
 
 
 def _arguments(arch: str, size: int, channels: int, classes: int) -> dict[str, object]:
+    require_torch()
     from seg_export.models.transunet import VARIANTS
 
     if arch not in VARIANTS:

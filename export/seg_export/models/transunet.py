@@ -60,7 +60,8 @@ class _Attention(nn.Module):
         return out
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (x.shape[2] // _HEAD_SIZE, _HEAD_SIZE)).transpose(1, 2)
+        batch, tokens, hidden = x.shape
+        return x.view(batch, tokens, hidden // _HEAD_SIZE, _HEAD_SIZE).transpose(1, 2)
 
 
 class _Mlp(nn.Module):
@@ -232,7 +233,7 @@ class TransUNet(nn.Module):
         """
         tokens, skips = self.transformer(x.expand(-1, 3, -1, -1) if self.in_channels == 1 else x)
         side = self.image_size // PATCH
-        coarse = tokens.transpose(1, 2).unflatten(2, (side, side))
+        coarse = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
         logits: torch.Tensor = self.segmentation_head(self.decoder(coarse, skips))
         return logits
 

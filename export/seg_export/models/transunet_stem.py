@@ -60,6 +60,14 @@ class Bottleneck(nn.Module):
         return out
 
 
+def _block(in_channels: int, out_channels: int, units: int, stride: int) -> nn.Sequential:
+    """Bottlenecks in a row, of which the first changes the channels and the size."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(unit1=Bottleneck(in_channels, out_channels, stride))
+    for unit in range(2, units + 1):
+        layers[f"unit{unit}"] = Bottleneck(out_channels, out_channels)
+    return nn.Sequential(layers)
+
+
 class ResNetV2(nn.Module):
     """Root and three blocks of bottlenecks.
 
@@ -74,16 +82,13 @@ class ResNetV2(nn.Module):
             OrderedDict(conv=StdConv2d(3, width, 7, 2), gn=_group_norm(width), relu=nn.ReLU(inplace=True))
         )
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
-        self.body = nn.Sequential()
-        in_channels = width
-        for block, count in enumerate(units, start=1):
-            out_channels = width * 2 ** (block + 1)
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
-            for unit in range(1, count + 1):
-                stride = 2 if unit == 1 and block > 1 else 1
-                layers[f"unit{unit}"] = Bottleneck(in_channels, out_channels, stride)
-                in_channels = out_channels
-            self.body.add_module(f"block{block}", nn.Sequential(layers))
+        self.body = nn.ModuleDict(
+            {
+                "block1": _block(width, 4 * width, units[0], stride=1),
+                "block2": _block(4 * width, 8 * width, units[1], stride=2),
+                "block3": _block(8 * width, 16 * width, units[2], stride=2),
+            }
+        )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Features of a batch.
@@ -97,9 +102,9 @@ class ResNetV2(nn.Module):
         """
         height, width = x.shape[2:]
         root = self.root(x)
-        quarter = self.body.block1(self.pool(root))
-        eighth = self.body.block2(quarter)
+        quarter = self.body["block1"](self.pool(root))
+        eighth = self.body["block2"](quarter)
         # The pooling has no padding and is a row and a column short of a quarter of the size.
         missing = height // 4 - quarter.shape[2], width // 4 - quarter.shape[3]
         padded = F.pad(quarter, [0, missing[1], 0, missing[0]])
-        return self.body.block3(eighth), [eighth, padded, root]
+        return self.body["block3"](eighth), [eighth, padded, root]
