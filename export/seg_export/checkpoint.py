@@ -20,9 +20,11 @@ from seg_export.checkpoint_types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint,
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
 from seg_export.models.sam2 import build_sam2, is_sam2
+from seg_export.models.transunet import TransUNet
 from seg_export.models.unet import UNet
+from seg_export.models.unetpp import UNetPlusPlus
 from seg_export.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
-from seg_runtime.errors import CheckpointError, EdgesegError
+from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.spec import ClaheSpec
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "load_checkpoint",
     "load_described_sam2",
     "save_checkpoint",
+    "untrained_model",
     "write_checkpoint",
 ]
 
@@ -44,7 +47,9 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "maskrcnn": build_maskrcnn,
     "sam": build_sam,
     "sam2": build_sam2,
+    "transunet": TransUNet,
     "unet": UNet,
+    "unetpp": UNetPlusPlus,
 }
 
 
@@ -134,20 +139,30 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
         CheckpointError: an unknown family, arguments that the constructor refuses, or weights that
             do not fit it (the first three are named).
     """
-    builder = _BUILDERS.get(checkpoint.family)
-    if builder is None:
-        raise CheckpointError(
-            f"unknown model family '{checkpoint.family}': this version knows {', '.join(sorted(_BUILDERS))}"
-        )
     try:
-        model = builder(**checkpoint.arguments)
-    except (EdgesegError, TypeError, ValueError) as error:
+        model = untrained_model(checkpoint.family, checkpoint.arguments)
+    except (BadInputError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: {error}"
         ) from error
     _check_fit(model.state_dict(), checkpoint)
     model.load_state_dict(checkpoint.state_dict, assign=True)
     return model.eval()
+
+
+def untrained_model(family: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A family's model with the weights that its constructor draws.
+
+    Raises:
+        CheckpointError: an unknown family.
+        BadInputError: arguments that the constructor refuses.
+    """
+    builder = _BUILDERS.get(family)
+    if builder is None:
+        raise CheckpointError(
+            f"unknown model family '{family}': this version knows {', '.join(sorted(_BUILDERS))}"
+        )
+    return builder(**arguments)
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:

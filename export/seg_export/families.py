@@ -11,7 +11,7 @@ from seg_export.sam import sam_models
 from seg_export.sam2 import sam2_models
 from seg_export.semantic import semantic_model
 from seg_export.traceable import TraceableModel
-from seg_runtime.errors import CheckpointError
+from seg_runtime.errors import BadInputError, CheckpointError
 
 __all__ = ["FAMILIES", "traceable_model", "traceable_models"]
 
@@ -20,9 +20,20 @@ Builder = Callable[[Checkpoint, str, tuple[int, int], int], Models]
 
 
 def _unet(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
-    levels = len(checkpoint.arguments.get("features", (64, 128, 256, 512, 1024))) - 1
+    # U-Net and U-Net++ have five levels unless told otherwise.
+    levels = len(checkpoint.arguments.get("features", range(5))) - 1
     min_side = max(2**levels, 8)
     return (semantic_model(checkpoint, name, size_hw, min_side, max_batch_size),)
+
+
+def _transunet(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
+    side = int(checkpoint.arguments.get("image_size", 224))
+    if size_hw != (side, side):
+        raise BadInputError(
+            f"input size {size_hw[0]}x{size_hw[1]}: this TransUNet has learned positions for {side}x{side} "
+            "alone; leave --size out"
+        )
+    return (semantic_model(checkpoint, name, size_hw, side, max_batch_size),)
 
 
 def _sam(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int) -> Models:
@@ -37,7 +48,14 @@ def _maskrcnn(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_b
     return (maskrcnn_model(checkpoint, name, size_hw, max_batch_size),)
 
 
-FAMILIES: dict[str, Builder] = {"maskrcnn": _maskrcnn, "sam": _sam, "sam2": _sam2, "unet": _unet}
+FAMILIES: dict[str, Builder] = {
+    "maskrcnn": _maskrcnn,
+    "sam": _sam,
+    "sam2": _sam2,
+    "transunet": _transunet,
+    "unet": _unet,
+    "unetpp": _unet,
+}
 
 
 def traceable_models(

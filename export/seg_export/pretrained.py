@@ -8,7 +8,13 @@ from seg_runtime.errors import CheckpointError
 
 __all__ = ["PRETRAINED", "pretrained_path"]
 
-PRETRAINED = {"lung": "unet_lung.pth", "nuclei": "maskrcnn_nuclei.pth", "sam_tiny": "sam_tiny.pth"}
+PRETRAINED = {
+    "lung": "unet_lung.pth",
+    "nuclei": "maskrcnn_nuclei.pth",
+    "sam_tiny": "sam_tiny.pth",
+    "transunet_lung": "transunet_lung.pth",
+    "unetpp_lung": "unetpp_lung.pth",
+}
 """What they segment, and their file in `seg_export/weights`."""
 
 

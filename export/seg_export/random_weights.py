@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_export.checkpoint import Checkpoint, Preprocessing
+from seg_export.checkpoint import Checkpoint, Preprocessing, untrained_model
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
 from seg_export.models.sam2 import build_sam2
-from seg_export.models.unet import UNet
 
-__all__ = ["random_maskrcnn", "random_sam", "random_sam2", "random_unet"]
+__all__ = ["random_maskrcnn", "random_sam", "random_sam2", "random_semantic", "random_unet", "tensors_sha256"]
 
 
 _SAM2_FAINT = (
@@ -38,40 +37,47 @@ def random_unet(
     features: Sequence[int] = (64, 128, 256, 512, 1024),
     seed: int = 0,
 ) -> Checkpoint:
-    """A U-Net with seeded random weights; the global random state is left alone.
+    """`random_semantic` of a U-Net; the arguments are `UNet`'s."""
+    arguments = {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "bilinear": bilinear,
+        "features": list(features),
+    }
+    return random_semantic("unet", arguments, seed)
+
+
+def random_semantic(family: str, arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
+    """A network with seeded random weights; the global random state is left alone.
 
     Args:
-        in_channels: 1 (gray) or 3 (RGB).
-        num_classes: output channels.
-        bilinear: bilinear upsampling instead of transposed convolutions.
-        features: channels per resolution level.
+        family: "unet", "unetpp" or "transunet".
+        arguments: keyword arguments of its constructor.
         seed: of PyTorch's generator.
 
     Returns:
         A checkpoint whose `sha256` is that of its tensors, since there is no file.
 
     Raises:
-        BadInputError: channel counts that cannot be built.
+        BadInputError: sizes that cannot be built.
     """
-    arguments: dict[str, Any] = {
-        "in_channels": in_channels,
-        "num_classes": num_classes,
-        "bilinear": bilinear,
-        "features": list(features),
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet(**arguments)
+        network: Any = untrained_model(family, arguments)
         network.apply(_spread)
+        if family == "transunet":
+            # It begins with zeros here, and a graph that forgot the positions would look right.
+            nn.init.normal_(network.transformer.embeddings.position_embeddings, std=0.3)
     state_dict = network.state_dict()
-    default = Preprocessing()
+    default, channels = Preprocessing(), int(arguments.get("in_channels", 1))
+    side = getattr(network, "image_size", default.input_size_hw[0])
     return Checkpoint(
-        family="unet",
-        arguments=arguments,
+        family=family,
+        arguments=dict(arguments),
         state_dict=state_dict,
-        preprocessing=Preprocessing(default.mean * in_channels, default.std * in_channels),
+        preprocessing=Preprocessing(default.mean * channels, default.std * channels, None, (side, side)),
         metadata={"weights": "random", "seed": seed},
-        sha256=_sha256(state_dict),
+        sha256=tensors_sha256(state_dict),
     )
 
 
@@ -104,7 +110,7 @@ def random_sam(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         state_dict=state_dict,
         preprocessing=Preprocessing(input_size_hw=(side, side)),
         metadata={"weights": "random", "seed": seed},
-        sha256=_sha256(state_dict),
+        sha256=tensors_sha256(state_dict),
     )
 
 
@@ -135,7 +141,7 @@ def random_sam2(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
         state_dict=state_dict,
         preprocessing=Preprocessing(input_size_hw=(sam2.image_size, sam2.image_size)),
         metadata={"weights": "random", "seed": seed},
-        sha256=_sha256(state_dict),
+        sha256=tensors_sha256(state_dict),
     )
 
 
@@ -169,7 +175,7 @@ def random_maskrcnn(arguments: Mapping[str, Any], seed: int = 0) -> Checkpoint:
             tuple(model.transform.image_mean), tuple(model.transform.image_std), None, (800, 1333)
         ),
         metadata={"weights": "random", "seed": seed},
-        sha256=_sha256(state_dict),
+        sha256=tensors_sha256(state_dict),
     )
 
 
@@ -199,7 +205,8 @@ def _spread(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-def _sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
+def tensors_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """The SHA-256 of weights that are no file, in hex."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state_dict.items()):
         digest.update(name.encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from seg_export.checkpoint_types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint,
 from seg_export.models.maskrcnn import COCO_V1_SHA256, coco_names, current_names, maskrcnn_arguments
 from seg_export.models.sam import sam_arguments
 from seg_export.models.sam2 import is_sam2, sam2_arguments
+from seg_export.models.transunet import transunet_arguments
 from seg_export.models.unet import unet_arguments
+from seg_export.models.unetpp import unetpp_arguments
 from seg_runtime.errors import BadInputError, CheckpointError
 
 __all__ = ["describe_sam2", "first_three", "plain_state_dict", "recognise"]
@@ -48,18 +50,37 @@ def recognise(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
         return describe_sam2(tensors, sam2_arguments(tensors), path)
     if "roi_heads.box_predictor.cls_score.weight" in tensors:
         return _torchvision_maskrcnn(current_names(tensors), path)
-    arguments = unet_arguments(tensors)
-    if arguments is None:
-        raise CheckpointError(
-            f"checkpoint {path} is a plain state dict but no SAM's, SAM2's, U-Net's or Mask R-CNN's: "
-            f"{first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., out.weight "
-            "or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., rpn..., roi_heads..."
-        )
+    for family, read_arguments in _SEMANTIC.items():
+        if (arguments := read_arguments(tensors)) is not None:
+            return _semantic(family, arguments, tensors, path)
+    raise CheckpointError(
+        f"checkpoint {path} is a plain state dict but no SAM's, SAM2's, U-Net's, U-Net++'s, TransUNet's or "
+        f"Mask R-CNN's: {first_three(list(tensors))}; expected inc.double_conv.0.weight, down1..., up1..., "
+        "out.weight or conv0_0.conv1.weight, conv0_1..., final... or transformer..., decoder..., "
+        "segmentation_head... or image_encoder..., prompt_encoder..., mask_decoder... or backbone..., "
+        "rpn..., roi_heads..."
+    )
+
+
+_SEMANTIC: dict[str, Callable[[Mapping[str, torch.Tensor]], dict[str, Any] | None]] = {
+    "unet": unet_arguments,
+    "unetpp": unetpp_arguments,
+    "transunet": transunet_arguments,
+}
+
+
+def _semantic(
+    family: str, arguments: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path
+) -> Checkpoint:
+    """A network of one output per class, of whose data the weights tell nothing."""
     classes = arguments["num_classes"]
     names = ("foreground",) if classes == 1 else tuple(f"class_{index}" for index in range(classes))
     channels = arguments["in_channels"]
-    preprocessing = Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
-    return Checkpoint("unet", arguments, tensors, preprocessing, names, sha256=file_sha256(path))
+    side = arguments.get("image_size", Preprocessing.input_size_hw[0])
+    preprocessing = Preprocessing(
+        Preprocessing.mean * channels, Preprocessing.std * channels, None, (side, side)
+    )
+    return Checkpoint(family, arguments, tensors, preprocessing, names, sha256=file_sha256(path))
 
 
 def describe_sam2(

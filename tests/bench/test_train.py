@@ -23,7 +23,7 @@ from seg_bench.train import loop
 from seg_bench.train.augment import AugmentSettings, augment, build_augmentation, derived_seed
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
-from seg_bench.train.recipe import TrainResult, UNetRecipe, train_unet
+from seg_bench.train.recipe import SemanticRecipe, TrainResult, train_semantic
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_bench.train.state import TrainState
@@ -36,7 +36,8 @@ from seg_runtime.spec import ClaheSpec
 
 NAMES = tuple(f"xray_{number}_{number % 2}" for number in range(8))
 SPLIT = Split("tiny", 0, NAMES[:5], NAMES[5:7], NAMES[7:])
-RECIPE = UNetRecipe(features=(4, 8), size_hw=(64, 64), clahe=ClaheSpec())
+NETWORK = {"in_channels": 1, "num_classes": 1, "bilinear": True, "features": [4, 8]}
+RECIPE = SemanticRecipe("unet", NETWORK, (64, 64), ClaheSpec())
 SETTINGS = TrainSettings(epochs=4, batch_size=2, learning_rate=1e-2, ema_decay=0.5, seed=3, device="cpu")
 
 
@@ -60,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run that nobody interrupted."""
-    return train_unet(data, SPLIT, tmp_path_factory.mktemp("runs") / "whole", RECIPE, SETTINGS)
+    return train_semantic(data, SPLIT, tmp_path_factory.mktemp("runs") / "whole", RECIPE, SETTINGS)
 
 
 def curve(history: History) -> tuple[list[float], ...]:
@@ -130,7 +131,7 @@ KILLED_RUN = """
             os.kill(os.getpid(), signal.SIGKILL)
         descend(*arguments)
     loop._descend = descend_until_killed
-    t.train_unet(Path(sys.argv[1]), t.SPLIT, Path(sys.argv[2]), t.RECIPE, t.SETTINGS)
+    t.train_semantic(Path(sys.argv[1]), t.SPLIT, Path(sys.argv[2]), t.RECIPE, t.SETTINGS)
 """
 
 
@@ -142,33 +143,33 @@ def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_RUN), *arguments], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(json.loads((out / "history.json").read_text())["train_loss"]) == 2
-    resumed = train_unet(data, SPLIT, out, RECIPE, SETTINGS, resume=True)
+    resumed = train_semantic(data, SPLIT, out, RECIPE, SETTINGS, resume=True)
     assert curve(resumed.history) == curve(finished.history)
     ours, theirs = load_checkpoint(resumed.checkpoint), load_checkpoint(finished.checkpoint)
     assert all(torch.equal(ours.state_dict[name], theirs.state_dict[name]) for name in theirs.state_dict)
 
 
 def test_workers_do_not_change_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
-    result = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, workers=1))
+    result = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, workers=1))
     assert curve(result.history) == curve(finished.history)
 
 
 def test_another_seed_changes_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
-    result = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, seed=4, epochs=1))
+    result = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, seed=4, epochs=1))
     assert result.history.train_loss[0] != finished.history.train_loss[0]
 
 
 def test_run_paused_by_stop_after_goes_on_with_the_same_schedule(
     data: Path, finished: TrainResult, tmp_path: Path
 ) -> None:
-    paused = train_unet(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, stop_after=1))
+    paused = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, stop_after=1))
     assert paused.history.epochs == 1
-    resumed = train_unet(data, SPLIT, tmp_path / "run", RECIPE, SETTINGS, resume=True)
+    resumed = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, SETTINGS, resume=True)
     assert curve(resumed.history) == curve(finished.history)
 
 
 def test_finished_run_resumes_to_itself(data: Path, finished: TrainResult) -> None:
-    again = train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS, resume=True)
+    again = train_semantic(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS, resume=True)
     assert again.history == finished.history
 
 
@@ -180,34 +181,40 @@ def test_state_holds_plain_values_only(finished: TrainResult) -> None:
 def test_run_with_other_settings_is_not_resumed(data: Path, finished: TrainResult) -> None:
     with pytest.raises(BadInputError, match=r"learning_rate=0\.01, this one has 0\.5"):
         changed = replace(SETTINGS, learning_rate=0.5)
-        train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, changed, resume=True)
+        train_semantic(data, SPLIT, finished.checkpoint.parent, RECIPE, changed, resume=True)
     with pytest.raises(BadInputError, match="belongs to a run with clahe="):
         changed_recipe = replace(RECIPE, clahe=ClaheSpec(4.0))
-        train_unet(data, SPLIT, finished.checkpoint.parent, changed_recipe, SETTINGS, resume=True)
+        train_semantic(data, SPLIT, finished.checkpoint.parent, changed_recipe, SETTINGS, resume=True)
 
 
 def test_folder_with_a_run_is_not_overwritten(data: Path, finished: TrainResult) -> None:
     with pytest.raises(BadInputError, match="pass --resume"):
-        train_unet(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS)
+        train_semantic(data, SPLIT, finished.checkpoint.parent, RECIPE, SETTINGS)
 
 
 def test_nothing_to_resume_is_told(data: Path, tmp_path: Path, finished: TrainResult) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint file"):
-        train_unet(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
+        train_semantic(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
     (tmp_path / "last.pt").write_bytes(finished.checkpoint.read_bytes())
     with pytest.raises(CheckpointError, match="no training state"):
-        train_unet(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
+        train_semantic(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
 
 
 def test_init_starts_from_a_checkpoints_weights(data: Path, finished: TrainResult, tmp_path: Path) -> None:
     recipe = replace(RECIPE, init=finished.checkpoint, size_hw=(32, 32), half=True)
-    result = train_unet(data, SPLIT, tmp_path / "run", recipe, replace(SETTINGS, epochs=1))
+    result = train_semantic(data, SPLIT, tmp_path / "run", recipe, replace(SETTINGS, epochs=1))
     assert result.history.train_loss[0] < finished.history.train_loss[0]
     metadata = load_checkpoint(result.checkpoint).metadata
     assert metadata["init"]["sha256"] == load_checkpoint(finished.checkpoint).sha256
     assert read_plain(result.checkpoint)["state_dict"]["out.weight"].dtype == torch.float16
     with pytest.raises(CheckpointError, match="do not fit"):
-        train_unet(data, SPLIT, tmp_path / "other", replace(recipe, features=(8, 8)), SETTINGS)
+        train_semantic(
+            data,
+            SPLIT,
+            tmp_path / "other",
+            replace(recipe, arguments={**NETWORK, "features": [8, 8]}),
+            SETTINGS,
+        )
 
 
 def test_training_stops_after_patience_epochs_without_a_better_dice(
@@ -216,7 +223,7 @@ def test_training_stops_after_patience_epochs_without_a_better_dice(
     scores = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     monkeypatch.setattr(SemanticTask, "validate", lambda *_: (0.1, next(scores)))
     settings = replace(SETTINGS, epochs=9, patience=2)
-    history = train_unet(data, SPLIT, tmp_path / "run", RECIPE, settings).history
+    history = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, settings).history
     assert history.val_score == [0.5, 0.6, 0.6, 0.55]
     assert history.best_epoch == 2
     assert load_checkpoint(tmp_path / "run" / "best.pth").metadata["val_dice"] == 0.6
@@ -225,7 +232,7 @@ def test_training_stops_after_patience_epochs_without_a_better_dice(
 @pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"loss": "focal"}, {"channels_last": False}])
 def test_other_settings_train_too(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, epochs=2, **changes)
-    history = train_unet(data, SPLIT, tmp_path / "run", RECIPE, settings).history
+    history = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, settings).history
     assert history.epochs == 2
     assert all(np.isfinite(history.train_loss))
 
@@ -243,7 +250,7 @@ def test_loss_that_is_no_longer_finite_ends_the_run(data: Path, tmp_path: Path) 
     )
     recipe = replace(RECIPE, init=tmp_path / "huge.pth")
     with pytest.raises(EdgesegError, match="lower --learning-rate"):
-        train_unet(data, SPLIT, tmp_path / "run", recipe, SETTINGS)
+        train_semantic(data, SPLIT, tmp_path / "run", recipe, SETTINGS)
 
 
 def test_gradients_are_clipped_and_the_average_follows() -> None:
@@ -347,20 +354,20 @@ def test_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_size_too_small_for_the_levels_is_refused() -> None:
     with pytest.raises(BadInputError, match="use at least 32x32"):
-        UNetRecipe(features=(4, 4, 4, 4, 4), size_hw=(31, 64))
+        SemanticRecipe("unet", {"features": [4] * 5}, (31, 64))
 
 
 def test_folder_that_cannot_be_written_is_told(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="cannot write the run"):
-        train_unet(data, SPLIT, tmp_path / "file" / "run", RECIPE, SETTINGS)
+        train_semantic(data, SPLIT, tmp_path / "file" / "run", RECIPE, SETTINGS)
 
 
 def test_empty_part_and_mask_of_another_size_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="val part is empty"):
-        train_unet(data, replace(SPLIT, val=()), tmp_path / "run", RECIPE, SETTINGS)
+        train_semantic(data, replace(SPLIT, val=()), tmp_path / "run", RECIPE, SETTINGS)
     for folder, size in (("images", 64), ("masks", 32)):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "a_0.png"), np.zeros((size, size), np.uint8))
     with pytest.raises(BadImageError, match="both must have one size"):
-        train_unet(tmp_path, Split("d", 0, ("a_0",), ("a_0x",), ()), tmp_path / "run", RECIPE, SETTINGS)
+        train_semantic(tmp_path, Split("d", 0, ("a_0",), ("a_0x",), ()), tmp_path / "run", RECIPE, SETTINGS)

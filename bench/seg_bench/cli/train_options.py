@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from seg_bench.train.folds import CrossValidation
     from seg_bench.train.recipe import TrainResult
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "StopAfterOption",
     "WeightDecayOption",
     "WorkersOption",
+    "show_folds",
     "show_result",
 ]
 
@@ -99,4 +102,20 @@ def show_result(result: TrainResult, as_json: bool) -> None:
                 "seconds": round(sum(history.seconds), 1),
             }
         )
+    )
+
+
+def show_folds(result: CrossValidation, out: Path, as_json: bool) -> None:
+    """Print the Dice of all folds, for people or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    for number, fold in enumerate(result.folds, start=1):
+        typer.echo(
+            f"fold {number}: {len(fold.names)} images, validation Dice {fold.last:.4f} after {fold.epochs} "
+            f"epochs, best {fold.best:.4f}"
+        )
+    typer.echo(
+        f"{len(result.folds)} folds: validation Dice {result.last_mean:.4f} +/- {result.last_spread:.4f} "
+        f"at the last epoch, {result.best_mean:.4f} +/- {result.best_spread:.4f} at the best one: {out}"
     )

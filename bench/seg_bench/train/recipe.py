@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,54 @@ from seg_bench.train.history import History
 from seg_bench.train.loop import fit
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import Checkpoint, Preprocessing, build_model, load_checkpoint, save_checkpoint
-from seg_export.models.unet import UNet
+from seg_export.checkpoint import (
+    Checkpoint,
+    Preprocessing,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+    untrained_model,
+)
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ClaheSpec
 
-__all__ = ["BEST", "TrainResult", "UNetRecipe", "run_metadata", "train_unet"]
+__all__ = ["BEST", "SemanticRecipe", "TrainResult", "run_metadata", "train_semantic"]
 
 BEST = "best.pth"
 
 
 @dataclass(frozen=True)
-class UNetRecipe:
+class SemanticRecipe:
     """The model and its input.
 
     Attributes:
-        features: channels per level, see `UNet`.
-        bilinear: bilinear upsampling instead of transposed convolutions.
+        family: "unet", "unetpp" or "transunet".
+        arguments: keyword arguments of the family's constructor.
         size_hw: (height, width) in pixels that images are squashed to.
         clahe: contrast equalisation, or None.
         init: checkpoint of the same architecture to start from, or None for random weights.
         half: store the best checkpoint's weights as float16.
+
+    Raises:
+        BadInputError: an image too small for the levels of a U-Net.
     """
 
-    features: tuple[int, ...] = (64, 128, 256, 512, 1024)
-    bilinear: bool = True
+    family: str = "unet"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     size_hw: tuple[int, int] = (512, 512)
     clahe: ClaheSpec | None = None
     init: Path | None = None
     half: bool = False
 
     def __post_init__(self) -> None:
+        features = self.arguments.get("features", ())
         # One more halving than the network has: batch statistics of a single pixel do not exist.
-        least = 2 ** len(self.features)
+        least = 2 ** len(features)
         if min(self.size_hw) < least:
             raise BadInputError(
-                f"size {self.size_hw[1]}x{self.size_hw[0]} is too small for {len(self.features)} levels: "
+                f"size {self.size_hw[1]}x{self.size_hw[0]} is too small for {len(features)} levels: "
                 f"use at least {least}x{least}, or fewer --features"
             )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {
-            "in_channels": 1,
-            "num_classes": 1,
-            "bilinear": self.bilinear,
-            "features": list(self.features),
-        }
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,16 @@ class TrainResult:
     history: History
 
 
-def train_unet(
+def train_semantic(
     data: Path,
     split: Split,
     out: Path,
-    recipe: UNetRecipe,
+    recipe: SemanticRecipe,
     settings: TrainSettings,
     *,
     resume: bool = False,
 ) -> TrainResult:
-    """Train a lung U-Net on the X-rays under `data` and keep the best by validation Dice.
+    """Train a network for lung fields on the X-rays under `data` and keep the best by validation Dice.
 
     Args:
         data: Montgomery's official or merged layout.
@@ -111,7 +112,7 @@ def train_unet(
     def save_best(model: nn.Module, history: History) -> None:
         save_checkpoint(
             out / BEST,
-            family="unet",
+            family=recipe.family,
             arguments=recipe.arguments,
             state_dict=model.state_dict(),
             preprocessing=preprocessing,
@@ -136,25 +137,26 @@ def train_unet(
     return TrainResult(out / BEST, history)
 
 
-def _load(samples: Sequence[Sample], names: Sequence[str], part: str, recipe: UNetRecipe) -> Pairs:
+def _load(samples: Sequence[Sample], names: Sequence[str], part: str, recipe: SemanticRecipe) -> Pairs:
     if not names:
         raise BadInputError(f"the split's {part} part is empty: training needs train and val samples")
     return load_pairs(select(samples, names), recipe.size_hw, recipe.clahe)
 
 
-def _initial_model(recipe: UNetRecipe, start: Checkpoint | None, seed: int) -> nn.Module:
+def _initial_model(recipe: SemanticRecipe, start: Checkpoint | None, seed: int) -> nn.Module:
     torch.manual_seed(derived_seed(seed))
     if start is None:
-        return UNet(**recipe.arguments)
-    return build_model(Checkpoint("unet", recipe.arguments, start.state_dict))
+        return untrained_model(recipe.family, recipe.arguments)
+    return build_model(Checkpoint(recipe.family, dict(recipe.arguments), start.state_dict))
 
 
 def _facts(
-    recipe: UNetRecipe, split: Split, preprocessing: Preprocessing, start: Checkpoint | None
+    recipe: SemanticRecipe, split: Split, preprocessing: Preprocessing, start: Checkpoint | None
 ) -> dict[str, Any]:
     """What must be equal for a run to be resumed, as plain values."""
     return {
-        "arguments": recipe.arguments,
+        "family": recipe.family,
+        "arguments": dict(recipe.arguments),
         "size_hw": list(recipe.size_hw),
         "clahe": recipe.clahe and [recipe.clahe.clip_limit, *recipe.clahe.tile_grid_hw],
         "mean": list(preprocessing.mean),

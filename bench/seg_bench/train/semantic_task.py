@@ -51,10 +51,12 @@ class SemanticTask:
 
     def loss(self, model: nn.Module, batch: Pair) -> torch.Tensor:
         images, masks = batch
+        truth = masks.to(self._device)
         with autocast(self._settings, self._device):
             logits = model(self._move(images))
-        loss: torch.Tensor = self._criterion(logits.float(), masks.to(self._device))
-        return loss
+        # With deep supervision every head learns the same, each with the same weight.
+        heads = logits if isinstance(logits, list) else [logits]
+        return torch.stack([self._criterion(head.float(), truth) for head in heads]).mean()
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, step: Step) -> tuple[float, float]:

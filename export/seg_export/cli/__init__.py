@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import build, check, maskrcnn, repository, sam, sam2, unet, verify
+from seg_export.cli import build, check, maskrcnn, repository, sam, sam2, transunet, unet, unetpp, verify
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -17,6 +17,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("unet")(unet.unet)
+app.command("unetpp")(unetpp.unetpp)
+app.command("transunet")(transunet.transunet)
 app.command("sam")(sam.sam)
 app.command("sam2")(sam2.sam2)
 app.command("maskrcnn")(maskrcnn.maskrcnn)

@@ -33,7 +33,10 @@ CheckpointOption = Annotated[
 ]
 PretrainedOption = Annotated[
     str | None,
-    typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung', 'nuclei' or 'sam_tiny'."),
+    typer.Option(
+        "--pretrained",
+        help="Weights that come with edgeseg: 'lung', 'unetpp_lung', 'transunet_lung', 'nuclei', 'sam_tiny'.",
+    ),
 ]
 ImagesOption = Annotated[
     Path | None,

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from seg_export.cli.exporting import export, exported_as_dict, show
 from seg_export.cli.options import (
     CalibrateOption,
     CheckpointOption,
     ImagesOption,
     JsonOption,
     PrecisionOption,
-    PretrainedOption,
     RepoOption,
-    load,
     parse_features,
     parse_size_hw,
-    require_torch,
 )
-from seg_export.cli.output import echo_json
-from seg_runtime.errors import BadInputError
-from seg_runtime.spec import ServingSpec
+from seg_export.cli.semantic import (
+    ChannelsOption,
+    ClassesOption,
+    InstancesOption,
+    MaxBatchOption,
+    NoWarmUpOption,
+    OpsetOption,
+    QueueDelayOption,
+    RandomOption,
+    ResponseCacheOption,
+    SeedOption,
+    SemanticPretrainedOption,
+    SizeOption,
+    publish_semantic,
+    semantic_weights,
+)
 
 __all__ = ["unet"]
 
@@ -31,14 +40,12 @@ __all__ = ["unet"]
 def unet(
     *,
     checkpoint: CheckpointOption = None,
-    pretrained: PretrainedOption = None,
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    pretrained: SemanticPretrainedOption = None,
+    random: RandomOption = False,
+    seed: SeedOption = 0,
     features: Annotated[str, typer.Option(help="Channels per level of --random.")] = "64,128,256,512,1024",
-    channels: Annotated[int, typer.Option(help="Image channels of --random: 1 or 3.")] = 1,
-    classes: Annotated[int, typer.Option(help="Classes of --random.")] = 1,
+    channels: ChannelsOption = 1,
+    classes: ClassesOption = 1,
     transposed: Annotated[
         bool, typer.Option("--transposed", help="Transposed convolutions in --random, not bilinear ones.")
     ] = False,
@@ -46,25 +53,16 @@ def unet(
     name: Annotated[
         str | None, typer.Option(help="Model name; by default unet, or unet_lung for --pretrained lung.")
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH. Default: the checkpoint's."),
-    ] = None,
+    size: SizeOption = None,
     images: ImagesOption = None,
     precision: PrecisionOption = "fp32",
     calibrate: CalibrateOption = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
-    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8,
-    queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
-    ] = 100,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1,
-    response_cache: Annotated[
-        bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
-    ] = False,
-    no_warm_up: Annotated[
-        bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
-    ] = False,
+    opset: OpsetOption = 18,
+    max_batch: MaxBatchOption = 8,
+    queue_delay_us: QueueDelayOption = 100,
+    instances: InstancesOption = 1,
+    response_cache: ResponseCacheOption = False,
+    no_warm_up: NoWarmUpOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a U-Net: load, trace, optimise, verify against PyTorch, publish as the next version.
@@ -81,41 +79,28 @@ def unet(
 
       seg-export unet --random --transposed --name unet_31m --json
     """
-    if [checkpoint is not None, pretrained is not None, random].count(True) != 1:
-        raise BadInputError(
-            "name the weights with exactly one of --checkpoint FILE, --pretrained lung and --random"
-        )
     size_hw = parse_size_hw(size) if size else None
-    widths = parse_features(features)
-    require_torch()
-    if random:
-        from seg_export.random_weights import random_unet
-
-        weights = random_unet(
-            in_channels=channels, num_classes=classes, bilinear=not transposed, features=widths, seed=seed
-        )
-    else:
-        weights = load(checkpoint, pretrained)
-    serving = ServingSpec(
-        max_queue_delay_us=queue_delay_us,
-        instances=instances,
-        warm_up=not no_warm_up,
-        response_cache=response_cache,
-    )
-    name = name or (f"unet_{pretrained}" if pretrained else "unet")
-    (exported,) = export(
+    widths = list(parse_features(features))
+    arguments: dict[str, Any] = {
+        "in_channels": channels,
+        "num_classes": classes,
+        "bilinear": not transposed,
+        "features": widths,
+    }
+    weights = semantic_weights("unet", checkpoint, pretrained, (arguments, seed) if random else None)
+    publish_semantic(
         weights,
         repo,
-        name,
+        name or (f"unet_{pretrained}" if pretrained else "unet"),
         size_hw=size_hw,
         images=images,
         opset=opset,
         precision=precision,
         calibrate=calibrate,
         max_batch_size=max_batch,
-        serving=serving,
+        queue_delay_us=queue_delay_us,
+        instances=instances,
+        response_cache=response_cache,
+        no_warm_up=no_warm_up,
+        as_json=as_json,
     )
-    if as_json:
-        echo_json(exported_as_dict(exported))
-    else:
-        show(exported)

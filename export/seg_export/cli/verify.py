@@ -48,6 +48,9 @@ def verify(
             "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt.",
         ),
     ] = None,
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=1, help="The depth that a U-Net++ was pruned to.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the served version of a model with a checkpoint; exit code 3 when they differ.
@@ -61,8 +64,14 @@ def verify(
       seg-export verify sam_tiny_decoder --pretrained sam_tiny --bisect
 
       seg-export verify unet_lung --pretrained lung --engine openvino
+
+      seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
     """
     weights = load(checkpoint, pretrained)
+    if depth is not None:
+        from seg_export.pruning import pruned
+
+        weights = pruned(weights, depth)
 
     from seg_export.export import verify_published
     from seg_export.verify import require_parity

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["DoubleConv", "DownBlock", "UNet", "UpBlock", "unet_arguments"]
+__all__ = ["DoubleConv", "DownBlock", "UNet", "UpBlock", "padded_to", "unet_arguments"]
 
 
 class DoubleConv(nn.Module):
@@ -69,15 +69,21 @@ class UpBlock(nn.Module):
             self.conv = DoubleConv(below_channels // 2 + skip_channels, out_channels)
 
     def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        below = self.up(below)
-        missing_h = skip.size(2) - below.size(2)
-        missing_w = skip.size(3) - below.size(3)
-        # Max pooling drops the last row or column of an odd size.
-        below = F.pad(
-            below, [missing_w // 2, missing_w - missing_w // 2, missing_h // 2, missing_h - missing_h // 2]
-        )
+        below = padded_to(self.up(below), skip)
         out: torch.Tensor = self.conv(torch.cat([skip, below], dim=1))
         return out
+
+
+def padded_to(below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    """`below` with zeros around it up to the height and width of `skip`.
+
+    Max pooling drops the last row or column of an odd size.
+    """
+    missing_h = skip.size(2) - below.size(2)
+    missing_w = skip.size(3) - below.size(3)
+    return F.pad(
+        below, [missing_w // 2, missing_w - missing_w // 2, missing_h // 2, missing_h - missing_h // 2]
+    )
 
 
 class UNet(nn.Module):

@@ -1,0 +1,121 @@
+"""What the commands of all semantic families share: their options, their weights, and the export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.options import load, require_torch
+from seg_export.cli.output import echo_json
+from seg_runtime.errors import BadInputError
+from seg_runtime.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from seg_export.checkpoint import Checkpoint
+
+__all__ = [
+    "ChannelsOption",
+    "ClassesOption",
+    "InstancesOption",
+    "MaxBatchOption",
+    "NoWarmUpOption",
+    "OpsetOption",
+    "QueueDelayOption",
+    "RandomOption",
+    "ResponseCacheOption",
+    "SeedOption",
+    "SemanticPretrainedOption",
+    "SizeOption",
+    "publish_semantic",
+    "semantic_weights",
+]
+
+SemanticPretrainedOption = Annotated[
+    str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
+]
+RandomOption = Annotated[
+    bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of --random.")]
+ChannelsOption = Annotated[int, typer.Option(help="Image channels of --random: 1 or 3.")]
+ClassesOption = Annotated[int, typer.Option(help="Classes of --random.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH. Default: the checkpoint's.")
+]
+OpsetOption = Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")]
+MaxBatchOption = Annotated[int, typer.Option(min=1, help="Largest batch that is served.")]
+QueueDelayOption = Annotated[
+    int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
+]
+InstancesOption = Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")]
+ResponseCacheOption = Annotated[
+    bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
+]
+NoWarmUpOption = Annotated[
+    bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
+]
+
+
+def semantic_weights(
+    family: str,
+    checkpoint: Path | None,
+    pretrained: str | None,
+    random: tuple[dict[str, Any], int] | None,
+) -> Checkpoint:
+    """The weights that were named, of this family.
+
+    Args:
+        family: "unet", "unetpp" or "transunet".
+        checkpoint: a file.
+        pretrained: what packaged weights segment.
+        random: the network's arguments and the seed; None without --random.
+
+    Raises:
+        BadInputError: not exactly one was named, or a checkpoint of another family.
+    """
+    if [checkpoint is not None, pretrained is not None, random is not None].count(True) != 1:
+        raise BadInputError(
+            "name the weights with exactly one of --checkpoint FILE, --pretrained lung and --random"
+        )
+    require_torch()
+    if random:
+        from seg_export.random_weights import random_semantic
+
+        return random_semantic(family, *random)
+    # The first of the packaged lung models keeps its short name.
+    packaged = f"{family}_lung" if pretrained == "lung" and family != "unet" else pretrained
+    weights = load(checkpoint, packaged)
+    if weights.family != family:
+        raise BadInputError(
+            f"{checkpoint or pretrained} is a {weights.family}: export it with  seg-export {weights.family}"
+        )
+    return weights
+
+
+def publish_semantic(
+    weights: Checkpoint,
+    repo: Path,
+    name: str,
+    *,
+    queue_delay_us: int,
+    instances: int,
+    response_cache: bool,
+    no_warm_up: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export with progress, and print what was published. `options` are `export_models`'."""
+    serving = ServingSpec(
+        max_queue_delay_us=queue_delay_us,
+        instances=instances,
+        warm_up=not no_warm_up,
+        response_cache=response_cache,
+    )
+    (exported,) = export(weights, repo, name, serving=serving, **options)
+    if as_json:
+        echo_json(exported_as_dict(exported))
+    else:
+        show(exported)
