@@ -32,6 +32,7 @@ class Candidate:
         channels_last: NHWC memory order, for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
+        truth: as `RunOptions.truth`.
         official: folder of the original library's own export for that baseline, else None.
     """
 
@@ -48,6 +49,7 @@ class Candidate:
     channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
+    truth: str | None = None
     official: str | None = None
 
     @property

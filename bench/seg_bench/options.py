@@ -26,6 +26,8 @@ class RunOptions:
             `seg_bench.data.nuclei`.
         split_file: a split as `seg_bench.data.splits` writes it, None for the shipped one of the data set.
         part: "train", "val" or "test" of the split; None takes every image.
+        truth: ground truth of several annotators: "staple", "majority", "union", or one of them; None where
+            there is one mask of each image.
         limit: at most this many images, in the order of their names.
         models: names; empty takes all that are built.
         where: places to run in.
@@ -53,6 +55,7 @@ class RunOptions:
     data: Path
     split_file: Path | None = None
     part: str | None = None
+    truth: str | None = None
     limit: int | None = None
     models: tuple[str, ...] = ()
     where: tuple[Place, ...] = ("in-process",)

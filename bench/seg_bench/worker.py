@@ -50,7 +50,7 @@ class Measurement:
         from seg_bench.scoring import Scorer
 
         self._pipeline, self._scorer = pipeline, Scorer()
-        self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
+        self._samples = select(find_samples(Path(candidate.data), candidate.truth), candidate.samples)
         self._held: list[list[Any]] = []
 
     def facts(self) -> dict[str, Any]:

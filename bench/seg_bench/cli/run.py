@@ -77,6 +77,13 @@ def run(
         typer.Option(help="Only this part of a split, of the shipped one without --split-file."),
     ] = None,
     split_file: Annotated[Path | None, typer.Option(help="JSON split file for --part.")] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Ground truth of several annotators (masks/ANNOTATOR/NAME.png): staple, majority, union, or "
+            "the name of one."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most this many images.")] = None,
     repeats: Annotated[int, typer.Option(help="Timed calls per row.")] = 20,
     warm_up: Annotated[int, typer.Option(help="Calls per row before the timed ones.")] = 3,
@@ -115,6 +122,7 @@ def run(
       seg-bench run --data data/montgomery --models unet_lung --engines onnxruntime,openvino
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
+      seg-bench run --data data/readers --models unet_lung --truth staple
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
@@ -129,6 +137,7 @@ def run(
         data=data,
         split_file=split_file,
         part=part.value if part else None,
+        truth=truth,
         limit=limit,
         models=split_names(models or ""),
         where=places_of(where),

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seg_bench.data.annotators import annotated_samples, annotators
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
 from seg_bench.data.samples import Sample
 from seg_bench.data.splits import Split, montgomery_split, nuclei_split
+from seg_runtime.errors import BadInputError
 
 __all__ = ["AnySample", "find_samples", "shipped_split"]
 
 AnySample = Sample | InstanceSample
 
 
-def find_samples(root: Path) -> tuple[AnySample, ...]:
+def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
     """The images of a folder, with one mask each or with a map of objects, whichever lies beside them.
 
+    Args:
+        root: the folder.
+        truth: where several annotators made masks, a key of `seg_bench.data.consensus.CONSENSUS` or one of
+            them.
+
     Raises:
-        BadInputError: no layout that is known.
+        BadInputError: no layout that is known, or a truth that the folder cannot give.
+        MissingExtraError: STAPLE without SimpleITK.
     """
+    if truth is not None:
+        return annotated_samples(root, truth)
+    if names := annotators(root):
+        raise BadInputError(
+            f"{root / 'masks'} has masks of {', '.join(names)}: choose with --truth staple, majority, union "
+            "or one of them"
+        )
     return load_nuclei(root) if has_instances(root) else load_montgomery(root)
 
 
