@@ -151,7 +151,7 @@ def _device_use(
     if not options.energy:
         return uses
     with Meters() as meters:
-        for done, (name, worker) in enumerate(workers.items()):
+        for done, (name, worker) in enumerate(workers.items() if meters.found() else ()):
             step("measuring energy", done, len(workers))
             uses[name] = measure_device_use(worker, server, meters, len(plan.samples), options.batch)
     return uses

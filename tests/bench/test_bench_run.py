@@ -78,7 +78,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options(repo: Path, data: Path) -> RunOptions:
-    return RunOptions(repo=repo, data=data, models=("unet_tiny",), repeats=4, warm_up=1, threads=1)
+    return RunOptions(
+        repo=repo, data=data, models=("unet_tiny",), repeats=4, warm_up=1, threads=1, energy=False
+    )
 
 
 @pytest.fixture(scope="module")
