@@ -32,6 +32,7 @@ class Candidate:
         channels_last: NHWC memory order, for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
+        truth: as `RunOptions.truth`.
         official: folder of the original library's own export for that baseline, else None.
         batch: images per call.
         parts: on a server, names of the models that a call runs, the one that takes the image first.
@@ -50,6 +51,7 @@ class Candidate:
     channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
+    truth: str | None = None
     official: str | None = None
     batch: int = 1
     parts: tuple[str, ...] = ()

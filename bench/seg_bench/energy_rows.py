@@ -32,6 +32,8 @@ def device_rows(rows: Sequence[Row], server: TritonServer | None, step: Progress
     """
     live = live_rows(rows)
     with Meters() as meters:
+        if not meters.found():
+            return
         for done, row in enumerate(live.values()):
             step("measuring energy", done, len(live))
             with failing_alone(row):

@@ -54,6 +54,8 @@ class RunOptions:
             `seg_bench.data.nuclei`.
         split_file: a split as `seg_bench.data.splits` writes it, None for the shipped one of the data set.
         part: "train", "val" or "test" of the split; None takes every image.
+        truth: ground truth of several annotators: "staple", "majority", "union", or one of them; None where
+            there is one mask of each image.
         limit: at most this many images, in the order of their names.
         models: names, or patterns such as "unet*"; empty takes all that are built.
         precisions: of the models that are taken; empty takes all.
@@ -89,6 +91,7 @@ class RunOptions:
     data: Path
     split_file: Path | None = None
     part: str | None = None
+    truth: str | None = None
     limit: int | None = None
     models: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()

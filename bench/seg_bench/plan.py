@@ -110,6 +110,7 @@ class Plan:
                 runtime=PYTORCH,
                 target="",
                 data=str(options.data),
+                truth=options.truth,
                 samples=self.samples,
                 threads=options.threads,
                 kind=subject.kind,
@@ -126,6 +127,7 @@ class Plan:
                 runtime=OFFICIAL_DECODER if subject.sam else OFFICIAL_EXPORT,
                 target=str(options.repo),
                 data=str(options.data),
+                truth=options.truth,
                 samples=self.samples,
                 threads=options.threads,
                 kind=subject.kind,
@@ -141,6 +143,7 @@ class Plan:
                     runtime=ENGINE if engine else "Triton",
                     target=_target(place, options, server),
                     data=str(options.data),
+                    truth=options.truth,
                     samples=self.samples,
                     engine=engine,
                     threads=options.threads if engine else None,
@@ -201,7 +204,7 @@ def _target(place: str, options: RunOptions, server: TritonServer | None) -> str
 
 
 def _samples(options: RunOptions) -> tuple[tuple[AnySample, ...], str | None]:
-    samples = find_samples(options.data)
+    samples = find_samples(options.data, options.truth)
     split_name = None
     if options.part:
         split = load_split(options.split_file) if options.split_file else shipped_split(samples)

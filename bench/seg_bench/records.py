@@ -94,11 +94,16 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class Data:
-    """The images a record was measured on: name of the data set, of its split, number of images."""
+    """The images a record was measured on: name of the data set, of its split, number of images.
+
+    `truth` is how several annotators' masks became one ("staple", "majority", "union"), or whose they are;
+    None where there is one mask of each image.
+    """
 
     name: str
     images: int
     split: str | None = None
+    truth: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def make_record(options: RunOptions, plan: Plan, row: Row) -> Record:
         model=_measured_model(plan, candidate),
         runtime=_runtime(row),
         where=candidate.where,
-        data=Data(options.data.resolve().name, len(plan.samples), plan.split),
+        data=Data(options.data.resolve().name, len(plan.samples), plan.split, options.truth),
         settings=_settings(options, row),
         accuracy=row.accuracy,
         latency=latency,

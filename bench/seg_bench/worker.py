@@ -65,7 +65,7 @@ class Measurement:
 
         self._pipeline, self._candidate, self._clock = pipeline, candidate, clock
         self._scorer, self._stop = Scorer(), threading.Event()
-        self._samples = select(find_samples(Path(candidate.data)), candidate.samples)
+        self._samples = select(find_samples(Path(candidate.data), candidate.truth), candidate.samples)
         self._held: list[list[Any]] = []
 
     def facts(self) -> dict[str, Any]:

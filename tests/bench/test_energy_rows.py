@@ -20,6 +20,7 @@ from seg_bench.options import RunOptions
 from seg_bench.power import measure_energy
 from seg_bench.records import read_run
 from seg_bench.rows import Row
+from seg_bench.runner import measure
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import BadInputError
 
@@ -57,6 +58,21 @@ def test_run_records_the_energy_of_a_row_where_there_is_a_meter(
     per_image_s = min(record.latency.total) / 1000 / 2
     assert record.energy.joules_per_image > 0.5 * WATTS * per_image_s
     assert record.device_memory_mib is None, "a Jetson's GPU has no memory of its own"
+
+
+@pytest.mark.usefixtures("thor")
+def test_ctrl_c_while_energy_is_measured_keeps_the_latencies(
+    monkeypatch: pytest.MonkeyPatch, tiny_repo: Path, xray_folder: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seg_bench.energy_rows.measure_energy", interrupted)
+    options = RunOptions(repo=tiny_repo, data=xray_folder, limit=1, repeats=2, warm_up=0, threads=1)
+    run = measure(options)
+    (record,) = run.records
+    assert not run.complete and record.latency is not None and len(record.latency.total) == 2
+    assert record.energy is None
 
 
 @pytest.mark.parametrize(("option", "wanted"), [([], True), (["--no-energy"], False)])
@@ -116,6 +132,7 @@ def test_gpu_memory_of_a_server_is_recorded_though_nothing_measures_its_power(
 ) -> None:
     server: Any = SimpleNamespace(pid=os.getpid())
     meters = SimpleNamespace(
+        found=lambda: ("NVML (H200)",),
         device_memory_mib=lambda pids: 300.0 if os.getpid() in pids else None,
         of_row=lambda pids, engine: None,
     )

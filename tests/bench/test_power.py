@@ -191,6 +191,8 @@ def fake_jtop(powers: list[dict[str, object]], fault: type[Exception] | None = N
 
         def ok(self) -> bool:
             time.sleep(0.01)
+            if "gone" in powers[0]:
+                raise JtopException("Lost connection with jtop server")
             self.power = powers.pop(0) if len(powers) > 1 else powers[0]
             return not self.closed
 
@@ -210,7 +212,7 @@ def test_jtop_on_thor_is_the_input_and_not_the_sum_of_all_rails(monkeypatch: pyt
     old = {"rail": rails, "tot": {"power": 135757, "avg": 135757}}
     new = {"rail": {"VDD_GPU": rail(30000)}, "tot": {"name": "VIN", **rail(87426)}}
     assert board_power(rails_mw(old)) == board_power(rails_mw(new)) == (87.426, "VIN")
-    assert rails_mw({}) == {}
+    assert rails_mw({}) == rails_mw(({"cur": 1}, {})) == {}
     monkeypatch.setitem(sys.modules, "jtop", fake_jtop([{}, old]))
     meter = open_jtop()
     assert meter is not None and (meter.source, meter.covers) == ("jtop", "VIN")
@@ -224,6 +226,17 @@ def test_jtop_without_its_service_is_no_meter(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jtop", fake_jtop([{}], fault))
     assert open_jtop() is None
+
+
+def test_jtop_whose_service_goes_away_tells_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    powers: list[dict[str, object]] = [{"rail": {"VDD_IN": rail(5000)}, "tot": {}}, {"gone": True}]
+    monkeypatch.setitem(sys.modules, "jtop", fake_jtop(powers))
+    monkeypatch.setattr("seg_bench.power.meter._STALE_S", 0.05)
+    meter = open_jtop()
+    assert meter is not None and meter.covers == "VDD_IN"
+    time.sleep(0.2)
+    assert meter.energy_j() is None
+    meter.close()
 
 
 # RAPL

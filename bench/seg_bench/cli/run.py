@@ -30,6 +30,7 @@ def run(
     checkpoint: given.CheckpointOption = None,
     part: given.PartOption = None,
     split_file: given.SplitFileOption = None,
+    truth: given.TruthOption = None,
     limit: given.LimitOption = None,
     repeats: given.RepeatsOption = 20,
     warm_up: given.WarmUpOption = "3",
@@ -75,6 +76,7 @@ def run(
       seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
       seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
       seg-bench run --data data/montgomery --part test --robustness --ood data/shenzhen --out run.json
+      seg-bench run --data data/readers --models unet_lung --truth staple
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """
     import sys
@@ -89,6 +91,7 @@ def run(
         repo=repo,
         **_images(suite, data, part),
         split_file=split_file,
+        truth=truth,
         limit=limit,
         models=texts.split_names(models),
         precisions=texts.split_names(precisions),

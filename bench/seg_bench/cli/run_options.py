@@ -34,6 +34,7 @@ __all__ = [
     "SplitFileOption",
     "SuiteOption",
     "ThreadsOption",
+    "TruthOption",
     "UrlOption",
     "WarmUpOption",
     "WhereOption",
@@ -154,6 +155,13 @@ RateOption = Annotated[
 DurationOption = Annotated[
     float | None,
     typer.Option(help="Seconds of each level of load; 10 by default.", rich_help_panel=_LOAD),
+]
+TruthOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Ground truth of several annotators (masks/ANNOTATOR/NAME.png): staple, majority, union, or "
+        "the name of one."
+    ),
 ]
 RobustnessOption = Annotated[
     bool,

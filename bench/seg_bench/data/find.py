@@ -6,22 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seg_bench.data.annotators import annotated_samples, annotators
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
 from seg_bench.data.samples import Sample
 from seg_bench.data.splits import Split, montgomery_split, nuclei_split
+from seg_runtime.errors import BadInputError
 
 __all__ = ["AnySample", "find_samples", "shipped_split", "tell_sample", "told_sample"]
 
 AnySample = Sample | InstanceSample
 
 
-def find_samples(root: Path) -> tuple[AnySample, ...]:
+def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
     """The images of a folder, with one mask each or with a map of objects, whichever lies beside them.
 
+    Args:
+        root: the folder.
+        truth: where several annotators made masks, a key of `seg_bench.data.consensus.CONSENSUS` or one of
+            them.
+
     Raises:
-        BadInputError: no layout that is known.
+        BadInputError: no layout that is known, or a truth that the folder cannot give.
+        MissingExtraError: STAPLE without SimpleITK.
     """
+    if truth is not None:
+        return annotated_samples(root, truth)
+    if names := annotators(root):
+        raise BadInputError(
+            f"{root / 'masks'} has masks of {', '.join(names)}: choose with --truth staple, majority, union "
+            "or one of them"
+        )
     return load_nuclei(root) if has_instances(root) else load_montgomery(root)
 
 
@@ -32,17 +47,15 @@ def shipped_split(samples: tuple[AnySample, ...]) -> Split:
 
 def tell_sample(sample: AnySample) -> dict[str, Any]:
     """Plain values for JSON, of which `told_sample` makes the same sample."""
-    objects = isinstance(sample, InstanceSample)
-    masks = sample.label_paths if isinstance(sample, InstanceSample) else sample.mask_paths
-    return {
-        "name": sample.name,
-        "image": str(sample.image_path),
-        "masks": [str(path) for path in masks],
-        "objects": objects,
-    }
+    told: dict[str, Any] = {"name": sample.name, "image": str(sample.image_path)}
+    if isinstance(sample, InstanceSample):
+        return told | {"labels": [str(path) for path in sample.label_paths]}
+    return told | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
 
 
 def told_sample(told: Mapping[str, Any]) -> AnySample:
     """The sample that `tell_sample` told of."""
-    kind = InstanceSample if told["objects"] else Sample
-    return kind(told["name"], Path(told["image"]), tuple(map(Path, told["masks"])))
+    name, image = told["name"], Path(told["image"])
+    if "labels" in told:
+        return InstanceSample(name, image, tuple(map(Path, told["labels"])))
+    return Sample(name, image, tuple(map(Path, told["masks"])), told["consensus"])

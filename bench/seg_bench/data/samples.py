@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_bench.data.consensus import CONSENSUS
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.images import read_image
 
-__all__ = ["MASK_THRESHOLD", "Sample", "check_size", "paired_samples"]
+__all__ = ["MASK_THRESHOLD", "Sample", "check_size", "image_files", "paired_samples"]
 
 MASK_THRESHOLD = 127
 """Mask pixels above it are foreground: resized masks have interpolated edges."""
@@ -20,18 +21,20 @@ MASK_THRESHOLD = 127
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and the mask files that are merged (OR) into its ground truth.
+    """One image and the mask files that are merged into its ground truth.
 
     Attributes:
         name: file name without its suffix, as used in split files.
         image_path: gray image of 8, 12 or 16 bits; 12-bit values lose their 4 lowest bits, 16-bit
             values their 8 lowest.
         mask_paths: one or more gray masks of the image's size.
+        consensus: how they are merged, a key of `seg_bench.data.consensus.CONSENSUS`.
     """
 
     name: str
     image_path: Path
     mask_paths: tuple[Path, ...]
+    consensus: str = "union"
 
     def load_image(self) -> NDArray[np.uint8]:
         """Read the image as the client does: (H, W) uint8, deeper ones by `seg_runtime.images.to_uint8`."""
@@ -43,10 +46,11 @@ class Sample:
         return height, width
 
     def load_mask(self) -> NDArray[np.bool_]:
-        """Read the ground truth: (H, W) bool, True where any mask is above `MASK_THRESHOLD`.
+        """Read the ground truth: (H, W) bool, the consensus of masks above `MASK_THRESHOLD`.
 
         Raises:
             BadImageError: a mask cannot be read, or the masks differ in size.
+            MissingExtraError: STAPLE without SimpleITK.
         """
         masks = [read_image(path, 1, gray=True) > MASK_THRESHOLD for path in self.mask_paths]
         for path, mask in zip(self.mask_paths, masks, strict=True):
@@ -55,10 +59,7 @@ class Sample:
                     f"{path} is {mask.shape[1]}x{mask.shape[0]}, its sister mask is "
                     f"{masks[0].shape[1]}x{masks[0].shape[0]}: both must have the size of the X-ray"
                 )
-        merged = masks[0].copy()
-        for mask in masks[1:]:
-            merged |= mask
-        return merged
+        return CONSENSUS[self.consensus](masks)
 
     def check_size(self, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
         """Raises BadInputError unless image and mask, both (height, width), have one size."""
@@ -80,10 +81,15 @@ def paired_samples(root: Path) -> tuple[Sample, ...]:
     Raises:
         BadInputError: the layout is not there, or an image has no mask.
     """
+    return tuple(_pairs(root, image_files(root)))
+
+
+def image_files(root: Path) -> list[Path]:
+    """`images/*.png`, sorted. Raises BadInputError when there is none."""
     images = sorted((root / "images").glob("*.png"))
     if not images:
         raise BadInputError(f"no images/*.png under {root}: expected the folders images/ and masks/")
-    return tuple(_pairs(root, images))
+    return images
 
 
 def _pairs(root: Path, images: list[Path]) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ __all__ = ["Integrator", "PowerMeter", "measure_energy"]
 _LEAD_IN_S = 0.3
 """Calls before the measured ones: clocks rise, and what a meter averages holds no idle time any more."""
 
-_STALE_S = 1.0
+_STALE_S = 2.0
 """A source that was silent for longer no longer tells what the device draws."""
 
 
