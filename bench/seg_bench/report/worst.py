@@ -17,7 +17,7 @@ from seg_bench.data.splits import select
 from seg_bench.records import Record, Run
 from seg_runtime.errors import BadInputError
 
-__all__ = ["WorstCase", "draw_worst", "worst_images"]
+__all__ = ["WorstCase", "agreement_overlay", "draw_worst", "worst_images"]
 
 _KINDS = {"sam": "sam", "maskrcnn": "instances"}
 _BOTH, _MODEL_ALONE, _TRUTH_ALONE = 1, 2, 3
@@ -84,6 +84,7 @@ def _draw(
 ) -> Iterator[WorstCase]:
     from seg_bench.metrics import dice_score
     from seg_bench.pipelines import open_pipeline
+    from seg_runtime.images import read_image
 
     worst = worst_images(record, count)
     names = tuple(name for name, _ in worst)
@@ -96,18 +97,26 @@ def _draw(
             truth = sample.load_mask()
             sample.check_size(mask.shape, truth.shape)
             now = dice_score(mask, truth)
-            yield _picture(record.model.name, name, recorded, now, _overlay(sample, mask, truth))
+            rgb = agreement_overlay(read_image(sample.image_path, 3, gray=True), mask, truth)
+            yield _picture(record.model.name, name, recorded, now, rgb)
 
 
-def _overlay(sample: AnySample, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB: where both agree, and where only one of them is."""
-    from seg_runtime.images import read_image
+def agreement_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Green where a mask and the truth agree, red where only the mask is, blue where only the truth is.
+
+    Args:
+        image: (H, W, 3) RGB.
+        mask, truth: (H, W).
+
+    Returns:
+        (H, W, 3) RGB.
+    """
     from seg_runtime.overlay import draw_overlay
 
     classes = np.where(mask, np.where(truth, _BOTH, _MODEL_ALONE), np.where(truth, _TRUTH_ALONE, 0))
-    return draw_overlay(
-        read_image(sample.image_path, 3, gray=True), classes.astype(np.uint8), _COLOURS, alpha=0.4
-    )
+    return draw_overlay(image, classes.astype(np.uint8), _COLOURS, alpha=0.4)
 
 
 def _picture(model: str, image: str, recorded: float, now: float, rgb: NDArray[np.uint8]) -> WorstCase:
