@@ -20,8 +20,10 @@ from seg_runtime.errors import BadInputError
 __all__ = ["WorstCase", "agreement_overlay", "draw_worst", "worst_images"]
 
 _KINDS = {"sam": "sam", "maskrcnn": "instances"}
-_BOTH, _MODEL_ALONE, _TRUTH_ALONE = 1, 2, 3
-_COLOURS = ((64, 192, 96), (224, 64, 64), (64, 128, 240))
+# Differences are thin, so they are drawn strongly, and without outlines, which would hide them.
+_BOTH = ((64, 192, 96), 0.25)
+_MODEL = ((240, 40, 40), 0.8)
+_TRUTH = ((40, 110, 255), 0.8)
 _SIDE = 360
 """Longest side of a picture in the page, in pixels."""
 
@@ -113,10 +115,10 @@ def agreement_overlay(
     Returns:
         (H, W, 3) RGB.
     """
-    from seg_runtime.overlay import draw_overlay
-
-    classes = np.where(mask, np.where(truth, _BOTH, _MODEL_ALONE), np.where(truth, _TRUTH_ALONE, 0))
-    return draw_overlay(image, classes.astype(np.uint8), _COLOURS, alpha=0.4)
+    drawn = image.astype(np.float32)
+    for where, color, alpha in ((mask & truth, *_BOTH), (mask & ~truth, *_MODEL), (truth & ~mask, *_TRUTH)):
+        drawn[where] += alpha * (np.asarray(color, np.float32) - drawn[where])
+    return np.rint(drawn).astype(np.uint8)
 
 
 def _picture(model: str, image: str, recorded: float, now: float, rgb: NDArray[np.uint8]) -> WorstCase:
