@@ -41,7 +41,7 @@ def run_file(tmp_path: Path) -> Path:
 def test_help_needs_only_the_thin_install() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from seg_bench.cli import app\n"
-        "for command in ([], ['run'], ['report'], ['doctor']):\n"
+        "for command in ([], ['run'], ['report'], ['compare'], ['suggest'], ['schema'], ['doctor']):\n"
         "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
         "heavy = {'torch', 'onnxruntime', 'cv2', 'tritonclient', 'matplotlib', 'scipy', 'psutil', 'numpy'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"

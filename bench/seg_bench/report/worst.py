@@ -17,11 +17,13 @@ from seg_bench.data.splits import select
 from seg_bench.records import Record, Run
 from seg_runtime.errors import BadInputError
 
-__all__ = ["WorstCase", "draw_worst", "worst_images"]
+__all__ = ["WorstCase", "agreement_overlay", "draw_worst", "worst_images"]
 
 _KINDS = {"sam": "sam", "maskrcnn": "instances"}
-_BOTH, _MODEL_ALONE, _TRUTH_ALONE = 1, 2, 3
-_COLOURS = ((64, 192, 96), (224, 64, 64), (64, 128, 240))
+# Differences are thin, so they are drawn strongly, and without outlines, which would hide them.
+_BOTH = ((64, 192, 96), 0.25)
+_MODEL = ((240, 40, 40), 0.8)
+_TRUTH = ((40, 110, 255), 0.8)
 _SIDE = 360
 """Longest side of a picture in the page, in pixels."""
 
@@ -84,6 +86,7 @@ def _draw(
 ) -> Iterator[WorstCase]:
     from seg_bench.metrics import dice_score
     from seg_bench.pipelines import open_pipeline
+    from seg_runtime.images import read_image
 
     worst = worst_images(record, count)
     names = tuple(name for name, _ in worst)
@@ -96,18 +99,26 @@ def _draw(
             truth = sample.load_mask()
             sample.check_size(mask.shape, truth.shape)
             now = dice_score(mask, truth)
-            yield _picture(record.model.name, name, recorded, now, _overlay(sample, mask, truth))
+            rgb = agreement_overlay(read_image(sample.image_path, 3, gray=True), mask, truth)
+            yield _picture(record.model.name, name, recorded, now, rgb)
 
 
-def _overlay(sample: AnySample, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB: where both agree, and where only one of them is."""
-    from seg_runtime.images import read_image
-    from seg_runtime.overlay import draw_overlay
+def agreement_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Green where a mask and the truth agree, red where only the mask is, blue where only the truth is.
 
-    classes = np.where(mask, np.where(truth, _BOTH, _MODEL_ALONE), np.where(truth, _TRUTH_ALONE, 0))
-    return draw_overlay(
-        read_image(sample.image_path, 3, gray=True), classes.astype(np.uint8), _COLOURS, alpha=0.4
-    )
+    Args:
+        image: (H, W, 3) RGB.
+        mask, truth: (H, W).
+
+    Returns:
+        (H, W, 3) RGB.
+    """
+    drawn = image.astype(np.float32)
+    for where, color, alpha in ((mask & truth, *_BOTH), (mask & ~truth, *_MODEL), (truth & ~mask, *_TRUTH)):
+        drawn[where] += alpha * (np.asarray(color, np.float32) - drawn[where])
+    return np.rint(drawn).astype(np.uint8)
 
 
 def _picture(model: str, image: str, recorded: float, now: float, rgb: NDArray[np.uint8]) -> WorstCase:
