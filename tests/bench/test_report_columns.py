@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bench_records import example_run, full_run, make_latency, make_long_accuracy, make_record, make_run
 
-from seg_bench.records import Run
+from seg_bench.records import Data, Run
 from seg_bench.report.csv_report import to_csv
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
@@ -93,6 +93,16 @@ def test_dominated_rows_and_baselines_are_grey_in_the_plot() -> None:
     names = {(mark.findtext("title") or "").split(", fp32")[0] for mark in grey}
     # All have one Dice; in process is the fastest of those that can be deployed.
     assert names == {"1: unet_lung, PyTorch eager", "3: unet_lung, gRPC", "4: unet_lung, shared memory"}
+
+
+def test_every_data_set_has_a_front_of_its_own_and_a_column_says_which() -> None:
+    other = replace(make_record("elsewhere", median_ms=90), data=Data("shenzhen", 3))
+    run = make_run(make_record(), other)
+    svg = ElementTree.fromstring(dice_against_latency(plotted_rows([run])))
+    assert len(svg.findall("path[@class='front']")) == 2
+    assert not [mark for mark in svg.iter() if mark.get("class") == "dominated"]
+    assert columns_of(run, 1)["data"] == "shenzhen"
+    assert "data" not in columns_of(make_run())
 
 
 def test_many_calls_are_an_outline_and_few_are_dots() -> None:
