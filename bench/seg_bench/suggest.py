@@ -130,7 +130,7 @@ def _one_data_set(records: Iterable[Record]) -> None:
     sets = sorted({data_of(record) for record in records if not _cannot_be_judged(record)})
     if len(sets) > 1:
         raise BadInputError(
-            f"records of several data sets ({'; '.join(sets)}), whose Dice cannot be compared: give those of one"
+            f"records of several data sets ({'; '.join(sets)}): their Dice cannot be compared, give one's"
         )
 
 

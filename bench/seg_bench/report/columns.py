@@ -69,7 +69,8 @@ def _worst_decile(record: Record) -> float | None:
 
 def _data_set(name: str) -> MakeCell:
     def cell(run: Run, record: Record) -> Cell:
-        for condition in record.conditions or ():
+        trained = record.model.weights != "random"
+        for condition in (record.conditions or ()) if trained else ():
             if condition.name == name and condition.kind == "data set":
                 return summary_cell(condition.summary, ".4f")
         return Cell(ABSENT)

@@ -57,7 +57,7 @@ def energy_bars(rows: Sequence[PlottedRow]) -> str:
     if not measured:
         return ""
     room = WIDTH - RIGHT - NAMES_WIDTH - 110
-    most = max(energy.joules_per_image for _, energy in measured)
+    most = max(energy.joules_per_image for _, energy in measured) or 1.0
     parts = []
     for position, (row, energy) in enumerate(measured):
         top, length = TOP + _STRIP * position, room * energy.joules_per_image / most

@@ -16,7 +16,6 @@ __all__ = ["build_table", "condition_table", "load_name", "load_table"]
 _ALWAYS = frozenset(
     {"dice", "iou", "hd95_px", "parameters", "images_per_s", "peak_memory_mib"}
     | {"p50_ms", "p90_ms", "p99_ms", "p99_9_ms"}
-    | {"article_dice", "article_iou", "article_parameters", "article_ms"}
 )
 """Columns that are there even if no row has anything in them; others are there when any row has."""
 
