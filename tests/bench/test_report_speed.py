@@ -1,4 +1,4 @@
-"""The benchmark of the HTML report runs, and its committed record is of the size that the documentation names."""
+"""The benchmark of the HTML report runs, and the documentation quotes its committed record."""
 
 from __future__ import annotations
 
