@@ -165,7 +165,7 @@ def _compare(
     judged = [SAME]
     reasons = []
     ratio = low = high = old_p50 = new_p50 = None
-    if old.latency and new.latency:
+    if old.latency and new.latency and old.latency.percentile(50) > 0:
         old_p50, new_p50 = old.latency.percentile(50), new.latency.percentile(50)
         ratio, low, high = ratio_of_medians(old.latency.total, new.latency.total)
         verdict, reason = _judge_latency(ratio, low, high, loop or 1.0, fail_over)
