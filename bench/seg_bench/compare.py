@@ -91,7 +91,7 @@ class Comparison:
 def compare_runs(
     old: Sequence[Run], new: Sequence[Run], *, fail_over: float = 0.1, fail_dice: float = 0.002
 ) -> Comparison:
-    """Compare the rows of the same model, precision, place, engine asked for and batch.
+    """Compare the rows of the same model, precision, place, engine asked for, batch and data set.
 
     Args:
         old, new: where either has a row several times, its latest run counts.
@@ -106,8 +106,8 @@ def compare_runs(
     differ = engines_differ([*before.values(), *after.values()])
     if not common:
         raise BadInputError(
-            "OLD and NEW have no row in common (model, precision, where, engine and batch): OLD has "
-            f"{_listed(before.values(), differ)}; NEW has {_listed(after.values(), differ)}"
+            "OLD and NEW have no row in common (model, precision, where, engine, batch and data set): OLD "
+            f"has {_listed(before.values(), differ)}; NEW has {_listed(after.values(), differ)}"
         )
     loop = _loop_ratio(old, new)
     return Comparison(
@@ -145,7 +145,7 @@ def _medians(values: NDArray[np.float64], generator: np.random.Generator) -> NDA
     return medians
 
 
-def _by_key(runs: Sequence[Run]) -> dict[tuple[str, str, str, str, int], Record]:
+def _by_key(runs: Sequence[Run]) -> dict[tuple[str, str, str, str, int, str], Record]:
     machines = sorted({_hardware(run.machine) for run in runs})
     if len(machines) > 1:
         raise BadInputError(
@@ -165,7 +165,7 @@ def _compare(
     judged = [SAME]
     reasons = []
     ratio = low = high = old_p50 = new_p50 = None
-    if old.latency and new.latency:
+    if old.latency and new.latency and old.latency.percentile(50) > 0:
         old_p50, new_p50 = old.latency.percentile(50), new.latency.percentile(50)
         ratio, low, high = ratio_of_medians(old.latency.total, new.latency.total)
         verdict, reason = _judge_latency(ratio, low, high, loop or 1.0, fail_over)

@@ -7,12 +7,12 @@ a limit is on falls out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from seg_bench.percentiles import calls_needed, percentile_of
 from seg_bench.records import Record, Run
-from seg_bench.report.names import engines_differ, is_baseline, row_name
+from seg_bench.report.names import data_of, engines_differ, is_baseline, row_name
 from seg_runtime.errors import BadInputError
 
 __all__ = ["EQUAL_DICE", "Limits", "Rejected", "Suggested", "Suggestion", "suggest"]
@@ -92,10 +92,12 @@ def suggest(runs: Sequence[Run], limits: Limits) -> Suggestion:
     """Choose among all rows of these runs.
 
     Raises:
-        BadInputError: no row that can be deployed has a Dice of trained weights.
+        BadInputError: no row that can be deployed has a Dice of trained weights, or these are of several data
+            sets.
     """
     pairs = [(run, record) for run in runs for record in run.records]
     differ = engines_differ(record for _, record in pairs)
+    _one_data_set(record for _, record in pairs)
     fitting: list[Suggested] = []
     rejected: list[Rejected] = []
     nearest: list[tuple[float, str, str]] = []
@@ -122,6 +124,14 @@ def suggest(runs: Sequence[Run], limits: Limits) -> Suggestion:
         return Suggestion(None, _nothing(nearest), (), tuple(rejected))
     ranked = _ranked(fitting)
     return Suggestion(ranked[0], _why(ranked, limits), tuple(ranked[1:]), tuple(rejected))
+
+
+def _one_data_set(records: Iterable[Record]) -> None:
+    sets = sorted({data_of(record) for record in records if not _cannot_be_judged(record)})
+    if len(sets) > 1:
+        raise BadInputError(
+            f"records of several data sets ({'; '.join(sets)}): their Dice cannot be compared, give one's"
+        )
 
 
 def _cannot_be_judged(record: Record) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bench_records import example_run, full_run, make_latency, make_long_accuracy, make_record, make_run
 
-from seg_bench.records import Run
+from seg_bench.records import Data, Energy, Latency, LoadPoint, Run
 from seg_bench.report.csv_report import to_csv
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
@@ -95,6 +95,16 @@ def test_dominated_rows_and_baselines_are_grey_in_the_plot() -> None:
     assert names == {"1: unet_lung, PyTorch eager", "3: unet_lung, gRPC", "4: unet_lung, shared memory"}
 
 
+def test_every_data_set_has_a_front_of_its_own_and_a_column_says_which() -> None:
+    other = replace(make_record("elsewhere", median_ms=90), data=Data("shenzhen", 3))
+    run = make_run(make_record(), other)
+    svg = ElementTree.fromstring(dice_against_latency(plotted_rows([run])))
+    assert len(svg.findall("path[@class='front']")) == 2
+    assert not [mark for mark in svg.iter() if mark.get("class") == "dominated"]
+    assert columns_of(run, 1)["data"] == "shenzhen"
+    assert "data" not in columns_of(make_run())
+
+
 def test_many_calls_are_an_outline_and_few_are_dots() -> None:
     many = make_run(replace(make_record(), latency=make_latency(40, calls=1000)))
     svg = ElementTree.fromstring(latency_samples(plotted_rows([many])))
@@ -102,6 +112,20 @@ def test_many_calls_are_an_outline_and_few_are_dots() -> None:
         f"1000 calls, {min(make_latency(40, 1000).total):.1f} to {max(make_latency(40, 1000).total):.1f} ms"
     ]
     assert len(svg.findall(".//line[@class='median']")) == 2  # p50 and p99
+
+
+def test_a_clock_that_stood_still_and_rows_that_broke_off_do_not_break_a_report() -> None:
+    still = replace(
+        make_record(), latency=Latency(*((0.0,) * 200,) * 4), energy=Energy("RAPL", 0.0, None, 0.0)
+    )
+    no_answer = replace(make_record("b"), loads=(LoadPoint(4, None, 10.0, (), 0.0, failures=12),))
+    nothing = replace(
+        make_record("c"), accuracy=None, latency=None, images_per_s=None, failure="it broke off"
+    )
+    run = make_run(still, no_answer, nothing)
+    for text in (to_html([run]), to_plain_text([run]), to_markdown([run]), to_csv([run])):
+        assert "it broke off" in text
+    to_html([replace(run, records=())])
 
 
 def test_the_same_row_of_two_days_gets_a_date() -> None:

@@ -11,7 +11,7 @@ from bench_records import make_accuracy, make_latency, make_record, make_run
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
-from seg_bench.records import Energy, Record, write_run
+from seg_bench.records import Data, Energy, Record, write_run
 from seg_bench.suggest import Limits, suggest
 from seg_runtime.errors import BadInputError
 
@@ -101,6 +101,12 @@ def test_records_without_any_dice_are_refused() -> None:
     bare = make_run(replace(make_record(), accuracy=None), make_record("b", weights="random"))
     with pytest.raises(BadInputError, match="no row that can be deployed has a Dice"):
         suggest([bare], Limits(max_ms=30))
+
+
+def test_dice_of_several_data_sets_is_not_compared() -> None:
+    elsewhere = replace(row("elsewhere", 0.99, 5), data=Data("shenzhen", 3))
+    with pytest.raises(BadInputError, match=r"montgomery \(montgomery, test\); shenzhen"):
+        suggest([RUN, make_run(elsewhere)], Limits())
 
 
 def test_the_command_prints_the_choice_and_exits_with_1_when_nothing_fits(tmp_path: Path) -> None:

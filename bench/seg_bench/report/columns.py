@@ -18,7 +18,7 @@ from seg_bench.report.cells import (
     percentile_cell,
     summary_cell,
 )
-from seg_bench.report.names import engine_of, place_of
+from seg_bench.report.names import data_of, engine_of, place_of
 
 __all__ = ["COLUMNS", "FEWEST_IMAGES", "NAMES", "MakeCell", "data_set_columns", "worst_decile"]
 
@@ -69,7 +69,8 @@ def _worst_decile(record: Record) -> float | None:
 
 def _data_set(name: str) -> MakeCell:
     def cell(run: Run, record: Record) -> Cell:
-        for condition in record.conditions or ():
+        trained = record.model.weights != "random"
+        for condition in (record.conditions or ()) if trained else ():
             if condition.name == name and condition.kind == "data set":
                 return summary_cell(condition.summary, ".4f")
         return Cell(ABSENT)
@@ -142,6 +143,7 @@ NAMES: tuple[tuple[Column, MakeCell], ...] = (
         Column("measured", "measured (UTC)", numeric=False),
         _text(lambda run, record: run.started_utc[:16].replace("T", " ")),
     ),
+    (Column("data", "data", numeric=False), _text(lambda run, record: data_of(record))),
     (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
     (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
     (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),

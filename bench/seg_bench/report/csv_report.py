@@ -12,7 +12,7 @@ from seg_bench.report.data_rows import data_rows
 
 __all__ = ["to_csv"]
 
-_NAMES = ("machine", "measured", "model", "precision", "where", "engine", "batch", "runtime")
+_NAMES = ("machine", "measured", "data", "model", "precision", "where", "engine", "batch", "runtime")
 
 
 def to_csv(runs: Sequence[Run]) -> str:

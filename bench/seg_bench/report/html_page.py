@@ -143,9 +143,9 @@ def _fact(name: str, value: str) -> str:
 
 
 _DICE_CAPTION = (
-    "Up and to the left is better. The dashed line is the Pareto front; rows that another one beats in both, "
-    "and the baselines, are grey. Bars: 95 % bootstrap interval of the mean. Hollow: the article's figure, "
-    "on its own machine."
+    "Up and to the left is better. The dashed line is the Pareto front of a data set; rows that another one "
+    "beats in both, and the baselines, are grey. Bars: 95 % bootstrap interval of the mean. Hollow: the "
+    "article's figure, on its own machine."
 )
 _CALLS_CAPTION = (
     "One dot per call, or the outline of their distribution where there are many (its height is the root of "

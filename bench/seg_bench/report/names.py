@@ -11,6 +11,7 @@ from seg_runtime.engines import AUTO
 __all__ = [
     "PLACES",
     "baseline_name",
+    "data_of",
     "engine_of",
     "engines_differ",
     "is_baseline",
@@ -55,8 +56,13 @@ def row_name(record: Record, engines_differ: bool) -> str:
     return ", ".join(filter(None, (record.model.name, place_of(record), engine, batch)))
 
 
-def row_key(record: Record) -> tuple[str, str, str, str, int]:
-    """By what a row is found again in another run: model, precision, place, engine asked for, batch."""
+def data_of(record: Record) -> str:
+    """The images that a row was measured on: figures of Dice can be compared within one such set only."""
+    return f"{record.data.name} ({record.data.split})" if record.data.split else record.data.name
+
+
+def row_key(record: Record) -> tuple[str, str, str, str, int, str]:
+    """By what a row is found again: model, precision, place, engine asked for, batch and data set."""
     settings = record.settings
     # Records from before there were engines ran in what "auto" took then.
     engine = settings.engine or (AUTO if _runs_in_process(record) else "")
@@ -66,6 +72,7 @@ def row_key(record: Record) -> tuple[str, str, str, str, int]:
         place_of(record),
         engine,
         settings.batch,
+        record.data.name,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seg_bench.article import ARTICLE_SOURCE
+from seg_bench.article import ARTICLE_SOURCE, article_figures
 from seg_bench.records import Record, Run
 from seg_bench.report.columns import worst_decile
 from seg_bench.report.names import engine_of, engines_differ, row_name
@@ -21,9 +21,19 @@ _OBJECT_LEGEND = (
     "mean of |found - true| per image, Dice of objects, of those found; Dice, IoU and HD95 of their union."
 )
 
+_DICE_LEGEND = (
+    "Dice, IoU and HD95: mean ± standard deviation over images; HD95 in pixels of the original image."
+)
+_DECILE_LEGEND = "Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up."
+_CORRUPTED_LEGEND = "Dice, corrupted: mean over all corruptions of the same images."
+_LATENCY_LEGEND = (
+    "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples. ≥: "
+    "too few calls for this percentile; it lies above the value (97.5 % confidence)."
+)
 _ENERGY_LEGEND = (
     "Energy: of the whole device while the row was timed: mean power times the time that an image took."
 )
+_MEMORY_LEGEND = "Peak memory: in process, of the measuring process; on a server, of all its processes."
 
 
 def run_facts(run: Run) -> list[tuple[str, str]]:
@@ -58,35 +68,22 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
 
 
 def legend_lines(runs: Sequence[Run]) -> list[str]:
-    """How to read the columns."""
-    lines = [
-        "Dice, IoU and HD95: mean ± standard deviation over images; HD95 in pixels of the original image.",
-        "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples. "
-        "\u2265: too few calls for this percentile; it lies above the value (97.5 % confidence).",
-        f"Article: {ARTICLE_SOURCE}.",
-    ]
-    if any(record.settings.prompts for run in runs for record in run.records):
-        lines.insert(2, _SAM_LEGEND)
-    if any(record.accuracy and record.accuracy.objects for run in runs for record in run.records):
-        lines.insert(1, _OBJECT_LEGEND)
-    lines[1:1] = _robustness_legend([record for run in runs for record in run.records])
-    if any(record.energy for run in runs for record in run.records):
-        lines.insert(-1, _ENERGY_LEGEND)
-    kinds = {record.peak_memory_of for run in runs for record in run.records}
-    if "server" in kinds:
-        lines.insert(
-            -1, "Peak memory: in process, of the measuring process; on a server, of all its processes."
-        )
-    return lines
-
-
-def _robustness_legend(records: Sequence[Record]) -> list[str]:
-    lines = []
-    if any(record.accuracy and worst_decile(record.accuracy.dice) is not None for record in records):
-        lines.append("Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up.")
-    if any(condition.kind == "corruption" for it in records for condition in it.conditions or ()):
-        lines.append("Dice, corrupted: mean over all corruptions of the same images.")
-    return lines
+    """How to read the columns: a line for each kind of them that these runs have anything in."""
+    records = [record for run in runs for record in run.records]
+    conditions = [condition for record in records for condition in record.conditions or ()]
+    decile = any(record.accuracy and worst_decile(record.accuracy.dice) is not None for record in records)
+    lines = (
+        (True, _DICE_LEGEND),
+        (decile, _DECILE_LEGEND),
+        (any(it.kind == "corruption" for it in conditions), _CORRUPTED_LEGEND),
+        (any(record.accuracy and record.accuracy.objects for record in records), _OBJECT_LEGEND),
+        (True, _LATENCY_LEGEND),
+        (any(record.settings.prompts for record in records), _SAM_LEGEND),
+        (any(record.energy for record in records), _ENERGY_LEGEND),
+        (any(record.peak_memory_of == "server" for record in records), _MEMORY_LEGEND),
+        (any(article_figures(record.model.family) for record in records), f"Article: {ARTICLE_SOURCE}."),
+    )
+    return [line for holds, line in lines if holds]
 
 
 def _broken_and_noisy(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seg_bench.article import ArticleFigures, article_figures
 from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, legend
@@ -35,8 +35,8 @@ class _Point:
 def dice_against_latency(rows: Sequence[PlottedRow]) -> str:
     """Dice (with its bootstrap interval) over median latency; the article's points are hollow.
 
-    Rows on the Pareto front have colours and a line through them; the others, and the baselines, which nobody
-    deploys, are grey.
+    Rows on the Pareto front of their data set have colours and a line through them; the others, and the
+    baselines, which nobody deploys, are grey.
 
     Returns:
         An SVG element, or "" when no trained model has both figures.
@@ -51,7 +51,8 @@ def dice_against_latency(rows: Sequence[PlottedRow]) -> str:
     x = log_axis(milliseconds, LEFT, WIDTH - RIGHT)
     y = linear_axis(dice + [figures.dice for figures in article], HEIGHT - BOTTOM, TOP, highest=1.0)
     parts = frame(x, y, "median latency of one call (ms)", "Dice")
-    parts += _front_line([point for point in points if point.on_front], x, y)
+    for data in dict.fromkeys(point.row.data for point in points):
+        parts += _front_line([point for point in points if point.on_front and point.row.data == data], x, y)
     # The front is drawn last, so that no grey mark hides it.
     parts += [part for point in sorted(points, key=lambda it: it.on_front) for part in _mark(point, x, y)]
     parts += _numbers(points, x, y)
@@ -80,19 +81,16 @@ def _points(rows: Sequence[PlottedRow]) -> list[_Point]:
         if dice.mean is not None and dice.ci_low is not None and dice.ci_high is not None:
             p50_ms = record.latency.percentile(50)
             points.append(_Point(row, dice.mean, dice.ci_low, dice.ci_high, p50_ms))
-    deployed = [(point.p50_ms, point.dice) for point in points if not is_baseline(point.row.record)]
-    front = {pair for pair, on_front in zip(deployed, pareto_front(deployed), strict=True) if on_front}
-    return [
-        _Point(
-            point.row,
-            point.dice,
-            point.low,
-            point.high,
-            point.p50_ms,
-            (point.p50_ms, point.dice) in front and not is_baseline(point.row.record),
-        )
-        for point in points
-    ]
+    return [replace(point, on_front=_on_front(point, points)) for point in points]
+
+
+def _on_front(point: _Point, points: Sequence[_Point]) -> bool:
+    """Whether no other row of the same images that can be deployed beats it."""
+    if is_baseline(point.row.record):
+        return False
+    rivals = [it for it in points if it.row.data == point.row.data and not is_baseline(it.row.record)]
+    figures = [(rival.p50_ms, rival.dice) for rival in rivals]
+    return pareto_front(figures)[figures.index((point.p50_ms, point.dice))]
 
 
 def _front_line(front: Sequence[_Point], x: Axis, y: Axis) -> list[str]:

@@ -57,7 +57,7 @@ def energy_bars(rows: Sequence[PlottedRow]) -> str:
     if not measured:
         return ""
     room = WIDTH - RIGHT - NAMES_WIDTH - 110
-    most = max(energy.joules_per_image for _, energy in measured)
+    most = max(energy.joules_per_image for _, energy in measured) or 1.0
     parts = []
     for position, (row, energy) in enumerate(measured):
         top, length = TOP + _STRIP * position, room * energy.joules_per_image / most
@@ -73,8 +73,9 @@ def energy_bars(rows: Sequence[PlottedRow]) -> str:
 
 def _outline(samples: Sequence[float], x: Axis, middle: float, css: str) -> str:
     """A histogram on the axis of the plot, mirrored, as high as the strip allows."""
-    edges = np.geomspace(min(samples) * 0.999, max(samples) * 1.001, _BINS + 1)
-    counts = np.histogram(samples, edges)[0]
+    shown = np.maximum(samples, x.low)
+    edges = np.geomspace(shown.min() * 0.999, shown.max() * 1.001, _BINS + 1)
+    counts = np.histogram(shown, edges)[0]
     half = np.sqrt(counts / counts.max()) * _STRIP * 0.42  # the root shows the tail's single calls
     pixels = [x.pixel(float(value)) for value in np.sqrt(edges[:-1] * edges[1:])]
     above = [f"{at:.1f},{middle - size:.1f}" for at, size in zip(pixels, half, strict=True)]

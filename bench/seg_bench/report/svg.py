@@ -31,6 +31,7 @@ class Axis:
     def pixel(self, value: float) -> float:
         """Where a value lies, in pixels."""
         bend = math.log10 if self.logarithmic else float
+        value = max(value, self.low) if self.logarithmic else value
         part = (bend(value) - bend(self.low)) / (bend(self.high) - bend(self.low))
         return self.start + part * (self.end - self.start)
 
@@ -48,8 +49,9 @@ def linear_axis(values: Sequence[float], start: float, end: float, highest: floa
 
 
 def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
-    """A logarithmic axis for positive values, with ticks at 1, 2 and 5 times the powers of ten."""
-    low, high = min(values) / 1.3, max(values) * 1.3
+    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten; anything else is at its start."""
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive) / 1.3, max(positive) * 1.3
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     return Axis(low, high, start, end, tuple(tick for tick in ticks if low <= tick <= high), logarithmic=True)

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Sequence
 from seg_bench.records import LoadPoint, Record, Run
 from seg_bench.report.cells import ABSENT, DATA, PAGES, Cell, Column, Table, number_cell, percentile_cell
 from seg_bench.report.columns import COLUMNS, NAMES, MakeCell, data_set_columns
-from seg_bench.report.names import engines_differ, row_key
+from seg_bench.report.names import data_of, engines_differ, row_key
 
 __all__ = ["build_table", "condition_table", "load_name", "load_table"]
 
 _ALWAYS = frozenset(
     {"dice", "iou", "hd95_px", "parameters", "images_per_s", "peak_memory_mib"}
     | {"p50_ms", "p90_ms", "p99_ms", "p99_9_ms"}
-    | {"article_dice", "article_iou", "article_parameters", "article_ms"}
 )
 """Columns that are there even if no row has anything in them; others are there when any row has."""
 
@@ -27,8 +26,8 @@ _AFTER = "dice_worst_decile"
 def build_table(runs: Sequence[Run], *, every_column: bool = False) -> Table:
     """Make the table of one or several runs.
 
-    Several machines, engines in process, batch sizes and dates of the same row get a column that tells them
-    apart.
+    Several machines, data sets, engines in process, batch sizes and dates of the same row get a column that
+    tells them apart.
 
     Args:
         runs: what to show.
@@ -87,6 +86,8 @@ def _needless_names(pairs: Sequence[tuple[Run, Record]]) -> set[str]:
     needless = set()
     if len({run.machine.cpu for run, _ in pairs}) < 2:
         needless.add("machine")
+    if len({data_of(record) for _, record in pairs}) < 2:
+        needless.add("data")
     if not engines_differ(record for _, record in pairs):
         needless.add("engine")
     if len({record.settings.batch for _, record in pairs}) < 2:

@@ -21,7 +21,7 @@ __all__ = ["full_width", "print_report", "rich_tables", "table_parts", "to_plain
 _FULL_WIDTH = 240
 """Characters per line of output that goes to a pipe or file and has no width of its own."""
 
-_ROW_NAMES = ("machine", "measured", "model", "where", "engine", "batch", "load")
+_ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load")
 _GAP = 3
 _LONG_TITLE = 9
 
