@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from seg_bench.article import ArticleFigures, article_figures
+from seg_bench.metrics import summary
 from seg_bench.records import Condition, Energy, ObjectAccuracy, Record, Run
 from seg_bench.report.cells import (
     ABSENT,
@@ -28,10 +29,8 @@ FEWEST_IMAGES = 10
 
 
 def worst_decile(dice: Sequence[float]) -> float | None:
-    """Mean of the lowest tenth of the images (rounded up); None for less than ten images."""
-    if len(dice) < FEWEST_IMAGES:
-        return None
-    return statistics.fmean(sorted(dice)[: math.ceil(len(dice) / 10)])
+    """As `summary.worst_decile`; None for less than ten images."""
+    return summary.worst_decile(dice) if len(dice) >= FEWEST_IMAGES else None
 
 
 def data_set_columns(records: Sequence[Record]) -> list[tuple[Column, MakeCell]]:

@@ -58,7 +58,9 @@ def row_name(record: Record, engines_differ: bool) -> str:
 
 def data_of(record: Record) -> str:
     """The images that a row was measured on: figures of Dice can be compared within one such set only."""
-    return f"{record.data.name} ({record.data.split})" if record.data.split else record.data.name
+    truth = f"truth: {record.data.truth}" if record.data.truth else None
+    about = "; ".join(filter(None, (record.data.split, truth)))
+    return f"{record.data.name} ({about})" if about else record.data.name
 
 
 def row_key(record: Record) -> tuple[str, str, str, str, int, str]:
