@@ -6,10 +6,18 @@ from collections import Counter
 
 import pytest
 
-from seg_bench.latency import Timings, measure_interleaved, noise_note
+from seg_bench import latency as latency_module
+from seg_bench.latency import Samples, Timings, is_stable, measure_interleaved, noise_note
 from seg_bench.records import Latency
+from seg_runtime.errors import InferenceError
 
 NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing spins here that a pause would let settle."""
+    monkeypatch.setattr(latency_module, "_SETTLE_S", 0)
 
 
 class Recorder:
@@ -76,6 +84,75 @@ def test_ctrl_c_keeps_the_samples_so_far_and_leaves_out_candidates_without_any()
     early = measure_interleaved(NAMES, Recorder(interrupt_at=4), repeats=5, warm_up=1)
     assert len(latencies(early)) == 1
     assert latencies(measure_interleaved(NAMES, Recorder(interrupt_at=1), repeats=5, warm_up=1)) == {}
+
+
+def test_a_candidate_that_breaks_off_keeps_its_samples_and_the_others_go_on() -> None:
+    def call(name: str, number: int) -> dict[str, float]:
+        if name == "b" and number == 2:
+            raise InferenceError("out of memory")
+        calls.append((name, number))
+        return {"preprocess": 0.0, "infer": 1.0, "postprocess": 0.0, "total": 1.0}
+
+    calls: list[tuple[str, int]] = []
+    timings = measure_interleaved(NAMES, call, repeats=4, warm_up=1)
+    assert timings.complete
+    assert {name: len(latency.total) for name, latency in latencies(timings).items()} == {
+        "a": 4,
+        "b": 1,
+        "c": 4,
+    }
+    assert [number for name, number in calls if name == "b"] == [0, 1]
+    assert str(timings.samples["b"].error) == "out of memory"
+    assert timings.samples["a"].error is None
+
+
+def test_a_warm_up_until_stable_ends_for_each_candidate_when_its_times_change_no_more() -> None:
+    def call(name: str, number: int) -> dict[str, float]:
+        total = {"a": 10.0, "b": 100.0 - 10 * min(number, 4), "c": 2.0**number}[name]
+        return {"preprocess": 0.0, "infer": total, "postprocess": 0.0, "total": total}
+
+    timings = measure_interleaved(NAMES, call, repeats=1, warm_up=14, until_stable=True)
+    # "b" falls from 100 to 60 in four calls: two windows of five calls agree from the eleventh on.
+    assert {name: len(samples.warm_up_ms) for name, samples in timings.samples.items()} == {
+        "a": 10,
+        "b": 12,
+        "c": 14,
+    }
+    assert timings.samples["c"].noise and "not stable after 14 warm-up calls" in timings.samples["c"].noise
+    assert [timings.samples[name].stable for name in NAMES] == [True, True, False]
+
+
+def test_stable_means_that_two_medians_of_five_calls_agree_within_5_percent() -> None:
+    assert not is_stable([10.0] * 9)
+    assert is_stable([99.0, *[10.0] * 5, *[10.5] * 5])
+    assert not is_stable([*[10.0] * 5, *[10.6] * 5])
+    assert is_stable([10.0, 10.0, 50.0, 10.0, 10.0, 10.0, 9.9, 80.0, 10.1, 10.0])
+
+
+def test_only_the_row_whose_calls_met_a_busy_machine_is_called_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Recorder()
+    # The loop is slow before every other call of "b".
+    busy = iter([5.0, 9.0] * 10)
+    monkeypatch.setattr(latency_module, "_calibration_ms", lambda: next(busy) if turn["b"] else 5.0)
+    turn = {"b": False}
+    original = latency_module._Turns.time
+
+    def time_one(turns: object, name: str, number: int) -> None:
+        turn["b"] = name == "b"
+        original(turns, name, number)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(latency_module._Turns, "time", time_one)
+    samples = measure_interleaved(NAMES, record, repeats=20, warm_up=0).samples
+    assert samples["b"].noise == "a fixed loop before this row's calls varied by 57% (p10 to p90)"
+    assert samples["a"].noise is samples["c"].noise is None
+
+
+def test_a_stage_that_some_calls_could_not_tell_is_left_out() -> None:
+    samples = Samples({"preprocess": [1, 1], "infer": [2, 2], "postprocess": [1, 1], "total": [4, 4]})
+    samples.stages["transfer"] = [0.5]
+    assert samples.latency and samples.latency.transfer is None
+    samples.stages["transfer"].append(0.25)
+    assert samples.latency and samples.latency.transfer == (0.5, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def run(
     \b
     Examples:
       seg-bench run --suite montgomery --out results/run.json
-      seg-bench run --suite montgomery --models 'unet*' --precisions fp32,int8 --engines onnxruntime,openvino
+      seg-bench run --suite montgomery --precisions fp32,int8 --engines onnxruntime,openvino
       seg-bench run --data tests/data/montgomery --where in-process,grpc,http,shared-memory
       seg-bench run --data data/montgomery --part test --models unet_lung --baseline torch --threads 2
       seg-bench run --data data/montgomery --models unet_lung --batch 1,2,4,8 --warm-up until-stable

@@ -77,7 +77,7 @@ RepoOption = Annotated[Path, typer.Option(help="Model repository.")]
 ModelsOption = Annotated[
     str,
     typer.Option(
-        help="Models, separated by commas, or patterns ('unet*'), a SAM by its name (sam_tiny); all that are "
+        help="Models, separated by commas, or patterns such as unet*, a SAM by its name (sam_tiny); all that are "
         "built by default."
     ),
 ]

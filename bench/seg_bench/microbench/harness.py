@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,10 +29,10 @@ from seg_runtime.console import run_app
 from seg_runtime.images import write_png
 from seg_runtime.semantic import SemanticSegmenter
 
-__all__ = ["Harness", "measure_harness"]
+__all__ = ["Harness", "measure_harness", "time_in_turns"]
 
 SCHEMA = "edgeseg-harness/1"
-_SIDE, _WARM_UP, _SETTLE_S = 64, 20, 0.01
+_SIDE, _THREADS, _WARM_UP, _SETTLE_S = 64, 1, 20, 0.01
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,17 @@ def measure_harness(repeats: int = 200, command: str = "") -> Harness:
     """
     from seg_export.export import export_model
     from seg_export.random_weights import random_unet
-    from seg_runtime import connect
 
-    threads, model = 1, "unet_tiny"
-    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as name:
-        repo, data = Path(name) / "repo", Path(name) / "data"
-        export_model(random_unet(features=(4, 8)), repo, model, size_hw=(_SIDE, _SIDE))
-        _write_sample(data, image)
-        candidate = Candidate(
-            model, "in-process", ENGINE, str(repo), str(data), ("noise",), "auto", threads=threads
-        )
-        with WorkerProcess(candidate) as worker, connect(repo, threads=threads) as session:
-            plain, recorded, turns = _in_turns(worker, SemanticSegmenter(session, model), image, repeats)
+    size_hw = (_SIDE, _SIDE)
+    with tempfile.TemporaryDirectory() as repo:
+        export_model(random_unet(features=(4, 8)), Path(repo), "unet_tiny", size_hw=size_hw)
+        plain, recorded, turns = time_in_turns(Path(repo), "unet_tiny", size_hw, repeats)
     return Harness(
         schema=SCHEMA,
         command=command,
         machine=describe_machine(),
-        threads=threads,
-        size_hw=(_SIDE, _SIDE),
+        threads=_THREADS,
+        size_hw=size_hw,
         plain_ms=tuple(plain),
         recorded_ms=tuple(recorded),
         turn_ms=tuple(turns),
@@ -91,10 +84,26 @@ def measure_harness(repeats: int = 200, command: str = "") -> Harness:
     )
 
 
+def time_in_turns(
+    repo: Path, model: str, size_hw: tuple[int, int], repeats: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Plain calls, recorded calls and whole turns of those of a gray model, in milliseconds."""
+    from seg_runtime import connect
+
+    image = np.random.default_rng(0).integers(0, 256, size_hw, dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as data, ExitStack() as stack:
+        _write_sample(Path(data), image)
+        candidate = Candidate(
+            model, "in-process", ENGINE, str(repo), data, ("noise",), "auto", threads=_THREADS
+        )
+        worker = stack.enter_context(WorkerProcess(candidate))
+        session = stack.enter_context(connect(repo, threads=_THREADS))
+        return _in_turns(worker, SemanticSegmenter(session, model), image, repeats)
+
+
 def _in_turns(
     worker: WorkerProcess, segmenter: SemanticSegmenter, image: NDArray[np.uint8], repeats: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Plain calls, recorded calls, and whole turns of those, in milliseconds."""
     plain, recorded, turns = [], [], []
     for turn in range(_WARM_UP + repeats):
         # Who goes first changes every turn; the pause gives both the same cold caches.
