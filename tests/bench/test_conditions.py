@@ -167,7 +167,7 @@ def test_every_row_reads_the_very_same_corrupted_image_in_the_channels_of_the_or
         calls: list[NDArray[np.uint8]] = []
         samples = find_samples(folder)[:1]
         _, complete, _ = score(
-            [Case("noise 0.18", "corruption", samples)], FakeRow("A", calls), FakeRow("B", calls)
+            [Case("noise 0.08", "corruption", samples)], FakeRow("A", calls), FakeRow("B", calls)
         )
         assert complete and len(calls) == 2
         np.testing.assert_array_equal(calls[0], calls[1])
@@ -175,7 +175,7 @@ def test_every_row_reads_the_very_same_corrupted_image_in_the_channels_of_the_or
         flags = cv2.IMREAD_COLOR if folder == other_data else cv2.IMREAD_GRAYSCALE
         original = cv2.imread(str(path), flags)
         shown = original[:, :, ::-1] if original.ndim == 3 else original
-        noisy = corrupt(np.ascontiguousarray(shown), "noise 0.18", "disc_0")
+        noisy = corrupt(np.ascontiguousarray(shown), "noise 0.08", "disc_0")
         gray = cv2.cvtColor(noisy, cv2.COLOR_RGB2GRAY) if noisy.ndim == 3 else noisy
         assert np.abs(calls[0].astype(int) - gray).max() <= 1
 
