@@ -21,7 +21,7 @@ from seg_bench.candidate import ENGINE
 from seg_bench.conditions import Case, make_cases, score_conditions
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, tell_sample, told_sample
-from seg_bench.metrics import dice_score, summarize
+from seg_bench.metrics import dice_score, summarize, worst_decile
 from seg_bench.options import RunOptions
 from seg_bench.records import Run, read_run, write_run
 from seg_bench.runner import measure
@@ -256,3 +256,17 @@ def test_bad_data_is_one_line_and_exit_code_2_and_writes_nothing(
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: the mask of 'disc_0' is 40x30") and result.stderr.count("\n") == 1
     assert not (tmp_path / "run.json").exists()
+
+
+def test_the_page_about_robustness_shows_the_committed_record() -> None:
+    root = Path(__file__).parents[2]
+    (record,) = read_run(root / "bench" / "results" / "robustness_montgomery.json").records
+    assert record.accuracy and record.conditions
+    shown = {condition.name: condition.dice for condition in record.conditions}
+    assert list(shown) == [*CORRUPTIONS, "shenzhen"]
+    page = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
+    for name, dice in {"as they are": record.accuracy.dice, **shown}.items():
+        title = "data set `shenzhen`" if name == "shenzhen" else name
+        figures = (np.mean(dice), worst_decile(dice), min(dice))
+        cells = [title, str(len(dice)), *(f"{figure:.3f}" for figure in figures)]
+        assert f"| {' | '.join(cells)} |\n" in page
