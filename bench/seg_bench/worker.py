@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample, find_samples, told_sample
+from seg_bench.data.find import find_samples, told_sample
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
 from seg_bench.pipelines import Pipeline, open_pipeline
@@ -71,11 +71,12 @@ class Measurement:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
 
-    def dice(self, sample: AnySample) -> float:
-        """As `seg_bench.scoring.foreground_dice`, of any image; `objects` does not count it."""
+    def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
+        """As `seg_bench.scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""
         from seg_bench.scoring import foreground_dice
 
-        return foreground_dice(sample, self._pipeline.run([self._pipeline.load(sample)]))
+        told = told_sample(sample)
+        return {"dice": foreground_dice(told, self._pipeline.run([self._pipeline.load(told)]))}
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
             elif request["do"] == "score":
                 answer(measurement.score(request["sample"]))
             elif request["do"] == "dice":
-                answer({"dice": measurement.dice(told_sample(request["sample"]))})
+                answer(measurement.dice(request["sample"]))
             else:
                 answer(measurement.objects(request["limit"]))
 

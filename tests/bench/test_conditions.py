@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_bench.candidate import ENGINE
-from seg_bench.conditions import Case, make_cases, score_conditions
+from seg_bench.cases import Case, make_cases
+from seg_bench.conditions import score_conditions
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, tell_sample, told_sample
 from seg_bench.metrics import dice_score, summarize, worst_decile
