@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
+WEIGHTS = ROOT / "export" / "seg_export" / "weights"
 
 # Threads for two cores in all: one for each of pytest-xdist's two workers. Tests never reach a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
@@ -20,6 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 def xray_folder() -> Path:
     """8 chest X-rays of the test split, 512x512, with masks: `images/` and `masks/`."""
     return DATA / "montgomery"
+
+
+@pytest.fixture(scope="session")
+def one_xray_folder(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path:
+    """A folder with the first of these X-rays, for verifications whose time goes with the images."""
+    folder = tmp_path_factory.mktemp("one_xray")
+    shutil.copy(min((xray_folder / "images").glob("*.png")), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +69,38 @@ def tiny_repo(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 
 
 @pytest.fixture(scope="session")
-def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with `sam_tiny_encoder` and `sam_tiny_decoder`, trained; never write into it."""
+def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
+    """A model repository with the trained `sam_tiny`, its encoder and decoder; never write into it."""
     from seg_export.export import export_models
 
     repo = tmp_path_factory.mktemp("sam_repo")
-    export_models(ROOT / "export" / "seg_export" / "weights" / "sam_tiny.pth", repo, name="sam_tiny")
+    export_models(WEIGHTS / "sam_tiny.pth", repo, name="sam_tiny", images=one_xray_folder)
+    return repo
+
+
+@pytest.fixture(scope="session")
+def small_sam_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SAM of `SMALL_SAM` as `small_fp32`, and `small_fp16` with embeddings in half precision.
+
+    Random weights; never write into it.
+    """
+    from sam_models import SMALL_SAM
+
+    from seg_export.export import export_models
+    from seg_export.random_weights import random_sam
+
+    repo = tmp_path_factory.mktemp("small_sam_repo")
+    export_models(random_sam(SMALL_SAM), repo, "small_fp32")
+    export_models(random_sam(SMALL_SAM), repo, "small_fp16", embeddings="fp16")
+    return repo
+
+
+@pytest.fixture(scope="session")
+def lung_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with `unet_lung`, made by the command; never write into it."""
+    repo = tmp_path_factory.mktemp("lung") / "repo"
+    command = [str(Path(sys.executable).with_name("seg-export")), "unet", "--pretrained", "lung"]
+    subprocess.run([*command, "--repo", str(repo)], check=True, capture_output=True)
     return repo
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
+from seg_bench.cases import Case, make_cases
 from seg_bench.choice import choose_local, choose_remote
-from seg_bench.conditions import Case, make_cases
 from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample

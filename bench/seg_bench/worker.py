@@ -128,7 +128,7 @@ class Measurement:
         return {"calls": made}
 
     def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
-        """As `seg_bench.scoring.foreground_dice`, of any image; `objects` does not count it."""
+        """As `seg_bench.scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""
         from seg_bench.scoring import foreground_dice
 
         told = told_sample(sample)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_bench.candidate import ENGINE, Candidate
-from seg_bench.conditions import Case, make_cases, score_conditions
+from seg_bench.cases import Case, make_cases
+from seg_bench.conditions import score_conditions
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, tell_sample, told_sample
-from seg_bench.metrics import dice_score, summarize
+from seg_bench.metrics import dice_score, summarize, worst_decile
 from seg_bench.options import RunOptions
 from seg_bench.records import Run, read_run, write_run
 from seg_bench.rows import Row
@@ -174,14 +175,14 @@ def test_every_row_reads_the_very_same_corrupted_image_in_the_channels_of_the_or
     for folder in (data, other_data):
         calls: list[NDArray[np.uint8]] = []
         samples = find_samples(folder)[:1]
-        _, complete, _ = score([Case("noise 0.18", "corruption", samples)], calls)
+        _, complete, _ = score([Case("noise 0.08", "corruption", samples)], calls)
         assert complete and len(calls) == 2
         np.testing.assert_array_equal(calls[0], calls[1])
         path = samples[0].image_path
         flags = cv2.IMREAD_COLOR if folder == other_data else cv2.IMREAD_GRAYSCALE
         original = cv2.imread(str(path), flags)
         shown = original[:, :, ::-1] if original.ndim == 3 else original
-        noisy = corrupt(np.ascontiguousarray(shown), "noise 0.18", "disc_0")
+        noisy = corrupt(np.ascontiguousarray(shown), "noise 0.08", "disc_0")
         gray = cv2.cvtColor(noisy, cv2.COLOR_RGB2GRAY) if noisy.ndim == 3 else noisy
         assert np.abs(calls[0].astype(int) - gray).max() <= 1
 
@@ -262,3 +263,17 @@ def test_bad_data_is_one_line_and_exit_code_2_and_writes_nothing(
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: the mask of 'disc_0' is 40x30") and result.stderr.count("\n") == 1
     assert not (tmp_path / "run.json").exists()
+
+
+def test_the_page_about_robustness_shows_the_committed_record() -> None:
+    root = Path(__file__).parents[2]
+    (record,) = read_run(root / "bench" / "results" / "robustness_montgomery.json").records
+    assert record.accuracy and record.conditions
+    shown = {condition.name: condition.dice for condition in record.conditions}
+    assert list(shown) == [*CORRUPTIONS, "shenzhen"]
+    page = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
+    for name, dice in {"as they are": record.accuracy.dice, **shown}.items():
+        title = "data set `shenzhen`" if name == "shenzhen" else name
+        figures = (np.mean(dice), worst_decile(dice), min(dice))
+        cells = [title, str(len(dice)), *(f"{figure:.3f}" for figure in figures)]
+        assert f"| {' | '.join(cells)} |\n" in page

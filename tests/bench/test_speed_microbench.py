@@ -64,15 +64,15 @@ def test_sam_speed_reports_the_worst_mask_and_the_largest_difference() -> None:
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_sam_decode_records_every_way_and_a_second_prompt(tmp_path: Path) -> None:
+def test_sam_decode_records_every_way_and_a_second_prompt(small_sam_repo: Path) -> None:
     pytest.importorskip("pytriton")
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
-    calls = measure_calls(tmp_path, image, repeats=3)
+    calls = measure_calls(small_sam_repo, image, repeats=3, variant="small")
     assert len(calls) == 3 * len(EMBEDDINGS) * len(PROMPTS)
     assert {entry.prompts for entry in calls} == set(PROMPTS)
     for entry in calls:
         assert sorted(entry.milliseconds)[1] == entry.median_ms
         assert (entry.above_in_process_ms == 0) == (entry.where == "in process")
-    second = measure_second_prompt(tmp_path, "tiny", image, repeats=3)
-    assert (second.weights, second.size_hw, len(second.milliseconds)) == ("trained", (60, 90), 3)
+    second = measure_second_prompt(small_sam_repo, "small", image, repeats=3)
+    assert (second.weights, second.size_hw, len(second.milliseconds)) == ("random", (60, 90), 3)
     json.dumps([to_json(entry) for entry in (*calls, second)], allow_nan=False)

@@ -32,13 +32,6 @@ def run_command(*call: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def lung_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    repo = tmp_path_factory.mktemp("lung") / "repo"
-    run_command("seg-export", "unet", "--pretrained", "lung", "--repo", repo)
-    return repo
-
-
-@pytest.fixture(scope="module")
 def lung_server(lung_repo: Path) -> Iterator[TritonServer]:
     with TritonServer(lung_repo, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
         yield server

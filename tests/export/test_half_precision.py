@@ -66,16 +66,16 @@ def hot_checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def sam_repo(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path:
+def sam_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
     repo = tmp_path_factory.mktemp("sam_fp16")
-    export_models(WEIGHTS, repo, "sam_tiny", precision="fp16", images=xray_folder / "images")
+    export_models(WEIGHTS, repo, "sam_tiny", precision="fp16", images=one_xray_folder)
     return repo
 
 
 @pytest.fixture(scope="module")
-def lung_repo(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path:
+def half_lung_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
     repo = tmp_path_factory.mktemp("lung_fp16")
-    export_models(LUNG, repo, "unet_lung", precision="fp16", images=xray_folder / "images")
+    export_models(LUNG, repo, "unet_lung", precision="fp16", images=one_xray_folder)
     return repo
 
 
@@ -214,13 +214,12 @@ def test_sam_keeps_norms_the_norm_written_out_and_the_prompts_positions(sam_repo
 
 
 def test_masks_of_the_lung_network_in_half_precision(
-    lung_repo: Path, tmp_path: Path, xray_folder: Path
+    lung_repo: Path, half_lung_repo: Path, xray_folder: Path
 ) -> None:
-    export_models(LUNG, tmp_path, "unet_lung")
     for file in list_images([xray_folder / "images"]):
         image = read_image(file, 1)
         masks = []
-        for repo in (tmp_path, lung_repo):
+        for repo in (lung_repo, half_lung_repo):
             with connect(repo) as session:
                 masks.append(SemanticSegmenter(session, "unet_lung").segment(image).mask > 0)
         assert np.count_nonzero(masks[0] & masks[1]) / np.count_nonzero(masks[0] | masks[1]) >= 0.995

@@ -312,13 +312,13 @@ def test_an_engine_is_compared_with_its_graph_row_by_row(repo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_full_size_model_is_verified_on_photographs_and_compiles(
-    tmp_path: Path, xray_folder: Path
+def test_the_full_size_model_is_verified_on_a_photograph_and_compiles(
+    tmp_path: Path, one_xray_folder: Path
 ) -> None:
     """ResNet-50, 91 classes, 800x1333, in processes of their own."""
     script = "from seg_export.cli import main; main()"
     for arguments in (
-        ["maskrcnn", "--random", "--images", str(xray_folder / "images"), "--max-batch", "1", "--json"],
+        ["maskrcnn", "--random", "--images", str(one_xray_folder), "--max-batch", "1", "--json"],
         ["check", "--compute-capability", "86", "--json"],
     ):
         command = [sys.executable, "-c", script, *arguments, "--repo", str(tmp_path)]

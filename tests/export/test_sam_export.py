@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
+from sam_models import SMALL_SAM
 
 import seg_export.export as export_steps
 from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
@@ -32,19 +33,6 @@ from seg_runtime.sam import SamPredictor
 Run = Callable[..., list[NDArray[np.float32]]]
 PADDING, NOT_A_POINT, FOREGROUND, CORNERS = -10, -1, 1, (2, 3)
 
-SMALL = {
-    "image_size": 64,
-    "encoder_embed_dim": 32,
-    "encoder_depth": 2,
-    "encoder_num_heads": 2,
-    "encoder_global_attn_indexes": [1],
-    "window_size": 3,
-    "prompt_embed_dim": 32,
-    "decoder_mlp_dim": 32,
-    "iou_head_hidden_dim": 32,
-}
-"""A SAM that exports in seconds: a grid of 4x4 tokens, in windows that do not divide it."""
-
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
@@ -57,28 +45,9 @@ def sam(checkpoint: Checkpoint) -> Any:
 
 
 @pytest.fixture(scope="module")
-def repo(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path:
-    """The tiny SAM, published; its verification is part of what is tested."""
-    folder = tmp_path_factory.mktemp("sam") / "repo"
-    images = folder.parent / "images"
-    images.mkdir()
-    first = list_images([xray_folder / "images"])[0]
-    (images / first.name).write_bytes(first.read_bytes())
-    exported = export_models(checkpoint, folder, "sam_tiny", images=images)
-    encoder, decoder, ensemble = exported
-    assert encoder.report is not None and encoder.report.passed
-    assert decoder.report is not None and decoder.report.passed
-    assert ensemble.report is None
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The SAM of `SMALL` as `small`, and as `half` with embeddings in half precision."""
-    folder = tmp_path_factory.mktemp("small")
-    export_models(random_sam(SMALL), folder, "small")
-    export_models(random_sam(SMALL), folder, "half", embeddings="fp16")
-    return folder
+def repo(tiny_sam_repo: Path) -> Path:
+    """The tiny SAM, published, which it is after its verification only."""
+    return tiny_sam_repo
 
 
 def runner(repo: Path, model: str) -> Run:
@@ -334,34 +303,36 @@ def test_graphs_hold_standard_operators_only_and_no_score_matrix(repo: Path) -> 
         assert max(sizes) < 4 * 4096 * 4096 / 8
 
 
-def test_published_halves_are_verified_against_any_checkpoint(repo: Path, small_repo: Path) -> None:
-    small = random_sam(SMALL)
-    assert verify_published(small_repo, "small_encoder", small).passed
-    assert verify_published(small_repo, "small_decoder", small).passed
-    other = random_sam(SMALL, seed=1)
-    assert not verify_published(small_repo, "small_encoder", other).passed
-    assert not verify_published(small_repo, "small_decoder", other).passed
+def test_published_halves_are_verified_against_any_checkpoint(repo: Path, small_sam_repo: Path) -> None:
+    small = random_sam(SMALL_SAM)
+    assert verify_published(small_sam_repo, "small_fp32_encoder", small).passed
+    assert verify_published(small_sam_repo, "small_fp32_decoder", small).passed
+    other = random_sam(SMALL_SAM, seed=1)
+    assert not verify_published(small_sam_repo, "small_fp32_encoder", other).passed
+    assert not verify_published(small_sam_repo, "small_fp32_decoder", other).passed
     with pytest.raises(BadInputError, match="takes 64x64 and no other"):
         verify_published(repo, "sam_tiny_encoder", small)
 
 
-def test_half_precision_embeddings_join_graphs_in_fp32(small_repo: Path) -> None:
-    repository = Repository(small_repo)
-    encoder, decoder = (repository.spec(f"half_{part}") for part in ("encoder", "decoder"))
+def test_half_precision_embeddings_join_graphs_in_fp32(small_sam_repo: Path) -> None:
+    repository = Repository(small_sam_repo)
+    encoder, decoder = (repository.spec(f"small_fp16_{part}") for part in ("encoder", "decoder"))
     assert encoder.outputs[0].dtype == decoder.inputs[0].dtype == "float16"
     for spec in (encoder, decoder):
         assert spec.precision == "fp32"
         graph = onnx.load(repository.graph_path(spec.name)).graph
         assert "Cast" in {node.op_type for node in graph.node}
         assert onnx.TensorProto.FLOAT16 not in {weight.data_type for weight in graph.initializer}
-        report = verify_published(small_repo, spec.name, random_sam(SMALL))
+        report = verify_published(small_sam_repo, spec.name, random_sam(SMALL_SAM))
         assert report.passed and report.precision == "fp32, fp16 tensors"
 
 
-def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks(small_repo: Path) -> None:
+def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks(
+    small_sam_repo: Path,
+) -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 64, 3), np.uint8)
-    with connect(small_repo) as session:
-        whole, half = (SamPredictor(session, name) for name in ("small", "half"))
+    with connect(small_sam_repo) as session:
+        whole, half = (SamPredictor(session, name) for name in ("small_fp32", "small_fp16"))
         whole.set_image(image)
         half.set_image(image)
         expected = whole.get_image_embedding()
@@ -375,7 +346,7 @@ def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks
 
 
 def test_embeddings_that_overflow_half_precision_are_refused(tmp_path: Path) -> None:
-    small = random_sam(SMALL)
+    small = random_sam(SMALL_SAM)
     name = "image_encoder.neck.3.weight"
     state = {**small.state_dict, name: 1e6 * small.state_dict[name]}
     with pytest.raises(VerificationError, match=r"image_embeddings.*not finite"):
@@ -401,19 +372,19 @@ def test_nothing_is_published_when_the_second_graph_strays(
 
     monkeypatch.setattr(export_steps, "optimise", sabotaged)
     with pytest.raises(VerificationError, match="of model 'small_decoder'"):
-        export_models(random_sam(SMALL), tmp_path / "repo", "small")
+        export_models(random_sam(SMALL_SAM), tmp_path / "repo", "small")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_and_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    small = random_sam(SMALL)
+    small = random_sam(SMALL_SAM)
     with pytest.raises(BadInputError, match="takes 64x64 and no other size"):
         export_models(small, tmp_path / "repo", size_hw=(64, 96))
     with pytest.raises(BadInputError, match="becomes several models"):
         export_model(small, tmp_path / "repo")
     with pytest.raises(BadInputError, match="image_size 60 must be a multiple of patch_size"):
-        build_sam(**{**SMALL, "image_size": 60})
-    four = random_sam({**SMALL, "num_multimask_outputs": 4})
+        build_sam(**{**SMALL_SAM, "image_size": 60})
+    four = random_sam({**SMALL_SAM, "num_multimask_outputs": 4})
     with pytest.raises(CheckpointError, match="makes 5 masks per prompt"):
         export_models(four, tmp_path / "repo")
 

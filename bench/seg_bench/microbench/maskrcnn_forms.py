@@ -63,8 +63,8 @@ def prepare(folder: Path, arch: str, counts: Sequence[int], size_hw: tuple[int, 
 
     checkpoint = random_maskrcnn({"arch": arch, "num_classes": 91})
     write_checkpoint(folder / "weights.pth", checkpoint)
-    export_models(checkpoint, folder / "repo", MODEL, size_hw=size_hw, max_batch_size=1)
     thresholds = dict(zip(counts, _thresholds(folder, counts, size_hw), strict=True))
+    export_models(checkpoint, folder / "repo", MODEL, size_hw=size_hw, max_batch_size=1)
     (folder / _THRESHOLDS).write_text(json.dumps(thresholds), encoding="utf-8")
     for count, threshold in thresholds.items():
         export_official_maskrcnn(

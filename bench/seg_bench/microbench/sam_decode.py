@@ -80,15 +80,18 @@ class SamDecode:
     second_prompts: tuple[SecondPrompt, ...]
 
 
-def measure_calls(repo: Path, image: NDArray[np.uint8], repeats: int = 60) -> tuple[DecoderCalls, ...]:
-    """Time the tiny SAM's decoder in every way, in turns; the server is started for it.
+def measure_calls(
+    repo: Path, image: NDArray[np.uint8], repeats: int = 60, variant: str = TINY
+) -> tuple[DecoderCalls, ...]:
+    """Time a SAM's decoder in every way, in turns; the server is started for it.
 
     Args:
         repo: where the SAMs are, or are published.
         image: (H, W, 3) uint8 RGB.
         repeats: timed calls of each way and number of prompts.
+        variant: as for `measure_second_prompt`.
     """
-    names = {embeddings: _published(repo, TINY, embeddings) for embeddings in EMBEDDINGS}
+    names = {embeddings: _published(repo, variant, embeddings) for embeddings in EMBEDDINGS}
     models = tuple(f"{name}_{part}" for name in names.values() for part in ("encoder", "decoder"))
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, models=models, threads=THREADS)
     with ExitStack() as stack:

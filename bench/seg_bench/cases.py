@@ -1,0 +1,74 @@
+"""Images that models were not trained for: corrupted copies of a run's own, or those of another data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_bench.corruptions import CORRUPTIONS, corrupt
+from seg_bench.data.check import check_masks, check_sizes
+from seg_bench.data.find import AnySample, find_samples
+from seg_bench.options import RunOptions
+from seg_runtime.images import read_image, write_png
+
+__all__ = ["Case", "make_cases", "shown_samples"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One condition before it was measured.
+
+    Attributes:
+        name, kind: as those of `seg_bench.records.Condition`.
+        samples: the images, not yet corrupted.
+    """
+
+    name: str
+    kind: str
+    samples: tuple[AnySample, ...]
+
+
+def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool) -> tuple[Case, ...]:
+    """The conditions that a run asks for.
+
+    Args:
+        options: which, and at most how many images of the other data set.
+        samples: the images that the run measures on.
+        boxes: whether ground truth becomes prompts, so that none may be empty.
+
+    Raises:
+        BadInputError: the other data set holds no images or lacks masks, or a mask is empty or of another
+            size than its image.
+    """
+    cases: list[Case] = []
+    if options.robustness:
+        cases += [Case(name, "corruption", samples) for name in CORRUPTIONS]
+    if options.ood is not None:
+        others = find_samples(options.ood)[: options.limit]
+        check_sizes(others)
+        if boxes:
+            check_masks(others)
+        cases.append(Case(options.ood.resolve().name, "data set", others))
+    return tuple(cases)
+
+
+def shown_samples(case: Case, folder: Path) -> Iterator[AnySample]:
+    """The samples of a case with the files that a model is to read, each until the next is asked for."""
+    if case.kind == "data set":
+        yield from case.samples
+        return
+    path = folder / "corrupted.png"
+    for sample in case.samples:
+        write_png(path, corrupt(_read(sample.image_path), case.name, sample.name))
+        yield replace(sample, image_path=path)
+    path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """(H, W) where all channels are equal, so that they stay so; else (H, W, 3) RGB."""
+    image = read_image(path, 3, gray=True)
+    return image[:, :, 0] if (image == image[:, :, :1]).all() else image
