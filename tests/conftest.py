@@ -69,6 +69,23 @@ def tiny_repo(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 
 
 @pytest.fixture(scope="session")
+def tiny_families_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`unetpp_tiny`, the same pruned to depth 1, and `transunet_tiny`, all random; never write into it."""
+    from seg_export.export import export_models
+    from seg_export.pruning import pruned
+    from seg_export.random_weights import random_semantic
+
+    repo = tmp_path_factory.mktemp("families_repo")
+    nested = random_semantic("unetpp", {"features": [4, 6, 8]}, seed=1)
+    export_models(nested, repo, "unetpp_tiny", size_hw=(48, 64))
+    export_models(pruned(nested, 1), repo, "unetpp_tiny_d1", size_hw=(48, 64))
+    sizes = {"image_size": 64, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64}
+    decoder = {"head_channels": 16, "decoder_channels": [16, 8, 8, 8]}
+    export_models(random_semantic("transunet", {**sizes, **decoder}, seed=1), repo, "transunet_tiny")
+    return repo
+
+
+@pytest.fixture(scope="session")
 def tiny_sam_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
     """A model repository with the trained `sam_tiny`, its encoder and decoder; never write into it."""
     from seg_export.export import export_models

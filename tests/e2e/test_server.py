@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from processes import session_members
 from scaling_model import publish_scaling_model, scaling_graph, scaling_spec, some_images
 
+from seg_runtime.connection import connect
 from seg_runtime.errors import RepositoryError, ServerError
 from seg_runtime.model_config import to_config
 from seg_runtime.repository import Repository
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.server
 
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+FAMILIES = ("unetpp_tiny", "unetpp_tiny_d1", "transunet_tiny")
 BROKEN = b"this is no graph" * 64
 
 
@@ -44,10 +47,12 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_families_repo: Path) -> Path:
     repo = tmp_path_factory.mktemp("server") / "repo"
     publish_scaling_model(repo, "scale", factor=0.01, serving=ServingSpec(max_queue_delay_us=20_000))
     publish_scaling_model(repo, "cached", factor=0.02, serving=ServingSpec(response_cache=True))
+    for model in FAMILIES:
+        shutil.copytree(tiny_families_repo / model, repo / model)
     return repo
 
 
@@ -106,6 +111,16 @@ def test_answers_are_those_of_onnxruntime_bit_for_bit(server: TritonServer, batc
     images = some_images(batch, seed=batch)
     with client_of(server) as client:
         np.testing.assert_array_equal(infer(client, "scale", images), in_process(0.01, images))
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_semantic_family_answers_as_in_process(server: TritonServer, models: Path, model: str) -> None:
+    session = connect(str(models))
+    shape = session.spec(model).inputs[0].shape
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    expected = session.infer(model, {"image": images})["probabilities"]
+    with client_of(server) as client:
+        np.testing.assert_array_equal(infer(client, model, images), expected)
 
 
 def test_requests_at_the_same_time_are_batched_and_split_again(server: TritonServer) -> None:

@@ -194,7 +194,7 @@ def test_margin_keeps_nodes_before_they_overflow() -> None:
     }
 
 
-@pytest.mark.parametrize("task", ["semantic", "sam-encoder", "sam-decoder"])
+@pytest.mark.parametrize("task", ["semantic", "transunet", "sam-encoder", "sam-decoder"])
 def test_norms_and_softmax_are_kept_for_every_family(task: str) -> None:
     assert {"LayerNormalization", "Softmax", "ReduceMean", "Pow", "Sqrt"} <= KEPT[task].ops
 

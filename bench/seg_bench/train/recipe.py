@@ -51,7 +51,7 @@ class SemanticRecipe:
         half: store the best checkpoint's weights as float16.
 
     Raises:
-        BadInputError: an image too small for the levels of a U-Net.
+        BadInputError: arguments that cannot be built, or an image too small for the levels of a U-Net.
     """
 
     family: str = "unet"
@@ -62,6 +62,8 @@ class SemanticRecipe:
     half: bool = False
 
     def __post_init__(self) -> None:
+        with torch.device("meta"):  # Before any image is read, and without memory.
+            untrained_model(self.family, self.arguments)
         features = self.arguments.get("features", ())
         # One more halving than the network has: batch statistics of a single pixel do not exist.
         least = 2 ** len(features)

@@ -43,6 +43,9 @@ class KeptInFp32:
 
 KEPT: Mapping[str, KeptInFp32] = {
     "semantic": KeptInFp32(_NORMS | _SOFTMAX),
+    # Its stem's projections are normalised per channel: on a flat image a map's deviation is next to nothing,
+    # and dividing by it makes what half precision rounds off in the layers before it the signal.
+    "transunet": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"InstanceNormalization"})),
     "sam-encoder": KeptInFp32(_NORMS | _SOFTMAX),
     # Half precision holds coordinates near 1024 to half a pixel, and a sine of them to nothing.
     "sam-decoder": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
@@ -64,7 +67,7 @@ KEPT: Mapping[str, KeptInFp32] = {
         between=frozenset({"Add", "MaxPool", "Relu", "Resize"}),
     ),
 }
-"""Per task of a model."""
+"""Per task of a model, or per family where that has a row of its own."""
 
 
 def kept_nodes(

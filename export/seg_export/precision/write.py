@@ -105,7 +105,7 @@ def in_precision(
         return found.graph, PrecisionReport("int8", found.layers, found.left_out, how)
     folder = weights_file.parent
     largest = largest_values(graph, [case.inputs for case in cases], folder)
-    kept = kept_nodes(graph, KEPT[model.spec.task], largest)
+    kept = kept_nodes(graph, KEPT.get(model.spec.family, KEPT[model.spec.task]), largest)
     graph = to_half(graph, kept, folder)
     if weights_file.exists():
         write_weights(graph, weights_file)
