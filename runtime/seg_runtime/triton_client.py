@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from seg_runtime.address import Address, ClientOptions, TlsOptions
@@ -20,7 +21,7 @@ from seg_runtime.errors import (
 )
 from seg_runtime.triton_errors import client_errors, translate
 
-__all__ = ["OLDEST_SERVER", "TritonClient", "field"]
+__all__ = ["OLDEST_SERVER", "CacheCounts", "TritonClient", "field"]
 
 OLDEST_SERVER = (2, 20)
 """Oldest Triton whose shared memory, parameters and repository index work as they are used here."""
@@ -30,6 +31,15 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class CacheCounts:
+    """Requests to a model: all that were answered, those answered from the cache, and those it lacked."""
+
+    answers: int
+    hits: int
+    misses: int
 
 
 class TritonClient:
@@ -104,6 +114,17 @@ class TritonClient:
                 (field(entry, "state"), field(entry, "reason"))
             )
         return states
+
+    def cache_counts(self, model: str) -> CacheCounts:
+        """What the server's response cache did for the versions of a model since they were loaded."""
+        answer = self._call("get_inference_statistics", model)
+        versions = field(answer, "model_stats")
+        kinds = [field(version, "inference_stats") for version in versions]
+
+        def total(kind: str) -> int:
+            return sum(int(field(field(stats, kind), "count") or 0) for stats in kinds)
+
+        return CacheCounts(total("success"), total("cache_hit"), total("cache_miss"))
 
     def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
         """tritonclient's `InferResult`."""
