@@ -20,12 +20,15 @@ from seg_runtime.session import Session
 __all__ = ["STAGES", "OurTracker", "Sam2Tracker", "Tracker", "check_jpegs", "find_sam2_checkpoint"]
 
 STAGES = {
-    "encode": "sam2-image-encoder",
-    "attend": "sam2-memory-attention",
-    "decode": "sam2-mask-decoder",
-    "remember": "sam2-memory-encoder",
+    "encode": ("sam2-image-encoder",),
+    "attend": ("sam2-memory-attention",),
+    "decode": ("sam2-mask-decoder", "sam2-prompt", "sam2-track"),
+    "remember": ("sam2-memory-encoder", "sam2-remember"),
 }
-"""Parts of the work on a frame, and the tasks of the graphs that do them."""
+"""Parts of the work on a frame, and the tasks of the models that do them.
+
+The ensembles that a remote server runs do several parts in one request, which counts as the last of them.
+"""
 
 Frames = Iterator[tuple[int, list[Any], NDArray[np.float32]]]
 """Frame, K ids, and logits (K, 1, H, W) float32."""
@@ -73,7 +76,8 @@ class OurTracker:
 
     @property
     def spent_ms(self) -> dict[str, float]:
-        return {stage: self._session.spent_ms.get(task, 0.0) for stage, task in STAGES.items()}
+        spent = self._session.spent_ms
+        return {stage: sum(spent.get(task, 0.0) for task in tasks) for stage, tasks in STAGES.items()}
 
     def clear(self) -> None:
         self._session.spent_ms.clear()

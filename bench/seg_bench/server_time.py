@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from seg_runtime.address import ClientOptions, parse_address
 from seg_runtime.errors import BadInputError, EdgesegError
-from seg_runtime.triton_client import Computed, TritonClient
+from seg_runtime.triton_client import ModelStatistics, TritonClient
 
 __all__ = ["ServerClock"]
 
@@ -31,7 +31,7 @@ class ServerClock:
             raise BadInputError(f"'{target}' is not the address of a server")
         self._client = TritonClient(address, ClientOptions())
         self._models = models
-        self._before: list[Computed] | None = None
+        self._before: list[ModelStatistics] | None = None
 
     def start(self) -> None:
         """Just before the call."""
@@ -52,7 +52,7 @@ class ServerClock:
     def close(self) -> None:
         self._client.close()
 
-    def _settled(self, before: Sequence[Computed]) -> list[Computed] | None:
+    def _settled(self, before: Sequence[ModelStatistics]) -> list[ModelStatistics] | None:
         """Statistics that count the call: a server answers first and counts then."""
         deadline = time.monotonic() + _PATIENCE_S
         last = None
@@ -66,8 +66,8 @@ class ServerClock:
             last = now
         return None
 
-    def _read(self) -> list[Computed] | None:
+    def _read(self) -> list[ModelStatistics] | None:
         try:
-            return [self._client.computed(model) for model in self._models]
+            return [self._client.statistics(model) for model in self._models]
         except EdgesegError:
             return None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from seg_export.cases import VerificationCase, extreme_cases
 from seg_export.checkpoint import Checkpoint, load_checkpoint
+from seg_export.ensembles import with_sam2_ensembles, with_sam_ensemble
 from seg_export.families import traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.write import PrecisionReport, in_precision
@@ -18,7 +19,6 @@ from seg_export.publish import (
     check_model_name,
     publish_together,
 )
-from seg_export.sam_ensemble import with_sam_ensemble
 from seg_export.staging import staging_folder
 from seg_export.tensor_types import with_half_embeddings
 from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
@@ -97,7 +97,8 @@ def export_models(
         on_step: called with the name of each of `STEPS` as it begins; what it tries may follow a colon.
 
     Returns:
-        One entry per model: a U-Net's, a SAM's encoder, decoder and the ensemble of both, or a SAM2's five.
+        One entry per model: a U-Net's, a SAM's encoder, decoder and the ensemble of both, or a SAM2's five
+        and their three ensembles.
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
@@ -136,11 +137,17 @@ def export_models(
             spec = replace(model.spec, parity=report.parity())
             staged.append(StagedModel(spec, serving or ServingSpec(), folder))
         begin("publish")
-        together = with_sam_ensemble(name, *staged) if checkpoint.family == "sam" else tuple(staged)
+        together = _with_ensembles(checkpoint.family, name, staged)
         return tuple(
             ExportedModel(published, reports.get(published.spec.name), precisions.get(published.spec.name))
             for published in publish_together(repo, together)
         )
+
+
+def _with_ensembles(family: str, name: str, staged: list[StagedModel]) -> tuple[StagedModel, ...]:
+    if family == "sam":
+        return with_sam_ensemble(name, *staged)
+    return with_sam2_ensembles(name, staged) if family == "sam2" else tuple(staged)
 
 
 def _precision_of(model: TraceableModel, wanted: Precision) -> Precision:

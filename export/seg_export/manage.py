@@ -37,7 +37,9 @@ class ModelListing:
 
 
 def rollback(repo: Path, model: str, to: int | None = None) -> ModelSpec:
-    """Serve another version that is still on disk; an ensemble takes the models of its steps along.
+    """Serve another version that is still on disk.
+
+    An ensemble takes the models of its steps along, and the other ensembles that run one of these.
 
     Args:
         repo: the model repository.
@@ -49,16 +51,20 @@ def rollback(repo: Path, model: str, to: int | None = None) -> ModelSpec:
 
     Raises:
         ModelNotFoundError: no such model; names the nearest.
-        RepositoryError: no such version, it was not published by seg-export, or the model is a step
-            of an ensemble.
+        RepositoryError: no such version (also of an ensemble that goes along), it was not published by
+            seg-export, or the model is a step of an ensemble.
     """
     repository = Repository(repo)
     repository.versions(model)
     with staging_folder(repo) as staging, locked(repo):
         _require_no_step(repository, model, "roll that back, which takes its models along")
         spec = _version_spec(repository, model, _rollback_target(repository, model, to))
-        parts = [_version_spec(repository, step.model, step.version) for step in spec.steps]
-        for each in (*parts, spec):
+        others = [
+            _version_spec(repository, name, spec.version) for name in _ensembles_beside(repository, spec)
+        ]
+        steps = {step for each in (spec, *others) for step in _steps(each)}
+        parts = [_version_spec(repository, name, version) for name, version in sorted(steps)]
+        for each in (*parts, *others, spec):
             config = staging / CONFIG_FILE
             config.write_bytes((repo / each.name / str(each.version) / CONFIG_FILE).read_bytes())
             replace_config(repo / each.name, config)
@@ -115,6 +121,22 @@ def _removable(repository: Repository, model: str, version: int | None) -> Path:
             "or remove the whole model"
         )
     return folder / str(version)
+
+
+def _ensembles_beside(repository: Repository, spec: ModelSpec) -> list[str]:
+    """Names of the other ensembles that run a model which this one runs."""
+    models = {name for name, _ in _steps(spec)}
+    return [
+        listing.name
+        for listing in list_models(repository.path)
+        if listing.spec
+        and listing.name != spec.name
+        and any(name in models for name, _ in _steps(listing.spec))
+    ]
+
+
+def _steps(spec: ModelSpec) -> set[tuple[str, int]]:
+    return {(step.model, step.version) for step in spec.steps}
 
 
 def _require_no_step(repository: Repository, model: str, instead: str) -> None:

@@ -36,7 +36,10 @@ _KINDS = {
 def to_config(spec: ModelSpec, serving: ServingSpec | None = None) -> Any:
     """The `ModelConfig` message of a model; it serves exactly `spec.version`."""
     config = pb.ModelConfig(name=spec.name, max_batch_size=spec.max_batch_size)
-    for tensors, messages in ((spec.inputs, config.input), (spec.outputs, config.output)):
+    for tensors, messages in (
+        (spec.inputs, config.input),
+        ((*spec.outputs, *spec.by_products), config.output),
+    ):
         for tensor in tensors:
             messages.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.shape)
     config.version_policy.specific.versions.append(spec.version)
@@ -162,6 +165,8 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
     axes = {tensor.name: tensor.axes for tensor in (*spec.inputs, *spec.outputs) if tensor.axes}
     if axes:
         values["dynamic_axes"] = json.dumps(axes)
+    if spec.by_products:
+        values["by_products"] = json.dumps([tensor.name for tensor in spec.by_products])
     if spec.parity:
         parity = {
             "max_abs": spec.parity.max_abs,
@@ -179,6 +184,8 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         raise ValueError(f"weights {weights!r}, resize {resize!r}")
     clahe = json.loads(values["clahe"]) if "clahe" in values else None
     axes = json.loads(values.get("dynamic_axes", "{}"))
+    by_products = json.loads(values.get("by_products", "[]"))
+    outputs = _tensors(config.output, axes)
     versions = config.version_policy.specific.versions
     return ModelSpec(
         name=config.name,
@@ -186,7 +193,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         task=values["task"],
         family=values["family"],
         inputs=_tensors(config.input, axes),
-        outputs=_tensors(config.output, axes),
+        outputs=tuple(tensor for tensor in outputs if tensor.name not in by_products),
         backend=config.backend or config.platform,
         max_batch_size=config.max_batch_size,
         input_size_hw=(height, width),
@@ -207,6 +214,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
             EnsembleStep(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))
             for step in config.ensemble_scheduling.step
         ),
+        by_products=tuple(tensor for tensor in outputs if tensor.name in by_products),
     )
 
 

@@ -74,6 +74,10 @@ class Session(ABC):
     def engine(self, model: str) -> str:
         """What computes a model, in words, for example "OpenVINO 2026.4.1, CPU". Raises as `spec`."""
 
+    def answers_from_cache(self, model: str) -> bool | None:
+        """Whether a model's repeated requests are answered without running it; None if nobody tried yet."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Free every model, connection and handle; calling it again does nothing."""

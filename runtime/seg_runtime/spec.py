@@ -118,6 +118,8 @@ class ModelSpec:
         parity: figures of the verification, or None when the model was not made by seg-export.
         toolkit_version: edgeseg's version that published it.
         steps: the models that an ensemble runs, in order; empty for a model with a graph of its own.
+        by_products: what an ensemble makes besides `outputs` and no client asks for; Triton wants every
+            tensor between the steps to be used or given out.
     """
 
     name: str
@@ -141,6 +143,7 @@ class ModelSpec:
     parity: Parity | None = None
     toolkit_version: str = ""
     steps: tuple[EnsembleStep, ...] = ()
+    by_products: tuple[TensorSpec, ...] = ()
 
     def input(self, name: str) -> TensorSpec | None:
         return next((tensor for tensor in self.inputs if tensor.name == name), None)

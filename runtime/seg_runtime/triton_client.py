@@ -21,7 +21,7 @@ from seg_runtime.errors import (
 )
 from seg_runtime.triton_errors import client_errors, translate
 
-__all__ = ["OLDEST_SERVER", "Computed", "TritonClient", "field"]
+__all__ = ["OLDEST_SERVER", "ModelStatistics", "TritonClient", "field"]
 
 OLDEST_SERVER = (2, 20)
 """Oldest Triton whose shared memory, parameters and repository index work as they are used here."""
@@ -36,16 +36,20 @@ _COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(frozen=True)
-class Computed:
+class ModelStatistics:
     """What a server has done with a model since it was loaded.
 
     Attributes:
         requests: that succeeded.
         compute_ms: time it computed for them, input and output included, without queueing.
+        cache_hits: requests that the response cache answered.
+        cache_misses: requests that it could not answer.
     """
 
     requests: int
     compute_ms: float
+    cache_hits: int
+    cache_misses: int
 
 
 class TritonClient:
@@ -121,13 +125,20 @@ class TritonClient:
             )
         return states
 
-    def computed(self, model: str) -> Computed:
-        """The server's statistics of a model, all of its versions together."""
+    def statistics(self, model: str) -> ModelStatistics:
+        """What the server did with a model, all of its versions together."""
         answer = self._call("get_inference_statistics", model)
-        stats = [field(entry, "inference_stats") for entry in field(answer, "model_stats")]
-        nanoseconds = sum(int(field(field(entry, part), "ns") or 0) for entry in stats for part in _COMPUTE)
-        requests = sum(int(field(field(entry, "success"), "count") or 0) for entry in stats)
-        return Computed(requests, nanoseconds / 1e6)
+        versions = [field(entry, "inference_stats") for entry in field(answer, "model_stats")]
+
+        def total(kind: str, what: str = "count") -> int:
+            return sum(int(field(field(stats, kind), what) or 0) for stats in versions)
+
+        return ModelStatistics(
+            requests=total("success"),
+            compute_ms=sum(total(part, "ns") for part in _COMPUTE) / 1e6,
+            cache_hits=total("cache_hit"),
+            cache_misses=total("cache_miss"),
+        )
 
     def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
         """tritonclient's `InferResult`."""

@@ -87,6 +87,14 @@ class TritonSession(Session):
     def engine(self, model: str) -> str:
         return f"Triton, {self.spec(model).backend}"
 
+    def answers_from_cache(self, model: str) -> bool | None:
+        self._check_open()
+        counts = self._client.patiently(lambda: self._client.statistics(model))
+        if counts.cache_hits:
+            return True
+        # Where the cache is off nothing is looked up. What is too large for it is never found.
+        return None if counts.cache_misses or not counts.requests else False
+
     def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
     ) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from seg_runtime.server import ServerOptions, TritonServer, process
 from seg_runtime.server.check import check_repository, require_servable
 from seg_runtime.session import Session
 from seg_runtime.triton_client import TritonClient
+from seg_runtime.triton_session import TritonSession
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server
@@ -53,7 +54,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The five models of `small`; never write into it."""
+    """The five models of `small` and their ensembles; never write into it."""
     repo = tmp_path_factory.mktemp("sam2_repo")
     checkpoint = replace(random_sam2(ARGUMENTS), state_dict=small_sam2().state_dict(), sha256="ab" * 32)
     export_models(checkpoint, repo, "small")
@@ -190,14 +191,17 @@ def regions(server: TritonServer) -> list[str]:
 
 @pytest.fixture
 def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
-    """Bytes of tensors inside the requests and the answers of `ModelInfer`, model by model."""
+    """Bytes of tensors inside the requests and the answers, model by model."""
     sizes: dict[str, list[tuple[int, int]]] = {}
     infer = TritonClient.infer
 
     def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
         answer = infer(self, model, inputs, outputs)
-        up = sum(len(tensor._get_content() or b"") for tensor in inputs)
-        down = sum(map(len, answer.get_response().raw_output_contents))
+        if self.address.grpc:
+            up = sum(len(tensor._get_content() or b"") for tensor in inputs)
+            down = sum(map(len, answer.get_response().raw_output_contents))
+        else:
+            up, down = sum(len(tensor._get_binary_data()) for tensor in inputs), len(answer._buffer)
         sizes.setdefault(model, []).append((up, down))
         return answer
 
@@ -217,25 +221,89 @@ def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
     assert regions(server) == before
 
 
-def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server(
-    server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
+LEVEL, LOGITS, MEMORY = 256 * GRID**2 * 4, (4 * GRID) ** 2 * 4, 64 * GRID**2 * 4
+# The finer levels have 64 channels at twice the grid and 32 at four times: as much, and twice as much.
+IMAGE, FEATURES = SIDE**2 * 3, 4 * LEVEL
+# Seven memories at most with their slots, and 16 pointers of 256 channels with their distances.
+ATTENTION = 7 * (MEMORY + 4) + 16 * (1024 + 4) + 4
+
+
+def encoder_runs(session: Session) -> tuple[int, int]:
+    """How often the server ran the image encoder, and how often its cache answered, since it started."""
+    assert isinstance(session, TritonSession)
+    counts = session._client.statistics("small_image_encoder")
+    return counts.requests - counts.cache_hits, counts.cache_hits
+
+
+@pytest.mark.parametrize("scheme", ["grpc_url", "http_url"])
+def test_features_never_travel_and_a_frame_is_encoded_once_on_a_remote_server(
+    server: TritonServer,
+    videos: list[Path],
+    in_messages: dict[str, list[tuple[int, int]]],
+    scheme: str,
 ) -> None:
     """The bytes of docs/serving.md, in the size of the small model: its grid is G = S / 16."""
+    folder = videos[0 if scheme == "grpc_url" else 2]
+    with connect(getattr(server, scheme), shared_memory=False, timeout_s=120) as session:
+        predictor = Sam2VideoPredictor(session, "small")
+        in_messages.clear()  # what asks for the cache
+        runs, hits = encoder_runs(session)
+        source = FolderSource(folder)
+        steps(two_objects(predictor, predictor.init_state(source), FRAMES, source.size_hw))
+        runs, hits = (now - before for now, before in zip(encoder_runs(session), (runs, hits), strict=True))
+    assert set(in_messages) == {"small_prompt", "small_track", "small_remember"}
+    assert runs <= FRAMES, "once for each frame, or never where another test has sent it"
+    assert runs + hits == sum(map(len, in_messages.values()))
+    for up, down in in_messages["small_prompt"]:
+        assert IMAGE + LOGITS <= up <= IMAGE + LOGITS + 200
+        assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
+    for up, down in in_messages["small_track"]:
+        assert IMAGE + MEMORY + LOGITS < up <= IMAGE + ATTENTION + LOGITS + 200
+        assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
+    assert max(up for up, _ in in_messages["small_track"]) > IMAGE + 6 * MEMORY
+    assert set(in_messages["small_remember"]) == {(IMAGE + LOGITS + 8, MEMORY)}
+
+
+def test_an_image_goes_up_with_each_prompt_and_its_features_stay_on_a_remote_server(
+    server: TritonServer, in_process: Session, in_messages: dict[str, list[tuple[int, int]]]
+) -> None:
+    image = np.random.default_rng(7).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     with connect(server.grpc_url, shared_memory=False) as session:
-        track(session, videos[0])
-    level, logits, memory = 256 * GRID**2 * 4, (4 * GRID) ** 2 * 4, 64 * GRID**2 * 4
-    # The finer levels have 64 channels at twice the grid and 32 at four times: as much, and twice as much.
-    features = 4 * level
-    assert set(in_messages["small_image_encoder"]) == {(SIDE**2 * 3, features)}
+        predictor = Sam2ImagePredictor(session, "small")
+        in_messages.clear()
+        runs, _ = encoder_runs(session)
+        predictor.set_image(image)
+        assert encoder_runs(session)[0] == runs + 1, "the first prompt does not have to wait for the encoder"
+        predictor.predict([[60, 128]], [1])
+        assert [*in_messages] == ["small_prompt"]
+        assert max(max(pair) for pair in in_messages["small_prompt"]) < IMAGE + 2 * LOGITS < FEATURES
+        embedding = predictor.get_image_embedding()
+        assert encoder_runs(session)[0] == runs + 1
+    with Sam2ImagePredictor(in_process, "small") as predictor:
+        predictor.set_image(image)
+        np.testing.assert_allclose(embedding, predictor.get_image_embedding(), rtol=1e-5, atol=1e-5)
+
+
+def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server_without_a_cache(
+    repo: Path, alone: list[list[Step]], videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
+) -> None:
+    with (
+        TritonServer(repo, replace(OPTIONS, response_cache_mb=0)) as server,
+        connect(server.grpc_url, shared_memory=False) as session,
+    ):
+        assert_equal(track(session, videos[0]), alone[0])
+    parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
+    assert set(in_messages) == {f"small_{part}" for part in parts}
+    assert set(in_messages["small_image_encoder"]) == {(IMAGE, FEATURES)}
     for up, down in in_messages["small_mask_decoder"]:
-        assert features + logits <= up <= features + logits + 200
-        assert 4 * logits <= down <= 4 * logits + 5000
+        assert FEATURES + LOGITS <= up <= FEATURES + LOGITS + 200
+        assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
     for up, down in in_messages["small_memory_encoder"]:
-        assert (up, down) == (level + logits + 8, memory)
-    most_memories = max(up for up, _ in in_messages["small_memory_attention"])
-    # Seven memories at most with their slots, and 16 pointers of 256 channels with their distances.
-    assert level + 6 * memory < most_memories <= level + 7 * (memory + 4) + 16 * (1024 + 4) + 4
-    assert {down for _, down in in_messages["small_memory_attention"]} == {level}
+        assert (up, down) == (LEVEL + LOGITS + 8, MEMORY)
+    assert (
+        LEVEL + 6 * MEMORY < max(up for up, _ in in_messages["small_memory_attention"]) <= LEVEL + ATTENTION
+    )
+    assert {down for _, down in in_messages["small_memory_attention"]} == {LEVEL}
 
 
 def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encoder_left_them(
@@ -372,7 +440,7 @@ def exchange_checkpoint(repo: Path, model: str) -> None:
 
 
 def test_a_repository_with_all_parts_of_one_checkpoint_is_servable(repo: Path) -> None:
-    assert len(require_servable(repo).servable) == 5
+    assert len(require_servable(repo).servable) == 8
     two = ["small_image_encoder", "small_mask_decoder"]
     assert require_servable(repo, two).servable == tuple(two)
 

@@ -193,3 +193,30 @@ def test_list_tells_that_a_model_of_an_ensemble_moved_on(trio: Path) -> None:
     assert decoder.problem == encoder.problem == ""
     rollback(trio, "sam", 2)
     assert [listing.problem for listing in list_models(trio)] == ["", "", ""]
+
+
+def test_rollback_takes_along_the_other_ensembles_of_the_same_models(tmp_path: Path) -> None:
+    """As a SAM2's, which all run its image encoder: none may be left with a version that is not served."""
+    folder = tmp_path / "repo"
+    tensor = TensorSpec("x", "float32", (1,))
+    names = {"encoder": (), "memory": (), "prompt": ("encoder",), "remember": ("encoder", "memory")}
+    for _ in range(2):
+        with staging_folder(folder) as staging:
+            models = []
+            for name, parts in names.items():
+                steps = tuple(EnsembleStep(part, 1, {"x": "x"}, {"x": "x"}) for part in parts)
+                spec = ModelSpec(name, 1, "test", "test", (tensor,), (tensor,), steps=steps)
+                (staging / name).mkdir()
+                if steps:
+                    spec = replace(spec, backend="ensemble")
+                else:
+                    (staging / name / GRAPH_FILE).write_bytes(b"graph")
+                models.append(StagedModel(spec, ServingSpec(), staging / name))
+            publish_together(folder, models)
+    assert rollback(folder, "prompt").version == 1
+    assert served(folder) == dict.fromkeys(names, 1)
+    assert [listing.problem for listing in list_models(folder)] == [""] * 4
+    (folder / "remember" / "2" / "config.pbtxt").unlink()
+    with pytest.raises(RepositoryError, match="version 2 of model 'remember' keeps no"):
+        rollback(folder, "prompt", 2)
+    assert served(folder) == dict.fromkeys(names, 1)

@@ -62,6 +62,9 @@ class TimedSession(Session):
     def engine(self, model: str) -> str:
         return self.behind.engine(model)
 
+    def answers_from_cache(self, model: str) -> bool | None:
+        return self._session.answers_from_cache(model)
+
     def close(self) -> None:
         self.behind.close()
 

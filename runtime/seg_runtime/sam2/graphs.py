@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.sam2.models import sam2_models
+from seg_runtime.sam2.on_server import ServerImage, server_ensembles
 from seg_runtime.session import Handle, Session, check_same_checkpoint, engine_of_models
 
-__all__ = ["Decoded", "ImageFeatures", "Sam2Graphs"]
+__all__ = ["Attention", "Decoded", "Features", "ImageFeatures", "Sam2Graphs"]
+
+Inputs = dict[str, NDArray[Any] | Handle]
 
 _EMBEDDINGS = "image_embeddings"
 _HIGH_RES = ("high_res_features_0", "high_res_features_1")
 _ATTENDED = "image_embeddings_with_memory"
+_PADDING = -10
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,36 @@ class ImageFeatures:
         """Free all three; calling it again does nothing."""
         for handle in (self.image_embeddings, *self.high_res):
             handle.release()
+
+
+Features = ImageFeatures | ServerImage
+"""Of one image: handles to them, or the image for a server that has them in its cache."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What an image looks at.
+
+    Attributes:
+        memories: (1, M, G, G) float32 each, with its slot.
+        pointers: (1, C) float32 each, with its distance in frames.
+        pointer_range: the largest distance, by which the graph divides.
+    """
+
+    memories: Sequence[tuple[NDArray[np.float32], int]]
+    pointers: Sequence[tuple[NDArray[np.float32], int]]
+    pointer_range: int
+
+    def inputs(self, channels: int) -> Inputs:
+        """As the graph takes them; C channels are those of pointers."""
+        rows = [pointer for pointer, _ in self.pointers]
+        return {
+            "memories": np.concatenate([memory for memory, _ in self.memories]),
+            "memory_slots": np.array([slot for _, slot in self.memories], np.int32),
+            "object_pointers": np.concatenate(rows) if rows else np.zeros((0, channels), np.float32),
+            "pointer_distances": np.array([distance for _, distance in self.pointers], np.float32),
+            "pointer_range": np.array([self.pointer_range], np.float32),
+        }
 
 
 @dataclass(frozen=True)
@@ -69,7 +104,10 @@ class Sam2Graphs:
     def __init__(self, session: Session, name: str, parts: Collection[str]) -> None:
         self.session = session
         self._specs = sam2_models(session, name, parts)
-        self.side = self._specs["image_encoder"].input_size_hw[0]
+        encoder = self._specs["image_encoder"]
+        self._ensembles = server_ensembles(session, name, parts, encoder)
+        self._pointer_channels = self._specs["mask_decoder"].outputs[-1].shape[-1]
+        self.side = encoder.input_size_hw[0]
         self.low_res_side = self.side // 4
         self.mask_threshold = self._specs["mask_decoder"].threshold
 
@@ -78,20 +116,39 @@ class Sam2Graphs:
         """What computes the models, as `Session.engine`."""
         return engine_of_models(self.session, (spec.name for spec in self._specs.values()))
 
-    def encode(self, square: NDArray[np.uint8]) -> ImageFeatures:
-        """Features of a (S, S, 3) uint8 RGB image; the caller releases them."""
+    def encode(self, square: NDArray[np.uint8], ahead: bool = True) -> Features:
+        """Features of a (S, S, 3) uint8 RGB image; the caller releases them.
+
+        Args:
+            square: the image.
+            ahead: encode it now, also where the server keeps the features and could do so with the first
+                request for a mask, which saves sending the image once.
+        """
+        image = square[None]
+        if self._ensembles:
+            on_server = ServerImage(image)
+            if ahead:
+                self.decode(on_server, np.zeros((1, 1, 2), np.float32), np.full((1, 1), _PADDING, np.int32))
+            return on_server
         kept = (_EMBEDDINGS, *_HIGH_RES)
-        answer = self._run("image_encoder", {"image": square[None]}, kept)
+        answer = self._run("image_encoder", {"image": image}, kept)
         return ImageFeatures(answer[_EMBEDDINGS], (answer[_HIGH_RES[0]], answer[_HIGH_RES[1]]))
+
+    def embedding(self, features: Features) -> NDArray[np.float32]:
+        """A copy of the lowest level, (1, C, G, G)."""
+        if isinstance(features, ServerImage):
+            fetched: NDArray[np.float32] = self._run("image_encoder", {"image": features.pixels})[_EMBEDDINGS]
+            return fetched
+        return features.image_embeddings.numpy()
 
     def decode(
         self,
-        features: ImageFeatures,
+        features: Features,
         coords: NDArray[np.float32],
         labels: NDArray[np.int32],
         masks: NDArray[np.float32] | None = None,
         *,
-        attended: Handle | None = None,
+        attention: Attention | None = None,
         add_no_memory: bool = False,
     ) -> Decoded:
         """Masks for N prompts.
@@ -101,21 +158,19 @@ class Sam2Graphs:
             coords: (N, P, 2), (x, y) in pixels of the encoder's input.
             labels: (N, P): 1, 0, 2 and 3 for the corners of a box, -1 for "not a point", -10 for padding.
             masks: (N, 1, 4G, 4G) logits of earlier masks, or None.
-            attended: from `attend`, to be used in place of the features' lowest level.
+            attention: what the image looks at first.
             add_no_memory: tell the decoder that no memory was looked at, as for single images.
         """
         side = self.low_res_side
         empty = np.zeros((1, 1, side, side), np.float32)
-        inputs: dict[str, NDArray[Any] | Handle] = {
-            _EMBEDDINGS: features.image_embeddings if attended is None else attended,
-            **dict(zip(_HIGH_RES, features.high_res, strict=True)),
+        prompts: Inputs = {
             "point_coords": coords,
             "point_labels": labels,
             "mask_input": empty if masks is None else masks,
             "has_mask_input": np.full(len(labels), masks is not None, np.float32),
             "no_memory": np.array([add_no_memory], np.float32),
         }
-        answer = self._run("mask_decoder", inputs)
+        answer = self._decode(features, prompts, attention)
         return Decoded(
             answer["low_res_masks"],
             answer["iou_predictions"],
@@ -123,49 +178,40 @@ class Sam2Graphs:
             answer["object_pointers"],
         )
 
-    def attend(
-        self,
-        features: ImageFeatures,
-        memories: Sequence[tuple[NDArray[np.float32], int]],
-        pointers: Sequence[tuple[NDArray[np.float32], int]],
-        pointer_range: int,
-    ) -> Handle:
-        """The image's lowest level after it has looked at memories; the caller releases it.
-
-        Args:
-            features: of the image.
-            memories: (1, M, G, G) float32 each, with its slot.
-            pointers: (1, C) float32 each, with its distance in frames.
-            pointer_range: the largest distance, by which the graph divides.
-        """
-        channels = features.image_embeddings.shape[1]
-        rows = [pointer for pointer, _ in pointers]
-        inputs: dict[str, NDArray[Any] | Handle] = {
-            _EMBEDDINGS: features.image_embeddings,
-            "memories": np.concatenate([memory for memory, _ in memories]),
-            "memory_slots": np.array([slot for _, slot in memories], np.int32),
-            "object_pointers": np.concatenate(rows) if rows else np.zeros((0, channels), np.float32),
-            "pointer_distances": np.array([distance for _, distance in pointers], np.float32),
-            "pointer_range": np.array([pointer_range], np.float32),
-        }
-        handle: Handle = self._run("memory_attention", inputs, (_ATTENDED,))[_ATTENDED]
-        return handle
+    def _decode(self, features: Features, prompts: Inputs, attention: Attention | None) -> dict[str, Any]:
+        memory: Inputs = attention.inputs(self._pointer_channels) if attention else {}
+        if isinstance(features, ServerImage):
+            if not attention:
+                return self._run("prompt", {"image": features.pixels, **prompts})
+            # The ensemble's answer has pointers as well.
+            memory["past_object_pointers"] = memory.pop("object_pointers")
+            return self._run("track", {"image": features.pixels, **memory, **prompts})
+        levels: Inputs = dict(zip(_HIGH_RES, features.high_res, strict=True))
+        lowest = features.image_embeddings
+        with ExitStack() as until_decoded:
+            if attention:
+                made = self._run("memory_attention", {_EMBEDDINGS: lowest, **memory}, (_ATTENDED,))
+                lowest = until_decoded.enter_context(made[_ATTENDED])
+            return self._run("mask_decoder", {_EMBEDDINGS: lowest, **levels, **prompts})
 
     def remember(
         self,
-        features: ImageFeatures,
+        features: Features,
         low_res: NDArray[np.floating[Any]],
         object_score: NDArray[np.float32],
         from_prompt: bool,
     ) -> NDArray[np.float32]:
         """(1, M, G, G) float32 memory of a mask (1, 1, 4G, 4G) on an image, rounded to bfloat16."""
-        inputs: dict[str, NDArray[Any] | Handle] = {
-            _EMBEDDINGS: features.image_embeddings,
+        found: Inputs = {
             "low_res_masks": low_res.astype(np.float32, copy=False),
             "from_prompt": np.array([from_prompt], np.float32),
             "object_score_logits": object_score,
         }
-        memory: NDArray[np.float32] = self._run("memory_encoder", inputs)["memory"]
+        if isinstance(features, ServerImage):
+            answer = self._run("remember", {"image": features.pixels, **found})
+        else:
+            answer = self._run("memory_encoder", {_EMBEDDINGS: features.image_embeddings, **found})
+        memory: NDArray[np.float32] = answer["memory"]
         return memory
 
     def mask_prompt(
@@ -187,7 +233,7 @@ class Sam2Graphs:
     def _run(
         self, part: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        model = self._specs[part].name
+        model = (self._ensembles.get(part) or self._specs[part]).name
         answer = self.session.infer(model, inputs, keep)
         # A server may exchange a model while it runs; what is chained must be of one checkpoint.
         check_same_checkpoint(self.session.spec(model), self._specs["image_encoder"])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.preprocess import check_image
-from seg_runtime.sam2.graphs import ImageFeatures, Sam2Graphs
+from seg_runtime.sam2.graphs import Features, Sam2Graphs
 from seg_runtime.sam2.masks import clean_small_parts, resize_image, resize_logits
 from seg_runtime.sam2.models import IMAGE_PARTS
 from seg_runtime.sam2.prompts import NOTHING, Points, box_points, click_points, join
@@ -29,7 +29,7 @@ _FILLED, _REMOVED = 10.0, -10.0
 
 @dataclass(frozen=True)
 class _Image:
-    features: ImageFeatures
+    features: Features
     size_hw: tuple[int, int]
 
 
@@ -183,7 +183,7 @@ class Sam2ImagePredictor:
         """
         if not self._images:
             raise BadInputError("no image is set: call set_image(image) to generate an embedding")
-        return np.concatenate([image.features.image_embeddings.numpy() for image in self._images])
+        return np.concatenate([self._graphs.embedding(image.features) for image in self._images])
 
     def reset_predictor(self) -> None:
         """Forget the images and free their features."""

@@ -1,4 +1,4 @@
-"""The five models of a published SAM2: found, and checked to belong together."""
+"""The models of a published SAM2: found, and checked to belong together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from seg_runtime.errors import BadInputError, ModelNotFoundError
 from seg_runtime.session import check_same_checkpoint
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["IMAGE_PARTS", "VIDEO_PARTS", "find_sam2", "sam2_models"]
+__all__ = ["IMAGE_PARTS", "SERVER_PARTS", "VIDEO_PARTS", "find_sam2", "sam2_models"]
 
 IMAGE_PARTS = ("image_encoder", "mask_decoder")
 VIDEO_PARTS = (*IMAGE_PARTS, "mask_prompt", "memory_attention", "memory_encoder")
+
+SERVER_PARTS = {
+    "prompt": ("image_encoder", "mask_decoder"),
+    "track": ("image_encoder", "memory_attention", "mask_decoder"),
+    "remember": ("image_encoder", "memory_encoder"),
+}
+"""Ensembles, by what their names end in, and the models that they run: a remote client sends them the image,
+and the features that the server has in its cache do not travel."""
 
 
 def find_sam2(contracts: ListedContracts) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.sam2.frames import FrameReader, no_such_frame
-from seg_runtime.sam2.graphs import ImageFeatures, Sam2Graphs
+from seg_runtime.sam2.graphs import Features, Sam2Graphs
 from seg_runtime.sam2.memory_bank import MAX_POINTERS, FrameOutput, MemoryBank
 from seg_runtime.sam2.prompts import Points
 
@@ -80,7 +80,7 @@ class InferenceState:
         self.frames = frames
         self.objects: dict[Hashable, TrackedObject] = {}
         self._graphs = graphs
-        self._features: tuple[int, ImageFeatures] | None = None
+        self._features: tuple[int, Features] | None = None
         self._closed = False
 
     @property
@@ -163,14 +163,14 @@ class InferenceState:
             return range(start, max(start - most, 0) - 1, -1) if start > 0 else ()
         return range(start, min(start + most, frame_count - 1) + 1)
 
-    def features(self, index: int) -> ImageFeatures:
+    def features(self, index: int) -> Features:
         """Features of a frame; those of the frame before are freed. Raises as `check_frame`, `infer`."""
         self.check_frame(index)
         if self._features is not None and self._features[0] == index:
             return self._features[1]
         square: NDArray[np.uint8] = self.frames.square(index, self._graphs.side)
         self._release()
-        self._features = (index, self._graphs.encode(square))
+        self._features = (index, self._graphs.encode(square, ahead=False))
         return self._features[1]
 
     def forget_beyond(self, history_bytes: int) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_runtime.sam2.graphs import Decoded, Sam2Graphs
+from seg_runtime.sam2.graphs import Attention, Decoded, Sam2Graphs
 from seg_runtime.sam2.masks import NO_OBJECT, fill_holes
 from seg_runtime.sam2.memory_bank import FrameOutput, MemoryBank, pointer_range
 from seg_runtime.sam2.prompts import NOT_A_POINT, Points
 from seg_runtime.sam2.state import InferenceState, TrackedObject
-from seg_runtime.session import Handle
 
 __all__ = ["ObjectTracker"]
 
@@ -117,16 +116,16 @@ class ObjectTracker:
         masks: NDArray[np.float32] | None = None,
     ) -> Decoded:
         """Decode a frame that attends to memories."""
-        with self._attend(state, bank, frame, reverse) as attended:
-            features = state.features(frame)
-            return self._graphs.decode(features, points.coords, points.labels, masks, attended=attended)
-
-    def _attend(self, state: InferenceState, bank: MemoryBank, frame: int, reverse: bool) -> Handle:
-        selection = bank.select(frame, reverse, state.num_frames)
         # First of all, since the memory of a frame long ago is made anew from that frame's features.
+        attention = self._attention(state, bank, frame, reverse)
+        features = state.features(frame)
+        return self._graphs.decode(features, points.coords, points.labels, masks, attention=attention)
+
+    def _attention(self, state: InferenceState, bank: MemoryBank, frame: int, reverse: bool) -> Attention:
+        selection = bank.select(frame, reverse, state.num_frames)
         memories = [(self._memory(state, t, bank), slot) for t, slot in selection.memories]
         pointers = [(bank.at(t).pointer, distance) for t, distance in selection.pointers]
-        return self._graphs.attend(state.features(frame), memories, pointers, pointer_range(state.num_frames))
+        return Attention(memories, pointers, pointer_range(state.num_frames))
 
     def _memory(self, state: InferenceState, frame: int, bank: MemoryBank) -> NDArray[np.float32]:
         return self.remember(state, frame, bank.at(frame))
