@@ -63,7 +63,7 @@ class TimedSession(Session):
         return self.behind.engine(model)
 
     def answers_from_cache(self, model: str) -> bool | None:
-        return self._session.answers_from_cache(model)
+        return self.behind.answers_from_cache(model)
 
     def close(self) -> None:
         self.behind.close()
