@@ -2,10 +2,17 @@
 
 from seg_bench.metrics.overlap import dice_score, iou_score, mean_iou
 from seg_bench.metrics.summary import MetricSummary, summarize, worst_decile
-from seg_bench.metrics.surface import average_surface_distance, hausdorff_95, hausdorff_distance
+from seg_bench.metrics.surface import (
+    SurfaceMetrics,
+    average_surface_distance,
+    hausdorff_95,
+    hausdorff_distance,
+    surface_metrics,
+)
 
 __all__ = [
     "MetricSummary",
+    "SurfaceMetrics",
     "average_surface_distance",
     "dice_score",
     "hausdorff_95",
@@ -13,5 +20,6 @@ __all__ = [
     "iou_score",
     "mean_iou",
     "summarize",
+    "surface_metrics",
     "worst_decile",
 ]

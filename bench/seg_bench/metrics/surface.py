@@ -11,6 +11,7 @@ A distance to or from an empty mask is infinite, also when both are empty, as in
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,7 +21,21 @@ from numpy.typing import NDArray
 from seg_bench.metrics.farthest import MAX_SIDE, farthest_squared
 from seg_runtime.errors import BadInputError, MissingExtraError
 
-__all__ = ["average_surface_distance", "hausdorff_95", "hausdorff_distance"]
+__all__ = [
+    "SurfaceMetrics",
+    "average_surface_distance",
+    "hausdorff_95",
+    "hausdorff_distance",
+    "surface_metrics",
+]
+
+
+@dataclass(frozen=True)
+class SurfaceMetrics:
+    """Two distances in pixels or mm, defined as the functions of these names; inf when a mask is empty."""
+
+    hausdorff_95: float
+    average_surface_distance: float
 
 
 def hausdorff_distance(
@@ -60,11 +75,7 @@ def hausdorff_95(
 
     Percentiles are interpolated linearly. Arguments, returns and errors as `hausdorff_distance`.
     """
-    distances = _surface_distances(pred, target, spacing_hw)
-    if distances is None:
-        return math.inf
-    forth, back = (float(np.percentile(way, 95)) for way in distances)
-    return max(forth, back)
+    return surface_metrics(pred, target, spacing_hw).hausdorff_95
 
 
 def average_surface_distance(
@@ -74,19 +85,20 @@ def average_surface_distance(
 
     Arguments, returns and errors as `hausdorff_distance`.
     """
-    distances = _surface_distances(pred, target, spacing_hw)
-    return math.inf if distances is None else float(np.concatenate(distances).mean())
+    return surface_metrics(pred, target, spacing_hw).average_surface_distance
 
 
-def _surface_distances(
-    pred: NDArray[Any], target: NDArray[Any], spacing_hw: tuple[float, float] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Distances of each surface pixel to the other surface: from `pred`, then from `target`."""
+def surface_metrics(
+    pred: NDArray[Any], target: NDArray[Any], spacing_hw: tuple[float, float] | None = None
+) -> SurfaceMetrics:
+    """Both of them in the time of one. Arguments and errors as `hausdorff_distance`."""
     masks = _cropped(pred, target, spacing_hw)
     if masks is None:
-        return None
+        return SurfaceMetrics(math.inf, math.inf)
     first, second = (_surface(mask) for mask in masks)
-    return _distances(first, second, spacing_hw), _distances(second, first, spacing_hw)
+    forth, back = _distances(first, second, spacing_hw), _distances(second, first, spacing_hw)
+    farthest = max(float(np.percentile(way, 95)) for way in (forth, back))
+    return SurfaceMetrics(farthest, float(np.concatenate((forth, back)).mean()))
 
 
 def _surface(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
