@@ -73,8 +73,8 @@ RepoOption = Annotated[Path, typer.Option(help="Model repository.")]
 ModelsOption = Annotated[
     str,
     typer.Option(
-        help="Models, separated by commas, or patterns such as unet*, a SAM by its name (sam_tiny); all that are "
-        "built by default."
+        help="Models, separated by commas, or patterns such as unet*, a SAM by its name (sam_tiny); all that "
+        "are built by default."
     ),
 ]
 PrecisionsOption = Annotated[
