@@ -68,8 +68,7 @@ def _matching(
         try:
             return [named_subject(contracts, name)]
         except ModelNotFoundError as error:
-            built = _words(all_subjects(contracts, ready)) if ready else "nothing that is built"
-            raise ModelNotFoundError(f"{error}; what can be measured there: {built}") from error
+            raise ModelNotFoundError(f"{error}; {_what_there_is(contracts, ready)}") from error
     if not ready:
         raise RepositoryError(f"repository '{options.repo}' has no built model: publish one with seg-export")
     there = all_subjects(contracts, ready)
@@ -79,6 +78,13 @@ def _matching(
         what = f"--models '{name}' matches no model" if name != "*" else "no model fits the suite"
         raise BadInputError(f"{what}; there are: {_words(fitting or there)}")
     return matching
+
+
+def _what_there_is(contracts: ListedContracts, ready: Sequence[str]) -> str:
+    try:
+        return f"what can be measured there: {_words(all_subjects(contracts, ready))}"
+    except BadInputError:
+        return "nothing there can be measured: publish a model with seg-export"
 
 
 def _words(subjects: Iterable[Subject]) -> str:

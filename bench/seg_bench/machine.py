@@ -30,7 +30,7 @@ _PACKAGES = (
     "nvidia-pytriton",
     "tensorrt",
 )
-_PATH_OR_URL = re.compile(r"\b[a-z]+://[^\s'\",;]+|(?<![\w.~/:])/[^\s'\",:;]+")
+_PATH_OR_URL = re.compile(r"\b[a-z]+://[^\s'\",;]*[^\s'\",;:.]|(?<![\w.~/:])/[^\s'\",:;]+")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", None)
 
 

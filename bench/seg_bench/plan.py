@@ -24,10 +24,13 @@ from seg_runtime.repository import Repository
 if TYPE_CHECKING:
     from seg_runtime.server import TritonServer
 
-__all__ = ["LARGE_BYTES", "Plan", "make_plan"]
+__all__ = ["LARGE_BYTES", "MOST_ROWS", "Plan", "make_plan"]
 
 LARGE_BYTES = 256 * 2**20
 """Size of a model's files above which it is measured alone: it takes several times that in memory."""
+
+MOST_ROWS = 24
+"""Rows that are open at the same time, each in a process of 100 MiB and more; a model's own stay together."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,28 @@ class Plan:
         """Names of the models that these subjects run."""
         return tuple(spec.name for name in subjects for spec in self.subjects[name].specs)
 
-    def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Subjects that are in memory at the same time: the small ones, and then each large one alone."""
+    def groups(self, options: RunOptions) -> tuple[tuple[str, ...], ...]:
+        """Subjects that are in memory at the same time: up to `MOST_ROWS` rows, and each large one alone."""
         large = self._large()
-        small = tuple(name for name in self.subjects if name not in large)
-        return (*((small,) if small else ()), *((name,) for name in large))
+        groups: list[list[str]] = []
+        rows = MOST_ROWS
+        for name in self.subjects:
+            if name in large:
+                continue
+            added = len(self.candidates(options, None, [name]))
+            if rows + added > MOST_ROWS:
+                groups.append([])
+                rows = 0
+            groups[-1].append(name)
+            rows += added
+        return (*map(tuple, groups), *((name,) for name in large))
 
     def notes(self, options: RunOptions) -> Iterator[str]:
         """What a reader of the records must know of how the run was laid out."""
-        large = self._large()
-        if large and len(self.subjects) > 1:
-            yield (
-                f"measured after the others, each in rounds of its own, as larger than "
-                f"{LARGE_BYTES >> 20} MiB: {', '.join(large)}"
-            )
+        groups = self.groups(options)
+        if len(groups) > 1:
+            names = " | ".join(", ".join(group) for group in groups)
+            yield f"to save memory, one group after the other took its turns: {names}"
         for name, subject in self.subjects.items():
             largest = _largest_batch(subject)
             left_out = [str(batch) for batch in options.batches if batch > largest]

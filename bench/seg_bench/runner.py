@@ -49,7 +49,7 @@ def measure(options: RunOptions, command: str = "", on_step: Progress | None = N
     with TemporaryDirectory(prefix="seg-bench-") as folder:
         plan = make_plan(options, Path(folder))
         try:
-            for subjects in plan.groups():
+            for subjects in plan.groups(options):
                 with ExitStack() as stack:
                     _measure_group(options, plan, subjects, rows, stack, step)
         except KeyboardInterrupt:

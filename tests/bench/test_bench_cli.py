@@ -102,12 +102,13 @@ def test_a_report_that_cannot_be_made_is_one_line_and_exit_code_2(run_file: Path
 
 def test_run_writes_records_and_prints_the_table(tiny_repo: Path, xray_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run.json"
-    common = ("--repo", tiny_repo, "--data", xray_folder, "--limit", 2, "--repeats", 2, "--warm-up", 1)
+    common = ("--repo", tiny_repo, "--suite", "montgomery", "--data", xray_folder, "--limit", 2)
+    common += ("--repeats", 2, "--warm-up", 1)
     document = json.loads(invoke("run", *common, "--models", "unet_tiny", "--out", out, "--json"))
     run = read_run(out)
     assert len(document["rows"]) == len(run.records) == 1
     assert document["rows"][0]["calls"] == 2
-    assert run.records[0].data.images == 2
+    assert (run.records[0].data.images, run.records[0].data.split) == (2, "montgomery, test (8 of 22)")
     assert invoke("report", out, "--json") == json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -15,12 +15,15 @@ import pytest
 from scaling_model import publish_scaling_model
 from typer.testing import CliRunner
 
+from seg_bench import server_time
 from seg_bench.candidate import ENGINE, Candidate
+from seg_bench.machine import shown_text
 from seg_bench.options import LoadLevel, RunOptions
 from seg_bench.records import Record, read_run, write_run
 from seg_bench.runner import measure
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
+from seg_runtime.triton_client import Computed
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,51 @@ def test_a_command_without_images_names_the_suites(options: RunOptions) -> None:
     result = CliRunner().invoke(app, ["run", "--repo", str(options.repo)])
     assert isinstance(result.exception, EdgesegError)
     assert "give a folder with --data, or --suite montgomery|shenzhen|nuclei" in str(result.exception)
+
+
+class Counters:
+    """A server's statistics, read by read: (requests, milliseconds) per model."""
+
+    def __init__(self, reads: dict[str, list[tuple[int, float]]]) -> None:
+        self.reads = {model: iter(states) for model, states in reads.items()}
+
+    def __call__(self, address: object, options: object) -> Counters:
+        return self
+
+    def computed(self, model: str) -> Computed:
+        return Computed(*next(self.reads[model]))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "computed_ms"),
+    [
+        # The decoder's request is counted one read late, and a read later nothing has changed.
+        ([(7, 70), (8, 80), (8, 80), (8, 80)], [(9, 9.0), (9, 9.0), (10, 11.5), (10, 11.5)], 12.5),
+        # Somebody else encoded an image meanwhile.
+        ([(7, 70), (9, 90), (9, 90)], [(9, 9.0), (10, 10.0), (10, 10.0)], None),
+    ],
+)
+def test_a_server_is_asked_until_it_has_counted_a_call_that_was_alone(
+    encoder: list[tuple[int, float]],
+    decoder: list[tuple[int, float]],
+    computed_ms: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_time, "TritonClient", Counters({"encoder": encoder, "decoder": decoder}))
+    clock = server_time.ServerClock("grpc://localhost:8001", ("encoder", "decoder"))
+    assert clock.stop() is None
+    clock.start()
+    assert clock.stop() == computed_ms
+
+
+def test_paths_and_hosts_do_not_get_into_records() -> None:
+    told = "nobody answers at grpc://jetson.lab:8001: '/srv/models/unet/1/model.onnx' is\n missing, see http://localhost:8000"
+    assert shown_text(told) == (
+        "nobody answers at grpc://SERVER:8001: 'model.onnx' is missing, see http://localhost:8000"
+    )
+    assert shown_text("images/s and 3/4 stay, data/montgomery too") == (
+        "images/s and 3/4 stay, data/montgomery too"
+    )
 
 
 @pytest.mark.server

@@ -95,18 +95,28 @@ def test_a_suite_without_its_images_says_how_to_get_them(tmp_path: Path, xray_fo
 def test_large_models_are_measured_alone_after_the_others(
     options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make_plan(options, tmp_path).groups() == (("other", "unet_a", "unet_b"),)
+    assert make_plan(options, tmp_path).groups(options) == (("other", "unet_a", "unet_b"),)
     copied = shutil.copytree(options.repo, tmp_path / "repo")
     monkeypatch.setattr(plan_module, "LARGE_BYTES", 1 << 20)
     for name in ("other", "unet_b"):
         # Weights lie beside the graph when they are large.
         (copied / name / "1" / "model.onnx.data").write_bytes(bytes(2 << 20))
     plan = make_plan(replace(options, repo=copied), tmp_path)
-    assert plan.groups() == (("unet_a",), ("other",), ("unet_b",))
+    assert plan.groups(options) == (("unet_a",), ("other",), ("unet_b",))
     (note,) = plan.notes(options)
-    assert note == "measured after the others, each in rounds of its own, as larger than 1 MiB: other, unet_b"
+    assert note == "to save memory, one group after the other took its turns: unet_a | other | unet_b"
     alone = replace(options, repo=copied, models=("other",))
     assert list(make_plan(alone, tmp_path).notes(alone)) == []
+
+
+def test_no_more_rows_are_open_at_once_than_memory_is_meant_for(
+    options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "MOST_ROWS", 4)
+    two_rows = replace(options, batches=(1, 2))
+    assert make_plan(two_rows, tmp_path).groups(two_rows) == (("other", "unet_a"), ("unet_b",))
+    six_rows = replace(two_rows, engines=("auto", "onnxruntime", "openvino"))
+    assert make_plan(six_rows, tmp_path).groups(six_rows) == (("other",), ("unet_a",), ("unet_b",))
 
 
 def test_every_batch_that_a_model_takes_is_a_row(options: RunOptions, tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def measure_unet(
     }
     if not run.complete:
         raise BadInputError("interrupted before the end: nothing was recorded")
+    for record in run.records:
+        if record.failure:
+            raise BadInputError(f"{record.runtime} broke off: {record.failure}")
     torch_p50_ms, onnx_p50_ms = medians[PYTORCH], medians["ONNX Runtime"]
     return UnetSpeed(
         schema=SCHEMA,
