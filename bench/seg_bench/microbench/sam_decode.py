@@ -153,7 +153,8 @@ def _published(repo: Path, variant: str, embeddings: Embeddings) -> str:
 def _measure_count(
     predictors: dict[tuple[str, str], SamPredictor], count: int, repeats: int
 ) -> list[DecoderCalls]:
-    points = np.random.default_rng(0).uniform(100, 400, (count, 1, 2))
+    side = next(iter(predictors.values())).transform.target_length
+    points = np.random.default_rng(0).uniform(100, 400, (count, 1, 2)) * side / 1024
     labels = np.ones((count, 1))
     samples: dict[tuple[str, str], list[float]] = {way: [] for way in predictors}
     ways = list(predictors)
