@@ -29,6 +29,10 @@ TOLERANCES = {
     # Boxes count in units of the image's longer side: 0.04 pixels in 1333. Places on a map that are given as
     # shares of its width carry the rounding of fp32.
     "fp32, detections": Tolerance(rtol=1e-5, atol=3e-5, mask_iou=0.999),
+    # Norms over one channel's map divide by next to nothing where an image is flat. PyTorch's own float32
+    # probabilities of the lung TransUNet are up to 1.4e-5 from their float64 values on real X-rays and 4.0e-4
+    # on black and white ones; ONNX Runtime's 1.3e-5 and 6.5e-4.
+    "fp32, norms per channel": Tolerance(rtol=1e-5, atol=1e-3, mask_iou=0.999),
     # A value between two of bfloat16 may round to either: one step is 1/128 of the value.
     "fp32, bfloat16 memories": Tolerance(rtol=2.0**-7, atol=1e-5, mask_iou=0.999),
     # TensorRT multiplies fp32 as TF32 where the GPU can, which has the 10 bits of half precision.
@@ -44,6 +48,8 @@ def tolerance_row(spec: ModelSpec) -> str:
     """The row of `TOLERANCES` for a model: that of its precision, or of what its tensors travel in."""
     if spec.task == "instances" and spec.precision == "fp32":
         return "fp32, detections"
+    if spec.family == "transunet" and spec.precision == "fp32":
+        return "fp32, norms per channel"
     if spec.task == "sam2-memory-encoder" and spec.precision == "fp32":
         return "fp32, bfloat16 memories"
     travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
