@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -134,6 +135,33 @@ def tiny_maskrcnn_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = replace(random_maskrcnn(arguments), class_names=("red", "green", "blue"))
     export_models(checkpoint, repo, "cells", size_hw=(128, 160))
     return repo
+
+
+@pytest.fixture(scope="session")
+def small_sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`repo` with the published SAM2 `sam2`, and its `weights.pth`, of `sam2_small`; never write into it.
+
+    Tracing takes half a minute, so that all processes of a run of tests share one.
+    """
+    from dataclasses import replace
+
+    from sam2_small import ARGUMENTS, small_sam2
+
+    from seg_export.checkpoint import load_checkpoint, write_checkpoint
+    from seg_export.export import export_models
+    from seg_export.random_weights import random_sam2
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small_sam2"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            weights = replace(random_sam2(ARGUMENTS), state_dict=small_sam2().state_dict())
+            write_checkpoint(folder / "weights.pth", weights)
+            export_models(load_checkpoint(folder / "weights.pth"), folder / "repo", "sam2")
+            (folder / "complete").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,17 @@ import pytest
 from seg_bench.microbench import sam2_forms
 from seg_bench.microbench.sam2_forms import EAGER, ENGINES, answer_file, time_form, tracked_frame
 from seg_bench.microbench.sam2_memory import measure_memory
-from seg_bench.microbench.sam2_models import SMALL, MovingShapes, publish_random
+from seg_bench.microbench.sam2_models import CHECKPOINT, MovingShapes
 from seg_bench.microbench.sam2_speed import FORMS, compare_answers, measure_sam2
 from seg_runtime.errors import BadInputError, EdgesegError
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(small_sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `publish_random` leaves it; answers are written beside."""
     folder = tmp_path_factory.mktemp("sam2_speed")
-    publish_random(SMALL, folder)
+    for name in ("repo", CHECKPOINT):
+        (folder / name).symlink_to(small_sam2_folder / name)
     return folder
 
 

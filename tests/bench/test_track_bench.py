@@ -15,7 +15,7 @@ from PIL import Image
 
 from seg_bench.cli import main
 from seg_bench.data.davis import load_davis
-from seg_bench.microbench.sam2_models import SMALL, publish_random
+from seg_bench.microbench.sam2_models import SMALL
 from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, find_sam2_checkpoint
 from seg_bench.track_run import labels_of, measure_trackers
 from seg_export.checkpoint import load_checkpoint
@@ -69,10 +69,8 @@ class Perfect:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sam2_track")
-    publish_random(SMALL, folder)
-    return folder
+def published(small_sam2_folder: Path) -> Path:
+    return small_sam2_folder
 
 
 def measured(root: Path, *trackers: Any, weights: str = "trained", limit: int | None = None) -> Any:

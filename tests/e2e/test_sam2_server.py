@@ -21,10 +21,8 @@ import pytest
 from numpy.typing import NDArray
 from sam2_clips import FolderSource, moving_shapes, write_jpegs
 from sam2_flows import FLOWS, Step, at, steps
-from sam2_small import ARGUMENTS, GRID, SIDE, small_sam2
+from sam2_small import GRID, SIDE
 
-from seg_export.export import export_models
-from seg_export.random_weights import random_sam2
 from seg_runtime import shared_memory
 from seg_runtime.cli import run
 from seg_runtime.connection import connect
@@ -53,12 +51,9 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The five models of `small` and their ensembles; never write into it."""
-    repo = tmp_path_factory.mktemp("sam2_repo")
-    checkpoint = replace(random_sam2(ARGUMENTS), state_dict=small_sam2().state_dict(), sha256="ab" * 32)
-    export_models(checkpoint, repo, "small")
-    return repo
+def repo(small_sam2_folder: Path) -> Path:
+    """The five models of `sam2` and their ensembles; never write into it."""
+    return small_sam2_folder / "repo"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +94,7 @@ def two_objects(predictor: Any, state: Any, count: int, size_hw: tuple[int, int]
 
 def track(session: Session, folder: Path, flow: Callable[..., Iterable[Any]] = two_objects) -> list[Step]:
     source = FolderSource(folder)
-    with Sam2VideoPredictor(session, "small") as predictor:
+    with Sam2VideoPredictor(session, "sam2") as predictor:
         state = predictor.init_state(source)
         return steps(flow(predictor, state, FRAMES, source.size_hw))
 
@@ -141,7 +136,7 @@ def test_a_frame_before_the_only_prompt_attends_to_no_pointer_on_the_server_too(
 
 def predict(session: Session) -> list[NDArray[Any]]:
     image = np.ascontiguousarray(next(moving_shapes(3, (SIDE, SIDE))))
-    with Sam2ImagePredictor(session, "small") as predictor:
+    with Sam2ImagePredictor(session, "sam2") as predictor:
         predictor.set_image(image)
         first = predictor.predict([[60, 128]], [1])
         boxes = [[20, 90, 100, 200], [5, 5, 250, 250]]
@@ -216,7 +211,7 @@ def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
     with connect(server.grpc_url, shared_memory=True) as session:
         track(session, videos[0])
     parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
-    assert set(in_messages) == {f"small_{part}" for part in parts}
+    assert set(in_messages) == {f"sam2_{part}" for part in parts}
     assert {pair for calls in in_messages.values() for pair in calls} == {(0, 0)}
     assert regions(server) == before
 
@@ -231,7 +226,7 @@ ATTENTION = 7 * (MEMORY + 4) + 16 * (1024 + 4) + 4
 def encoder_runs(session: Session) -> tuple[int, int]:
     """How often the server ran the image encoder, and how often its cache answered, since it started."""
     assert isinstance(session, TritonSession)
-    counts = session._client.statistics("small_image_encoder")
+    counts = session._client.statistics("sam2_image_encoder")
     return counts.requests - counts.cache_hits, counts.cache_hits
 
 
@@ -245,23 +240,23 @@ def test_features_never_travel_and_a_frame_is_encoded_once_on_a_remote_server(
     """The bytes of docs/serving.md, in the size of the small model: its grid is G = S / 16."""
     folder = videos[0 if scheme == "grpc_url" else 2]
     with connect(getattr(server, scheme), shared_memory=False, timeout_s=120) as session:
-        predictor = Sam2VideoPredictor(session, "small")
+        predictor = Sam2VideoPredictor(session, "sam2")
         in_messages.clear()  # what asks for the cache
         runs, hits = encoder_runs(session)
         source = FolderSource(folder)
         steps(two_objects(predictor, predictor.init_state(source), FRAMES, source.size_hw))
         runs, hits = (now - before for now, before in zip(encoder_runs(session), (runs, hits), strict=True))
-    assert set(in_messages) == {"small_prompt", "small_track", "small_remember"}
+    assert set(in_messages) == {"sam2_prompt", "sam2_track", "sam2_remember"}
     assert runs <= FRAMES, "once for each frame, or never where another test has sent it"
     assert runs + hits == sum(map(len, in_messages.values()))
-    for up, down in in_messages["small_prompt"]:
+    for up, down in in_messages["sam2_prompt"]:
         assert IMAGE + LOGITS <= up <= IMAGE + LOGITS + 200
         assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
-    for up, down in in_messages["small_track"]:
+    for up, down in in_messages["sam2_track"]:
         assert IMAGE + MEMORY + LOGITS < up <= IMAGE + ATTENTION + LOGITS + 200
         assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
-    assert max(up for up, _ in in_messages["small_track"]) > IMAGE + 6 * MEMORY
-    assert set(in_messages["small_remember"]) == {(IMAGE + LOGITS + 8, MEMORY)}
+    assert max(up for up, _ in in_messages["sam2_track"]) > IMAGE + 6 * MEMORY
+    assert set(in_messages["sam2_remember"]) == {(IMAGE + LOGITS + 8, MEMORY)}
 
 
 def test_an_image_goes_up_with_each_prompt_and_its_features_stay_on_a_remote_server(
@@ -269,17 +264,17 @@ def test_an_image_goes_up_with_each_prompt_and_its_features_stay_on_a_remote_ser
 ) -> None:
     image = np.random.default_rng(7).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     with connect(server.grpc_url, shared_memory=False) as session:
-        predictor = Sam2ImagePredictor(session, "small")
+        predictor = Sam2ImagePredictor(session, "sam2")
         in_messages.clear()
         runs, _ = encoder_runs(session)
         predictor.set_image(image)
         assert encoder_runs(session)[0] == runs + 1, "the first prompt does not have to wait for the encoder"
         predictor.predict([[60, 128]], [1])
-        assert [*in_messages] == ["small_prompt"]
-        assert max(max(pair) for pair in in_messages["small_prompt"]) < IMAGE + 2 * LOGITS < FEATURES
+        assert [*in_messages] == ["sam2_prompt"]
+        assert max(max(pair) for pair in in_messages["sam2_prompt"]) < IMAGE + 2 * LOGITS < FEATURES
         embedding = predictor.get_image_embedding()
         assert encoder_runs(session)[0] == runs + 1
-    with Sam2ImagePredictor(in_process, "small") as predictor:
+    with Sam2ImagePredictor(in_process, "sam2") as predictor:
         predictor.set_image(image)
         np.testing.assert_allclose(embedding, predictor.get_image_embedding(), rtol=1e-5, atol=1e-5)
 
@@ -293,17 +288,15 @@ def test_features_come_down_once_and_go_up_once_per_model_with_a_remote_server_w
     ):
         assert_equal(track(session, videos[0]), alone[0])
     parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
-    assert set(in_messages) == {f"small_{part}" for part in parts}
-    assert set(in_messages["small_image_encoder"]) == {(IMAGE, FEATURES)}
-    for up, down in in_messages["small_mask_decoder"]:
+    assert set(in_messages) == {f"sam2_{part}" for part in parts}
+    assert set(in_messages["sam2_image_encoder"]) == {(IMAGE, FEATURES)}
+    for up, down in in_messages["sam2_mask_decoder"]:
         assert FEATURES + LOGITS <= up <= FEATURES + LOGITS + 200
         assert 4 * LOGITS <= down <= 4 * LOGITS + 5000
-    for up, down in in_messages["small_memory_encoder"]:
+    for up, down in in_messages["sam2_memory_encoder"]:
         assert (up, down) == (LEVEL + LOGITS + 8, MEMORY)
-    assert (
-        LEVEL + 6 * MEMORY < max(up for up, _ in in_messages["small_memory_attention"]) <= LEVEL + ATTENTION
-    )
-    assert {down for _, down in in_messages["small_memory_attention"]} == {LEVEL}
+    assert LEVEL + 6 * MEMORY < max(up for up, _ in in_messages["sam2_memory_attention"]) <= LEVEL + ATTENTION
+    assert {down for _, down in in_messages["sam2_memory_attention"]} == {LEVEL}
 
 
 def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encoder_left_them(
@@ -318,11 +311,11 @@ def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encode
         return name
 
     def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
-        if model == "small_image_encoder":
+        if model == "sam2_image_encoder":
             written.update({tensor.name(): place(tensor) for tensor in outputs})
         for tensor in inputs:
             if written.get(tensor.name()) == place(tensor):
-                read.add((model.removeprefix("small_"), tensor.name()))
+                read.add((model.removeprefix("sam2_"), tensor.name()))
         return infer(self, model, inputs, outputs)
 
     monkeypatch.setattr(TritonClient, "infer", noted)
@@ -367,7 +360,7 @@ from sam2_clips import FolderSource
 from seg_runtime.connection import connect
 from seg_runtime.sam2 import Sam2VideoPredictor
 from pathlib import Path
-predictor = Sam2VideoPredictor(connect(sys.argv[1], shared_memory=True), "small")
+predictor = Sam2VideoPredictor(connect(sys.argv[1], shared_memory=True), "sam2")
 state = predictor.init_state(FolderSource(Path(sys.argv[2])))
 predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
 for frame, _, _ in predictor.propagate_in_video(state):
@@ -381,7 +374,7 @@ def test_what_a_killed_client_had_mapped_is_freed_when_the_next_one_connects(
     server: TritonServer, videos: list[Path]
 ) -> None:
     with connect(server.grpc_url, shared_memory=True) as living:
-        predictor = Sam2VideoPredictor(living, "small")
+        predictor = Sam2VideoPredictor(living, "sam2")
         state = predictor.init_state(FolderSource(videos[0]))
         ours = regions(server)
         path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
@@ -413,7 +406,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_video_is_one_line(
         TritonServer(repo, OPTIONS) as server,
         connect(server.grpc_url, shared_memory=shared, retry_budget_s=0.5) as session,
     ):
-        predictor = Sam2VideoPredictor(session, "small")
+        predictor = Sam2VideoPredictor(session, "sam2")
         state = predictor.init_state(FolderSource(videos[0]))
         predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
         frames = predictor.propagate_in_video(state)
@@ -441,17 +434,17 @@ def exchange_checkpoint(repo: Path, model: str) -> None:
 
 def test_a_repository_with_all_parts_of_one_checkpoint_is_servable(repo: Path) -> None:
     assert len(require_servable(repo).servable) == 8
-    two = ["small_image_encoder", "small_mask_decoder"]
+    two = ["sam2_image_encoder", "sam2_mask_decoder"]
     assert require_servable(repo, two).servable == tuple(two)
 
 
-@pytest.mark.parametrize("models", [(), ("small_image_encoder", "small_mask_decoder")], ids=["all", "two"])
+@pytest.mark.parametrize("models", [(), ("sam2_image_encoder", "sam2_mask_decoder")], ids=["all", "two"])
 def test_a_repository_without_one_of_the_parts_is_refused(damaged: Path, models: tuple[str, ...]) -> None:
-    shutil.rmtree(damaged / "small_memory_attention" / "1")
-    message = "SAM2 'small' needs the model 'small_memory_attention', which is missing"
+    shutil.rmtree(damaged / "sam2_memory_attention" / "1")
+    message = "SAM2 'sam2' needs the model 'sam2_memory_attention', which is missing"
     with pytest.raises(RepositoryError, match=rf"^{message} \(it is not built\)"):
         require_servable(damaged, models)
-    shutil.rmtree(damaged / "small_memory_attention")
+    shutil.rmtree(damaged / "sam2_memory_attention")
     with pytest.raises(
         RepositoryError, match=rf"^{message} .*publish all parts with  seg-export sam2$"
     ) as error:
@@ -460,11 +453,11 @@ def test_a_repository_without_one_of_the_parts_is_refused(damaged: Path, models:
 
 
 def test_a_repository_with_parts_of_several_checkpoints_is_refused(damaged: Path) -> None:
-    exchange_checkpoint(damaged, "small_memory_encoder")
+    exchange_checkpoint(damaged, "sam2_memory_encoder")
     with pytest.raises(
         RepositoryError,
-        match=r"^model 'small_memory_encoder' is of checkpoint cdcdcdcdcdcd and 'small_image_encoder' of "
-        "checkpoint abababababab: chain models that were published from one checkpoint$",
+        match=r"^model 'sam2_memory_encoder' is of checkpoint cdcdcdcdcdcd and 'sam2_image_encoder' of "
+        "checkpoint [0-9a-f]{12}: chain models that were published from one checkpoint$",
     ):
         TritonServer(damaged, OPTIONS).start()
 
@@ -472,15 +465,15 @@ def test_a_repository_with_parts_of_several_checkpoints_is_refused(damaged: Path
 def test_an_encoder_of_another_variant_is_refused_by_the_client_of_a_server_that_serves_it(
     damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exchange_checkpoint(damaged, "small_image_encoder")
+    exchange_checkpoint(damaged, "sam2_image_encoder")
     # As a server that edgeseg has not started.
     monkeypatch.setattr(process, "require_servable", check_repository)
-    two = ("small_image_encoder", "small_mask_decoder")
+    two = ("sam2_image_encoder", "sam2_mask_decoder")
     with (
         TritonServer(damaged, replace(OPTIONS, models=two)) as server,
         connect(server.grpc_url) as session,
     ):
-        with pytest.raises(BadInputError, match=r"^model 'small_mask_decoder' is of checkpoint abab.* cdcd"):
-            Sam2ImagePredictor(session, "small")
-        with pytest.raises(ModelNotReadyError, match=r"^model 'small_mask_prompt' .* \(it is not loaded\)"):
-            Sam2VideoPredictor(session, "small")
+        with pytest.raises(BadInputError, match=r"^model 'sam2_mask_decoder' is of checkpoint .* cdcd"):
+            Sam2ImagePredictor(session, "sam2")
+        with pytest.raises(ModelNotReadyError, match=r"^model 'sam2_mask_prompt' .* \(it is not loaded\)"):
+            Sam2VideoPredictor(session, "sam2")

@@ -242,7 +242,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_of_a_described_variant_publishes_its_five_models(run: Run, small_file: Path) -> None:
+def test_export_of_a_described_variant_publishes_its_models_and_ensembles(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     code, out, err = run("--variant-config", "small.json", "--checkpoint", str(small_file), "--json")
     assert code == 0, err
@@ -251,7 +251,7 @@ def test_export_of_a_described_variant_publishes_its_five_models(run: Run, small
         hashlib.sha256(small_file.read_bytes()).hexdigest()
     }
     assert Repository("triton_repo").models() == tuple(sorted(spec["name"] for spec in specs))
-    assert len(specs) == 5 and {spec["weights"] for spec in specs} == {"trained"}
+    assert len(specs) == 8 and {spec["weights"] for spec in specs} == {"trained"}
 
 
 @pytest.fixture

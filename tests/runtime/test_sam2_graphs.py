@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2_clips import VIDEOS, FolderSource, moving_shapes, video_frames, write_jpegs
 from sam2_flows import FLOWS, assert_steps_equal, steps
-from sam2_small import ARGUMENTS, GRID, SIDE, small_sam2
+from sam2_small import GRID, SIDE, small_sam2
 
-from seg_export.export import export_models
-from seg_export.random_weights import random_sam2
 from seg_runtime.connection import connect
 from seg_runtime.sam2 import Sam2ImagePredictor, Sam2VideoPredictor
 from seg_runtime.session import Session
@@ -34,11 +31,8 @@ def original() -> Iterator[SAM2VideoPredictor]:
 
 
 @pytest.fixture(scope="module")
-def session(original: SAM2VideoPredictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    repo = tmp_path_factory.mktemp("sam2_repo")
-    checkpoint = replace(random_sam2(ARGUMENTS), state_dict=original.state_dict(), sha256="ab" * 32)
-    export_models(checkpoint, repo, "small")
-    with connect(repo) as session:
+def session(small_sam2_folder: Path) -> Iterator[Session]:
+    with connect(small_sam2_folder / "repo") as session:
         yield session
 
 
@@ -46,7 +40,7 @@ def compare(original: SAM2VideoPredictor, session: Session, folder: Path, flow: 
     source = FolderSource(folder)
     arguments = source.frame_count, source.size_hw
     wanted = steps(FLOWS[flow](original, original.init_state(str(folder)), *arguments))
-    with Sam2VideoPredictor(session, "small") as ours:
+    with Sam2VideoPredictor(session, "sam2") as ours:
         got = steps(FLOWS[flow](ours, ours.init_state(source), *arguments))
     there = [masks.max() > 0 for _, _, masks in wanted]
     assert any(there)
@@ -86,7 +80,7 @@ def test_masks_of_an_image_equal_sam2s(original: SAM2VideoPredictor, session: Se
         {"mask_input": hill},
         {"box": [[20, 90, 100, 200], [5, 5, 250, 250]]},
     ]
-    with Sam2ImagePredictor(session, "small") as ours:
+    with Sam2ImagePredictor(session, "sam2") as ours:
         for predictor in (ours, theirs):
             predictor.set_image(image)
         for prompt in prompts:
