@@ -24,7 +24,7 @@ def options(tiny_sam_repo: Path, xray_folder: Path) -> RunOptions:
 
 @pytest.fixture(scope="module")
 def measured(options: RunOptions) -> Run:
-    return measure(replace(options, baseline=True, official=True))
+    return measure(replace(options, baseline=True, official=True, concurrency=(2,), duration_s=0.1))
 
 
 def row(run: Run, runtime: str) -> Record:
@@ -55,6 +55,13 @@ def test_masks_are_lungs_and_those_of_segment_anything(measured: Run) -> None:
     assert min(ours.dice) > 0.93
     assert ours.dice == pytest.approx(torch.dice, abs=1e-4)
     assert official.dice == pytest.approx(torch.dice, abs=0.02)  # the best of its three candidates
+
+
+def test_callers_of_a_sam_have_an_image_of_their_own_each(measured: Run) -> None:
+    (point,) = row(measured, "ONNX Runtime").loads or ()
+    assert (point.concurrency, point.failures) == (2, 0)
+    assert len(point.latency_ms) >= 2
+    assert row(measured, PYTORCH).loads is row(measured, OFFICIAL_DECODER).loads is None
 
 
 def test_the_graphs_of_both_models_identify_the_row(measured: Run, tiny_sam_repo: Path) -> None:
