@@ -38,7 +38,9 @@ def upright(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path
 
 @pytest.fixture(scope="module")
 def measured(options: RunOptions, upright: Path) -> Run:
-    return measure(replace(options, baseline=True, official=True, ood=upright))
+    return measure(
+        replace(options, baseline=True, official=True, ood=upright, concurrency=(2,), duration_s=0.1)
+    )
 
 
 def row(run: Run, runtime: str) -> Record:
@@ -79,6 +81,13 @@ def test_another_data_set_is_prompted_with_boxes_of_its_own_truth(measured: Run)
     assert ours.dice[0] > 0.93
     assert ours.dice == pytest.approx(torch.dice, abs=1e-4)
     assert official.dice == pytest.approx(torch.dice, abs=0.02)
+
+
+def test_callers_of_a_sam_have_an_image_of_their_own_each(measured: Run) -> None:
+    (point,) = row(measured, "ONNX Runtime").loads or ()
+    assert (point.concurrency, point.failures) == (2, 0)
+    assert len(point.latency_ms) >= 2
+    assert row(measured, PYTORCH).loads is row(measured, OFFICIAL_DECODER).loads is None
 
 
 def test_the_graphs_of_both_models_identify_the_row(measured: Run, tiny_sam_repo: Path) -> None:
