@@ -277,9 +277,11 @@ def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
     command = [str(Path(sys.executable).with_name("seg-export")), "sam", "--precision", "fp16", "--json"]
     command += ["--checkpoint", str(vit_b_folder / "weights.pth"), "--name", "vit_b", "--repo", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
-    results = check_graphs(["vit_b_encoder", "vit_b_decoder"], tmp_path)
+    # The tiny SAM's graphs, of the same operators, are built for every capability.
+    oldest_and_newest = (CAPABILITIES[0], CAPABILITIES[-1])
+    results = check_graphs(["vit_b_encoder", "vit_b_decoder"], tmp_path, oldest_and_newest)
     assert [(item.model, item.reason) for item in results if not item.built] == []
-    assert len(results) == 2 * len(CAPABILITIES)
+    assert len(results) == 2 * len(oldest_and_newest)
 
 
 def test_bisect_finds_nothing_in_a_right_graph_and_the_sine_in_one_all_in_half(sam_repo: Path) -> None:
