@@ -162,7 +162,8 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
     if spec.clahe:
         clahe = {"clip_limit": spec.clahe.clip_limit, "tile_grid_hw": spec.clahe.tile_grid_hw}
         values["clahe"] = json.dumps(clahe)
-    axes = {tensor.name: tensor.axes for tensor in (*spec.inputs, *spec.outputs) if tensor.axes}
+    tensors = (*spec.inputs, *spec.outputs, *spec.by_products)
+    axes = {tensor.name: tensor.axes for tensor in tensors if tensor.axes}
     if axes:
         values["dynamic_axes"] = json.dumps(axes)
     if spec.by_products:

@@ -168,3 +168,14 @@ def test_configurations_that_are_no_text_format_or_of_unknown_types_are_refused(
     config.input[0].data_type = pb.TYPE_STRING
     with pytest.raises(RepositoryError, match="tensor 'image' has an unsupported data type"):
         from_config(config)
+
+
+def test_what_an_ensemble_makes_beside_its_answer_is_given_out_and_not_asked_for() -> None:
+    """Triton refuses an ensemble with a tensor that is neither used nor given out."""
+    aside = TensorSpec("levels", "float32", (-1, 4), ("rows",))
+    spec = replace(ENSEMBLE, by_products=(aside,))
+    config = to_config(spec)
+    assert [tensor.name for tensor in config.output] == [*(tensor.name for tensor in spec.outputs), "levels"]
+    read = from_config(config)
+    assert read == spec
+    assert read.output("levels") is None
