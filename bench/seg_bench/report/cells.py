@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,8 @@ def percentile_cell(samples: Sequence[float] | None, percent: float, form: str =
     interval = (found.low, found.high)
     if found.value is not None:
         return Cell(format(found.value, form), found.value, interval)
-    if found.low is not None:
+    # A bound below the median would tell nothing of a tail.
+    if found.low is not None and found.low >= statistics.median(samples):
         return Cell(f"≥ {found.low:{form}}", found.low, interval, bound=True)
     return Cell(ABSENT)
 
