@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LUNG := triton_repo/unet_lung/1/model.onnx
+UNETPP := triton_repo/unetpp_lung/1/model.onnx
+TRANSUNET := triton_repo/transunet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 # Two processes fill two cores and hold two large models at most; a file's tests share fixtures.
 WORKERS := -n 2 --dist loadfile
@@ -12,9 +14,10 @@ NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
 .PHONY: demo test test-aarch64 quick lint types docs tables setup clean
 
-demo: $(READY) $(LUNG) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
-	$(BIN)/seg-bench run --repo triton_repo --models unet_lung --data tests/data/montgomery \
-		--where in-process,shared-memory,grpc,http --baseline torch --repeats 10 --out out/demo/unet_lung.json >/dev/null
+demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
+	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
+		--data tests/data/montgomery --where in-process,shared-memory,grpc,http --baseline torch --repeats 10 \
+		--out out/demo/lungs.json >/dev/null
 	$(BIN)/seg-bench run --repo triton_repo --models sam_tiny --data tests/data/montgomery \
 		--where in-process,shared-memory --baseline torch --warm-up 1 --repeats 5 --out out/demo/sam_tiny.json >/dev/null
 	$(BIN)/seg-bench run --repo triton_repo --models maskrcnn_nuclei --data tests/data/nuclei \
@@ -65,6 +68,12 @@ $(READY): pyproject.toml constraints.txt
 
 $(LUNG): export/seg_export/weights/unet_lung.pth | $(READY)
 	$(BIN)/seg-export unet --pretrained lung --repo triton_repo --images tests/data/montgomery/images
+
+$(UNETPP): export/seg_export/weights/unetpp_lung.pth | $(READY)
+	$(BIN)/seg-export unetpp --pretrained lung --repo triton_repo --images tests/data/montgomery/images
+
+$(TRANSUNET): export/seg_export/weights/transunet_lung.pth | $(READY)
+	$(BIN)/seg-export transunet --pretrained lung --repo triton_repo --images tests/data/montgomery/images
 
 $(SAM): export/seg_export/weights/sam_tiny.pth | $(READY)
 	$(BIN)/seg-export sam --tiny --repo triton_repo
