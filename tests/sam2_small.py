@@ -50,11 +50,11 @@ def small_sam2(seed: int = 0, first_release: bool = False, **options: Any) -> SA
         **options,
     )
     _scale(model, seed)
-    model.memory_attention.register_forward_pre_hook(_memories_as_float32, with_kwargs=True)
+    model.memory_attention.register_forward_pre_hook(memories_as_float32, with_kwargs=True)
     return model.eval()
 
 
-def _memories_as_float32(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+def memories_as_float32(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
     """Outside autocast sam2 fails on a frame that has memories, kept as bfloat16, and no pointer."""
     return args, {**kwargs, "memory": kwargs["memory"].float()}
 

@@ -11,20 +11,26 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
+from sam2_clips import FolderSource, moving_shapes, write_jpegs
+from sam2_flows import FLOWS, assert_steps_equal, steps
 from sam2_models import GRID, SIDE, SMALL
+from sam2_small import memories_as_float32
 from torch.nn import functional as F
 
+from seg_bench.sam2_trackers import Sam2Tracker
 from seg_export.checkpoint import Checkpoint, build_model
 from seg_export.engines.check import check_graphs
-from seg_export.export import export_model, export_models, load_published
+from seg_export.export import ExportedModel, export_model, export_models, load_published
 from seg_export.families import traceable_models
 from seg_export.models.sam2 import VARIANTS
 from seg_export.models.sam2_memory import round_to_bfloat16
 from seg_export.random_weights import random_sam2
 from seg_export.sam2 import PARTS
 from seg_export.sam2_align import align_single_masks
+from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
+from seg_runtime.sam2 import Sam2VideoPredictor
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[..., Arrays]
@@ -450,9 +456,34 @@ def test_every_graph_in_half_precision_compiles_for_every_capability(half_repo: 
     assert [(item.model, item.compute_capability, item.reason) for item in results if not item.built] == []
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, tuple[ExportedModel, ...]]:
+    """The smallest official size with random weights, with which objects appear, and its repository."""
+    checkpoint = random_sam2(VARIANTS["sam2.1_tiny"])
+    checkpoint.state_dict["sam_mask_decoder.pred_obj_score_head.layers.2.bias"].fill_(10.0)
+    repo = tmp_path_factory.mktemp("sam2_tiny") / "repo"
+    return checkpoint, repo, export_models(checkpoint, repo, "tiny")
+
+
 @pytest.mark.slow
-def test_tiny_variant_at_full_size_is_verified(tmp_path: Path) -> None:
-    exported = export_models(random_sam2(VARIANTS["sam2.1_tiny"]), tmp_path / "repo", "sam2.1_tiny")
+def test_tiny_variant_at_full_size_is_verified(tiny: Any) -> None:
+    _, _, exported = tiny
     assert all(model.report is not None and model.report.passed for model in exported[: len(PARTS)])
     attention = next(model for model in exported if model.published.spec.task == "sam2-memory-attention")
     assert {item.batch for item in attention.report.comparisons} == {1, 2, 7} if attention.report else False
+
+
+@pytest.mark.slow
+def test_tiny_variant_at_full_size_tracks_three_objects_over_four_frames_as_sam2_does(
+    tiny: Any, tmp_path: Path
+) -> None:
+    checkpoint, repo, _ = tiny
+    theirs: Any = Sam2Tracker(checkpoint, 1)._predictor
+    theirs.memory_attention.register_forward_pre_hook(memories_as_float32, with_kwargs=True)
+    source = FolderSource(write_jpegs(moving_shapes(4), tmp_path))
+    arguments = source.frame_count, source.size_hw
+    wanted = steps(FLOWS["three_objects"](theirs, theirs.init_state(str(tmp_path)), *arguments))
+    with connect(repo) as session, Sam2VideoPredictor(session, "tiny") as ours:
+        got = steps(FLOWS["three_objects"](ours, ours.init_state(source), *arguments))
+    assert any(0.02 < np.mean(mask > 0) < 0.98 for _, _, masks in wanted for mask in masks)
+    assert_steps_equal(got, wanted, relative=1e-3, min_iou=0.999)
