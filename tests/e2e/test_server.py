@@ -263,7 +263,7 @@ def test_ending_seg_serve_leaves_no_process_and_no_shared_memory(
             output, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert ready["models"] == ["cached", "scale"]
+    assert {"cached", "scale"} <= set(ready["models"])
     assert output == ""
     if number == signal.SIGKILL:
         wait_for(lambda: session_members(ready["pid"]) == [])
