@@ -57,7 +57,8 @@ def check_repository(path: str | Path, models: Sequence[str] = ()) -> Repository
             servable.append(model)
         else:
             not_built.append(model)
-    problems += sam2_faults(repository, servable)
+    # First, as they say why the ensembles of a SAM2 are broken as well.
+    problems = [*sam2_faults(repository, servable), *problems]
     cache = any(_asks_for_cache(repository, model) for model in servable)
     return RepositoryCheck(tuple(servable), tuple(not_built), tuple(problems), cache)
 
