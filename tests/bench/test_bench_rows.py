@@ -23,7 +23,7 @@ from seg_bench.records import Record, read_run, write_run
 from seg_bench.runner import measure
 from seg_bench.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
-from seg_runtime.triton_client import Computed
+from seg_runtime.triton_client import ModelStatistics
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +156,8 @@ class Counters:
     def __call__(self, address: object, options: object) -> Counters:
         return self
 
-    def computed(self, model: str) -> Computed:
-        return Computed(*next(self.reads[model]))
+    def statistics(self, model: str) -> ModelStatistics:
+        return ModelStatistics(*next(self.reads[model]), 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,10 @@ def test_no_batch_is_refused() -> None:
         (replace(TINY, preprocessing=Preprocessing((0.5,) * 3, (0.2,) * 3)), "mean has 3 values"),
         (replace(TINY, preprocessing=Preprocessing((0.5,), (0.0,))), "must be above 0"),
         (replace(TINY, class_names=("left", "right")), "names 2 classes and its network has 1"),
-        (replace(TINY, family="unknown"), "family 'unknown': known are maskrcnn, sam, sam2, unet"),
+        (
+            replace(TINY, family="unknown"),
+            "known are maskrcnn, sam, sam2, transunet, unet, unetpp",
+        ),
         (random_unet(in_channels=4, features=(4, 8)), "takes 4 channels"),
     ],
 )
