@@ -36,7 +36,7 @@ _STABLE_CALLS, _STABLE_WITHIN = 5, 0.05
 _LOOP = 300_000
 
 _SETTLE_S = 0.05
-"""Pause before each call: worker threads of the runtime that ran last spin for tens of milliseconds."""
+"""Pause before each call and its calibration: threads of the runtime that ran last spin for tens of ms."""
 
 Call = Callable[[str, int], Mapping[str, float]]
 """(candidate, number of the call) -> milliseconds per stage, as the fields of `records.Latency`."""
@@ -123,6 +123,7 @@ def measure_interleaved(
         for number in range(warm_up + repeats):
             for position in generator.permutation(len(candidates)):
                 name = candidates[position]
+                time.sleep(_SETTLE_S)
                 if number >= warm_up:
                     turns.time(name, number)
                 else:
@@ -171,7 +172,6 @@ class _Turns:
         samples = self.samples[name]
         if samples.error:
             return {}
-        time.sleep(_SETTLE_S)
         try:
             return self._call(name, number)
         except EdgesegError as error:

@@ -56,6 +56,22 @@ def test_the_seed_fixes_the_order() -> None:
     assert first.calls == again.calls != other.calls
 
 
+def test_the_machine_settles_before_it_is_judged_and_before_each_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads of the runtime that ran last would slow the calibration down, and every row would be noisy."""
+    events: list[str] = []
+    monkeypatch.setattr(latency_module.time, "sleep", lambda seconds: events.append("pause"))
+    monkeypatch.setattr(latency_module, "_calibration_ms", lambda: events.append("calibration") or 1.0)
+
+    def call(name: str, number: int) -> dict[str, float]:
+        events.append("call")
+        return {"preprocess": 0.1, "infer": 1.0, "postprocess": 0.2, "total": 1.3}
+
+    measure_interleaved(("a",), call, repeats=2, warm_up=1)
+    assert events == ["pause", "call", *["pause", "calibration", "call"] * 2]
+
+
 def test_warm_up_calls_are_not_among_the_samples() -> None:
     timings = measure_interleaved(NAMES, Recorder(), repeats=3, warm_up=2)
     assert timings.complete
