@@ -56,7 +56,7 @@ def test_the_seed_fixes_the_order() -> None:
     assert first.calls == again.calls != other.calls
 
 
-def test_the_machine_settles_before_it_is_judged_and_before_each_call(
+def test_the_machine_settles_before_it_is_judged_and_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Threads of the runtime that ran last would slow the calibration down, and every row would be noisy."""
