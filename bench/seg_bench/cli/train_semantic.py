@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,35 +97,9 @@ def unet(
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
     """
+    given = locals()
     arguments = _levels(features, bilinear)
-    _train(
-        "unet",
-        arguments,
-        data,
-        out,
-        split,
-        folds,
-        resume,
-        as_json,
-        input_options={"size_hw": (size, size), "clahe": clahe, "init": init, "half": half},
-        settings={
-            "epochs": epochs,
-            "stop_after": stop_after,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "patience": patience,
-            "loss": loss,
-            "bce_weight": bce_weight,
-            "dice_weight": dice_weight,
-            "ema_decay": ema_decay,
-            "amp": amp.value,
-            "channels_last": channels_last,
-            "device": device,
-            "seed": seed,
-            "workers": workers,
-        },
-    )
+    _train("unet", arguments, given)
 
 
 def unetpp(
@@ -170,35 +146,9 @@ def unetpp(
       seg-bench train unetpp data/montgomery --out runs/nested --features 8,16,32,64,96 --size 256
       seg-bench train unetpp data/montgomery --out runs/folds --folds 5 --resume
     """
+    given = locals()
     arguments = {**_levels(features, bilinear), "deep_supervision": deep_supervision}
-    _train(
-        "unetpp",
-        arguments,
-        data,
-        out,
-        split,
-        folds,
-        resume,
-        as_json,
-        input_options={"size_hw": (size, size), "clahe": clahe, "init": init, "half": half},
-        settings={
-            "epochs": epochs,
-            "stop_after": stop_after,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "patience": patience,
-            "loss": loss,
-            "bce_weight": bce_weight,
-            "dice_weight": dice_weight,
-            "ema_decay": ema_decay,
-            "amp": amp.value,
-            "channels_last": channels_last,
-            "device": device,
-            "seed": seed,
-            "workers": workers,
-        },
-    )
+    _train("unetpp", arguments, given)
 
 
 def transunet(
@@ -239,6 +189,7 @@ def transunet(
       seg-bench train transunet data/montgomery --out runs/trans105 --arch r50_vit_b16 --device cuda
       seg-bench train transunet data/montgomery --out runs/folds --folds 5
     """
+    given = locals()
     try:
         from seg_export.models.transunet import VARIANTS
     except ModuleNotFoundError as error:
@@ -246,50 +197,11 @@ def transunet(
     if arch not in VARIANTS:
         raise BadInputError(f"--arch '{arch}': there are {' and '.join(VARIANTS)}")
     arguments = {**VARIANTS[arch], "in_channels": 1, "num_classes": 1, "image_size": size}
-    _train(
-        "transunet",
-        arguments,
-        data,
-        out,
-        split,
-        folds,
-        resume,
-        as_json,
-        input_options={"size_hw": (size, size), "clahe": clahe, "init": init, "half": half},
-        settings={
-            "epochs": epochs,
-            "stop_after": stop_after,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "patience": patience,
-            "loss": loss,
-            "bce_weight": bce_weight,
-            "dice_weight": dice_weight,
-            "ema_decay": ema_decay,
-            "amp": amp.value,
-            "channels_last": channels_last,
-            "device": device,
-            "seed": seed,
-            "workers": workers,
-        },
-    )
+    _train("transunet", arguments, given)
 
 
-def _train(
-    family: str,
-    arguments: dict[str, Any],
-    data: Path,
-    out: Path,
-    split: Path | None,
-    folds: int,
-    resume: bool,
-    as_json: bool,
-    *,
-    input_options: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    """Train once or once per fold. `input_options` are `SemanticRecipe`'s, `settings` `TrainSettings`'."""
+def _train(family: str, arguments: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Train once or once per fold. `given` are a command's options by name: `TrainSettings`' and others."""
     try:
         from seg_bench.data.montgomery import finding
         from seg_bench.data.splits import load_split, montgomery_split
@@ -300,18 +212,20 @@ def _train(
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
 
-    clahe = ClaheSpec() if input_options.pop("clahe") else None
-    recipe = SemanticRecipe(family, arguments, clahe=clahe, **input_options)
-    chosen = load_split(split) if split else montgomery_split()
-    plan = TrainSettings(**settings)
-    if folds:
-        show_folds(
-            cross_validate(data, chosen, out, recipe, plan, count=folds, stratum=finding, resume=resume),
-            out,
-            as_json,
-        )
+    size_hw = (given["size"], given["size"])
+    clahe = ClaheSpec() if given["clahe"] else None
+    recipe = SemanticRecipe(
+        family, arguments, size_hw=size_hw, clahe=clahe, init=given["init"], half=given["half"]
+    )
+    settings = {field.name: given[field.name] for field in fields(TrainSettings) if field.name in given}
+    plan = TrainSettings(**{**settings, "amp": given["amp"].value})
+    chosen = load_split(given["split"]) if given["split"] else montgomery_split()
+    where, resume, as_json = (given["data"], chosen, given["out"]), given["resume"], given["as_json"]
+    if given["folds"]:
+        result = cross_validate(*where, recipe, plan, count=given["folds"], stratum=finding, resume=resume)
+        show_folds(result, given["out"], as_json)
     else:
-        show_result(train_semantic(data, chosen, out, recipe, plan, resume=resume), as_json)
+        show_result(train_semantic(*where, recipe, plan, resume=resume), as_json)
 
 
 def _levels(features: str, bilinear: bool) -> dict[str, Any]:
