@@ -18,21 +18,24 @@ from seg_bench.report.html_page import to_html
 
 PROBE = """
 <script id="probe">
-  const wanted = {WANTED};
-  const table = document.getElementById("results");
-  const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === wanted);
-  const shown = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
-  const result = { before: shown(), sorts: [] };
-  const heading = table.tHead.rows[0].cells[column];
-  for (let press = 0; press < 2; press += 1) {
-    heading.firstElementChild.click();
-    result.sorts.push({ order: heading.getAttribute("aria-sort"), shown: shown() });
-  }
-  result.loaded = performance.getEntriesByType("resource").map((entry) => entry.name).filter((it) => !it.startsWith("data:"));
-  result.pageWidth = document.documentElement.scrollWidth;
-  result.windowWidth = window.innerWidth;
-  result.plots = [...document.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
-  document.title = JSON.stringify(result);
+  // Whatever the page loads has come or failed by then.
+  addEventListener("load", () => {
+    const wanted = {WANTED};
+    const table = document.getElementById("results");
+    const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === wanted);
+    const shown = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
+    const result = { before: shown(), sorts: [] };
+    const heading = table.tHead.rows[0].cells[column];
+    for (let press = 0; press < 2; press += 1) {
+      heading.firstElementChild.click();
+      result.sorts.push({ order: heading.getAttribute("aria-sort"), shown: shown() });
+    }
+    result.loaded = performance.getEntriesByType("resource").map((entry) => entry.name).filter((it) => !it.startsWith("data:"));
+    result.pageWidth = document.documentElement.scrollWidth;
+    result.windowWidth = window.innerWidth;
+    result.plots = [...document.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
+    document.title = JSON.stringify(result);
+  });
 </script>
 """  # noqa: E501
 
