@@ -186,6 +186,25 @@ def test_a_graph_that_cannot_be_read_ends_the_start_with_one_line(
     assert list(temporary_folder.iterdir()) == []
 
 
+def test_an_ensemble_that_does_not_fit_its_step_ends_the_start_with_the_servers_reason(
+    tmp_path: Path, temporary_folder: Path
+) -> None:
+    publish_scaling_model(tmp_path / "repo", "scale")
+    (tmp_path / "repo" / "pair" / "1").mkdir(parents=True)
+    (tmp_path / "repo" / "pair" / "config.pbtxt").write_text("""
+        name: "pair" platform: "ensemble"
+        input { name: "X" data_type: TYPE_UINT8 dims: [4, 4, 1] }
+        output { name: "Y" data_type: TYPE_FP32 dims: [1, 4, 4] }
+        ensemble_scheduling { step { model_name: "scale" model_version: -1
+          input_map { key: "no_such_input" value: "X" } output_map { key: "probabilities" value: "Y" } } }
+        """)
+    server = TritonServer(tmp_path / "repo", ServerOptions(**ANY_PORTS))
+    with pytest.raises(ServerError, match=r"model 'pair' cannot be served: .*no_such_input in model scale"):
+        server.start()
+    assert server.pid is None
+    assert list(temporary_folder.iterdir()) == []
+
+
 def test_polling_swaps_to_a_good_version_and_keeps_the_old_one_for_a_bad_version(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     publish_scaling_model(repo, "scale", factor=0.01)

@@ -16,8 +16,9 @@ class ModelState:
 
     Attributes:
         ready: some version can be used.
-        failed: no version can, and none is being loaded.
-        reason: why not, in one line.
+        failed: no version can, and none is being loaded. That includes a model without any state, such as
+            an ensemble that does not fit its steps: a server answers only after it has tried them all.
+        reason: why not, in one line; empty where only the log says it.
     """
 
     ready: bool
@@ -42,9 +43,8 @@ def reachable_host(host: str) -> str:
 
 def _state(entries: list[dict[str, str]]) -> ModelState:
     ready = any(entry.get("state") == "READY" for entry in entries)
-    failed = not ready and any(entry.get("state") == "UNAVAILABLE" for entry in entries)
-    reasons = (entry.get("reason", "") for entry in entries if entry.get("state") == "UNAVAILABLE")
-    reason = next((text for text in reasons if text), "the server gives no reason")
+    failed = not ready and all(entry.get("state", "") in ("", "UNAVAILABLE") for entry in entries)
+    reason = next((entry["reason"] for entry in entries if entry.get("reason")), "")
     return ModelState(ready, failed, shorten_reason(reason))
 
 

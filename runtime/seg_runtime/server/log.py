@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,20 @@ class LogReader:
         if self._thread:
             self._thread.join(timeout=1.0)
         return log_reason(list(self._lines))
+
+    def reason_for(self, model: str) -> str:
+        """The last error that names a model, else the best line, from a server that still runs.
+
+        What it wrote before it answered may be read a moment after the answer.
+        """
+        named = re.compile(rf"(?<!\w){re.escape(model)}(?!\w)")
+        deadline = time.monotonic() + 1.0
+        while True:
+            lines = list(self._lines)
+            found = [line for line in lines if _ERROR_LINE.match(line) and named.search(line)]
+            if found or time.monotonic() > deadline:
+                return log_reason(found or lines)
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Wait for the end of the log and close the file."""

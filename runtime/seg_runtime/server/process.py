@@ -197,7 +197,8 @@ class TritonServer:
             if states is not None:
                 broken = next((name for name in models if name in states and states[name].failed), None)
                 if broken:
-                    raise ServerError(f"model '{broken}' cannot be served: {states[broken].reason}")
+                    reason = states[broken].reason or (self._log.reason_for(broken) if self._log else "")
+                    raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
                     return
             if time.monotonic() > deadline:
