@@ -25,6 +25,7 @@ from rich.console import Console
 from seg_bench.article import ARTICLE_TABLE
 from seg_bench.candidate import OFFICIAL_DECODER
 from seg_bench.records import Run
+from seg_bench.report.frame import LegendEntry, legend, row_label
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
@@ -328,9 +329,24 @@ def test_plots_are_xml_with_one_mark_per_figure() -> None:
     scatter = ElementTree.fromstring(dice_against_latency(plotted_rows([example_run()])))
     tips = [title.text or "" for title in scatter.iter("title")]
     assert sum("Dice 0.9700" in tip for tip in tips) == 4
-    assert sum("article: U-Net (original), 12 ms" in tip for tip in tips) == 1
+    assert sum("article: U-Net (original), Dice 0.967, 12 ms" in tip for tip in tips) == 1
     strips = ElementTree.fromstring(latency_samples(plotted_rows([example_run()])))
     assert len(list(strips.iter("title"))) == sum(len(r.latency.total) for r in records if r.latency)
+
+
+def test_a_long_name_takes_two_lines_and_is_whole_in_the_tooltip_when_those_do_not_do() -> None:
+    for count, lines, whole in ((1, 1, None), (8, 2, None), (16, 2, " ".join(["segmenter"] * 16))):
+        row = replace(plotted_rows([example_run()])[0], name=" ".join(["segmenter"] * count))
+        drawn = ElementTree.fromstring(f"<svg>{''.join(row_label(row, 20.0))}</svg>")
+        assert len(drawn.findall("text")) == lines
+        assert {title.text for title in drawn.iter("title")} == ({whole} if whole else set())
+
+
+def test_a_legend_with_a_long_name_has_one_column() -> None:
+    for name, columns in (("unet, in process", 2), ("unet, in process, on a machine with a long name", 1)):
+        entries = [LegendEntry("1", name, "colour0", 0)] * 2
+        drawn = ElementTree.fromstring(f"<svg>{''.join(legend(entries, 0.0)[0])}</svg>")
+        assert len({mark.get("cx") for mark in drawn.iter("circle")}) == columns
 
 
 def test_nothing_to_plot_gives_no_plot() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seg_bench.percentiles import percentile_of
-from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, legend
+from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, LegendEntry, frame, legend
 from seg_bench.report.plotted import PlottedRow
 from seg_bench.report.svg import log_axis, mark, path, svg
 from seg_bench.report.table import load_name
@@ -37,7 +37,7 @@ def load_curves(rows: Sequence[PlottedRow]) -> str:
         for (name, images, median, _), (at, height) in zip(levels, p50, strict=True):
             tip = f"{row.name}, {name}: {images:.1f} images/s, p50 {median:.1f} ms"
             parts.append(mark(at, height, row.shape, row.css, title=tip, radius=5))
-    entries, bottom = legend([(row, row.css) for row, _ in curves], HEIGHT + 8, numbers=False)
+    entries, bottom = legend([LegendEntry("", row.name, row.css, row.shape) for row, _ in curves], HEIGHT + 8)
     return svg(WIDTH, bottom, "Latency against throughput under load", parts + entries)
 
 

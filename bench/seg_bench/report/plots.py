@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from seg_bench.article import ArticleFigures, article_figures
-from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, legend
+from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, LegendEntry, frame, legend
 from seg_bench.report.names import is_baseline
 from seg_bench.report.plotted import PlottedRow
 from seg_bench.report.svg import Axis, line, linear_axis, log_axis, mark, path, svg, text
 
 __all__ = ["dice_against_latency", "pareto_front"]
 
-_GREY = "dominated"
+_GREY, _HOLLOW = "dominated", "hollow"
+_DIAMOND = 3
 _CROWDED = 18.0
-"""Pixels between marks below which their numbers are written above each other."""
+"""Pixels between marks below which their labels are written above each other."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,18 @@ def dice_against_latency(rows: Sequence[PlottedRow]) -> str:
         parts += _front_line([point for point in points if point.on_front and point.row.data == data], x, y)
     # The front is drawn last, so that no grey mark hides it.
     parts += [part for point in sorted(points, key=lambda it: it.on_front) for part in _mark(point, x, y)]
-    parts += _numbers(points, x, y)
-    parts += [part for figures in article for part in _article(figures, x, y)]
-    entries, height = legend([(point.row, point.css) for point in points], HEIGHT + 8)
-    return svg(WIDTH, height, "Dice against median latency", parts + entries)
+    parts += [_article(figures, x, y) for figures in article]
+    spots = [(point.p50_ms, point.dice, str(point.row.number)) for point in points]
+    letters = dict(zip(string.ascii_uppercase, article, strict=False))
+    spots += [(figures.inference_ms, figures.dice, letter) for letter, figures in letters.items()]
+    parts += _labels([(x.pixel(ms), y.pixel(dice), label) for ms, dice, label in spots])
+    entries = [LegendEntry(str(it.row.number), it.row.name, it.css, it.row.shape) for it in points]
+    entries += [
+        LegendEntry(letter, f"article: {figures.model}", _HOLLOW, _DIAMOND)
+        for letter, figures in letters.items()
+    ]
+    explained, height = legend(entries, HEIGHT + 8)
+    return svg(WIDTH, height, "Dice against median latency", parts + explained)
 
 
 def pareto_front(figures: Sequence[tuple[float, float]]) -> list[bool]:
@@ -115,25 +125,19 @@ def _mark(point: _Point, x: Axis, y: Axis) -> list[str]:
     ]
 
 
-def _numbers(points: Sequence[_Point], x: Axis, y: Axis) -> list[str]:
-    """The number of each row above its mark; numbers of marks that touch stand above each other."""
+def _labels(spots: Sequence[tuple[float, float, str]]) -> list[str]:
+    """A label above each mark (x, y, label); those of marks that touch stand above each other."""
     parts: list[str] = []
     placed: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda it: it.p50_ms):
-        at, height = x.pixel(point.p50_ms), y.pixel(point.dice) - 11
+    for at, mark_height, label in sorted(spots):
+        height = mark_height - 11
         while any(abs(at - other) < _CROWDED and abs(height - above) < 12 for other, above in placed):
             height -= 12
         placed.append((at, height))
-        parts.append(text(at, height, str(point.row.number), css="label quiet-label"))
+        parts.append(text(at, height, label, css="label quiet-label"))
     return parts
 
 
-def _article(figures: ArticleFigures, x: Axis, y: Axis) -> list[str]:
-    at_x, at_y = x.pixel(figures.inference_ms), y.pixel(figures.dice)
-    tip = f"article: {figures.model}, {figures.inference_ms:g} ms"
-    # Near the right edge the words go to the left of the mark.
-    side = 1 if at_x < (x.start + x.end) / 2 else -1
-    return [
-        mark(at_x, at_y, 3, "hollow", title=tip),
-        text(at_x + 12 * side, at_y + 4, f"article: {figures.model}", "start" if side > 0 else "end"),
-    ]
+def _article(figures: ArticleFigures, x: Axis, y: Axis) -> str:
+    tip = f"article: {figures.model}, Dice {figures.dice:g}, {figures.inference_ms:g} ms"
+    return mark(x.pixel(figures.inference_ms), y.pixel(figures.dice), _DIAMOND, _HOLLOW, title=tip)

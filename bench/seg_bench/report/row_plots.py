@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seg_bench.percentiles import percentile_of
-from seg_bench.report.frame import BOTTOM, NAMES_WIDTH, RIGHT, TOP, WIDTH, vertical_lines
+from seg_bench.report.frame import BOTTOM, NAMES_WIDTH, RIGHT, TOP, WIDTH, row_label, vertical_lines
 from seg_bench.report.plotted import PlottedRow
 from seg_bench.report.svg import Axis, line, log_axis, mark, path, svg, text
 
@@ -35,7 +35,7 @@ def latency_samples(rows: Sequence[PlottedRow]) -> str:
     parts.append(text((x.start + x.end) / 2, bottom + 38, "latency of one call (ms)"))
     for position, (row, samples) in enumerate(timed):
         middle = TOP + _STRIP * (position + 0.5)
-        parts.append(text(NAMES_WIDTH - 12, middle + 4, row.name, "end"))
+        parts += row_label(row, middle)
         if len(samples) <= _MOST_DOTS:
             css = f"{row.css} faint"
             parts += [
@@ -58,16 +58,16 @@ def energy_bars(rows: Sequence[PlottedRow]) -> str:
         return ""
     room = WIDTH - RIGHT - NAMES_WIDTH - 110
     most = max(energy.joules_per_image for _, energy in measured) or 1.0
-    parts = []
+    parts: list[str] = []
     for position, (row, energy) in enumerate(measured):
         top, length = TOP + _STRIP * position, room * energy.joules_per_image / most
-        parts.append(text(NAMES_WIDTH - 12, top + _STRIP * 0.6, row.name, "end"))
+        parts += row_label(row, top + _STRIP / 2)
         parts.append(
             f'<rect x="{NAMES_WIDTH:.1f}" y="{top + 6:.1f}" width="{length:.1f}" '
             f'height="{_STRIP - 12:.1f}" class="{row.css}"/>'
         )
         words = f"{energy.joules_per_image:.3g} J ({energy.source})"
-        parts.append(text(NAMES_WIDTH + length + 8, top + _STRIP * 0.6, words, "start"))
+        parts.append(text(NAMES_WIDTH + length + 8, top + _STRIP / 2 + 4, words, "start"))
     return svg(WIDTH, TOP * 2 + _STRIP * len(measured), "Energy per image", parts)
 
 

@@ -57,9 +57,11 @@ def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
     return Axis(low, high, start, end, tuple(tick for tick in ticks if low <= tick <= high), logarithmic=True)
 
 
-def text(x: float, y: float, words: str, anchor: str = "middle", css: str = "label") -> str:
-    """A text element, escaped; `y` is its baseline."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{html.escape(words)}</text>'
+def text(x: float, y: float, words: str, anchor: str = "middle", css: str = "label", title: str = "") -> str:
+    """A text element, escaped; `y` is its baseline, `title` a tooltip."""
+    tip = f"<title>{html.escape(title)}</title>" if title else ""
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}"'
+    return f"<text {place}>{tip}{html.escape(words)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
