@@ -1,4 +1,4 @@
-"""`seg_bench.runner.measure` on models that find objects, and what reports show of them."""
+"""`seg_bench.run.runner.measure` on models that find objects, and what reports show of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bench_records import make_accuracy, make_record, make_run
 
 from seg_bench.candidate import OFFICIAL_EXPORT, PYTORCH
 from seg_bench.data.nuclei import load_nuclei
-from seg_bench.options import RunOptions
 from seg_bench.pipelines import Objects
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
 from seg_bench.report.notes import legend_lines
 from seg_bench.report.speed import speed_lines
 from seg_bench.report.table import build_table
-from seg_bench.runner import measure
-from seg_bench.scoring import Scorer, foreground_dice
+from seg_bench.run.options import RunOptions
+from seg_bench.run.runner import measure
+from seg_bench.run.scoring import Scorer, foreground_dice
 from seg_runtime.errors import BadInputError
 
 

@@ -15,13 +15,13 @@ import pytest
 from scaling_model import publish_scaling_model
 from typer.testing import CliRunner
 
-from seg_bench import server_time
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.options import LoadLevel, RunOptions
 from seg_bench.records import Record, read_run, write_run
-from seg_bench.runner import measure
-from seg_bench.worker_process import WorkerProcess
+from seg_bench.run import server_time
+from seg_bench.run.options import LoadLevel, RunOptions
+from seg_bench.run.runner import measure
+from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 from seg_runtime.triton_client import ModelStatistics
 

@@ -1,4 +1,4 @@
-"""`seg_bench.runner.measure` on a tiny model: in process, against PyTorch, and on a real server."""
+"""`seg_bench.run.runner.measure` on a tiny model: in process, against PyTorch, and on a real server."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
-from seg_bench.options import RunOptions, engines_of, places_of
 from seg_bench.records import Record, Run, read_run, write_run
-from seg_bench.runner import measure
-from seg_bench.worker_process import WorkerProcess
+from seg_bench.run.options import RunOptions, engines_of, places_of
+from seg_bench.run.runner import measure
+from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import (
     BadInputError,
     CheckpointError,

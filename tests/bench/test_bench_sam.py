@@ -1,4 +1,4 @@
-"""`seg_bench.runner.measure` on the tiny SAM: ours beside PyTorch and the official decoder."""
+"""`seg_bench.run.runner.measure` on the tiny SAM: ours beside PyTorch and the official decoder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH
-from seg_bench.options import RunOptions, places_of
 from seg_bench.records import Record, Run, read_run, write_run
-from seg_bench.runner import measure
+from seg_bench.run.options import RunOptions, places_of
+from seg_bench.run.runner import measure
 from seg_runtime.errors import BadInputError, EdgesegError, ModelNotFoundError, RepositoryError
 
 

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_bench.candidate import ENGINE, Candidate
-from seg_bench.cases import Case, make_cases
-from seg_bench.conditions import score_conditions
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, tell_sample, told_sample
 from seg_bench.metrics import dice_score, summarize, worst_decile
-from seg_bench.options import RunOptions
 from seg_bench.records import Run, read_run, write_run
-from seg_bench.rows import Row
-from seg_bench.runner import measure
+from seg_bench.run.cases import Case, make_cases
+from seg_bench.run.conditions import score_conditions
+from seg_bench.run.options import RunOptions
+from seg_bench.run.rows import Row
+from seg_bench.run.runner import measure
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.images import read_image
 

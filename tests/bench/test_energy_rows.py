@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.cli import app
-from seg_bench.energy_rows import device_rows
-from seg_bench.options import RunOptions
 from seg_bench.power import measure_energy
 from seg_bench.records import read_run
-from seg_bench.rows import Row
-from seg_bench.runner import measure
-from seg_bench.worker_process import WorkerProcess
+from seg_bench.run.energy_rows import device_rows
+from seg_bench.run.options import RunOptions
+from seg_bench.run.rows import Row
+from seg_bench.run.runner import measure
+from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import BadInputError
 
 LINE = (Path(__file__).parents[1] / "data" / "tegrastats" / "thor-jetpack-7.2.log").read_text()
@@ -38,7 +38,7 @@ def thor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     quick = partial(measure_energy, seconds=0.3, idle_seconds=0.2)
-    monkeypatch.setattr("seg_bench.energy_rows.measure_energy", quick)
+    monkeypatch.setattr("seg_bench.run.energy_rows.measure_energy", quick)
 
 
 @pytest.mark.usefixtures("thor")
@@ -67,7 +67,7 @@ def test_ctrl_c_while_energy_is_measured_keeps_the_latencies(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seg_bench.energy_rows.measure_energy", interrupted)
+    monkeypatch.setattr("seg_bench.run.energy_rows.measure_energy", interrupted)
     options = RunOptions(repo=tiny_repo, data=xray_folder, limit=1, repeats=2, warm_up=0, threads=1)
     run = measure(options)
     (record,) = run.records
@@ -85,7 +85,7 @@ def test_energy_is_measured_unless_it_is_not_wanted(
         asked.append(options)
         raise BadInputError("seen")
 
-    monkeypatch.setattr("seg_bench.runner.measure", stop)
+    monkeypatch.setattr("seg_bench.run.runner.measure", stop)
     CliRunner().invoke(app, ["run", "--data", "xrays", *option])
     assert [options.energy for options in asked] == [wanted]
 
@@ -136,7 +136,7 @@ def test_gpu_memory_of_a_server_is_recorded_though_nothing_measures_its_power(
         device_memory_mib=lambda pids: 300.0 if os.getpid() in pids else None,
         of_row=lambda pids, engine: None,
     )
-    monkeypatch.setattr("seg_bench.energy_rows.Meters", lambda: nullcontext(meters))
+    monkeypatch.setattr("seg_bench.run.energy_rows.Meters", lambda: nullcontext(meters))
     worker = FakeWorker()
     row = row_of("Triton", "Triton, onnxruntime", worker, images=1, batch=1)
     device_rows([row], server, no_step)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from seg_bench.load_generator import closed_loop, open_loop
+from seg_bench.run.load_generator import closed_loop, open_loop
 from seg_runtime.errors import InferenceError
 
 NEVER = threading.Event()

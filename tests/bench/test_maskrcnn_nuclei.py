@@ -16,7 +16,7 @@ from seg_bench.data.splits import nuclei_split
 from seg_bench.pipelines import Pipeline
 from seg_bench.pipelines.instances import InstancesPipeline
 from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline, TorchInstancesPipeline
-from seg_bench.scoring import Scorer
+from seg_bench.run.scoring import Scorer
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.export import export_models
 from seg_runtime import connect

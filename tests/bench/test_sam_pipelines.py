@@ -11,12 +11,12 @@ import pytest
 import torch
 from sam_models import WEIGHTS, DiscSamSession, load_tiny_sam
 
-from seg_bench.checkpoints import remake_random_sam
 from seg_bench.data.samples import Sample
 from seg_bench.official_decoder import decoder_file, export_official_decoders
 from seg_bench.pipelines.sam import BoxPrompts, SamPipeline
 from seg_bench.pipelines.sam_torch import TorchSamPipeline
-from seg_bench.subjects import Subject
+from seg_bench.run.checkpoints import remake_random_sam
+from seg_bench.run.subjects import Subject
 from seg_export.checkpoint import load_checkpoint
 from seg_export.models import sam as sam_module
 from seg_export.random_weights import random_sam

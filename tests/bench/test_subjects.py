@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sam_models import sam_specs
 
-from seg_bench.subjects import all_subjects, named_subject
+from seg_bench.run.subjects import all_subjects, named_subject
 from seg_runtime.errors import BadInputError, ModelNotFoundError
 from seg_runtime.repository import model_not_found
 from seg_runtime.spec import ModelSpec

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from scaling_model import publish_scaling_model, scaling_graph, scaling_spec
 
-from seg_bench import plan as plan_module
-from seg_bench.choice import choose_local
-from seg_bench.options import (
+from seg_bench.run import plan as plan_module
+from seg_bench.run.choice import choose_local
+from seg_bench.run.options import (
     MOST_WARM_UP,
     LoadLevel,
     RunOptions,
@@ -19,8 +19,8 @@ from seg_bench.options import (
     rates_of,
     warm_up_of,
 )
-from seg_bench.plan import make_plan
-from seg_bench.suites import SUITES, find_suite
+from seg_bench.run.plan import make_plan
+from seg_bench.run.suites import SUITES, find_suite
 from seg_runtime.errors import BadInputError, ModelNotFoundError, RepositoryError
 from seg_runtime.model_config import to_text
 from seg_runtime.repository import Repository

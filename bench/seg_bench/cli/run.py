@@ -81,9 +81,9 @@ def run(
     """
     import sys
 
-    from seg_bench import options as texts
     from seg_bench.machine import shown_command
-    from seg_bench.runner import measure
+    from seg_bench.run import options as texts
+    from seg_bench.run.runner import measure
     from seg_runtime.console import progress_bar
 
     warm_up_calls, until_stable = texts.warm_up_of(warm_up)
@@ -129,7 +129,7 @@ def run(
 
 def _images(suite: str | None, data: Path | None, part: given.Part | None) -> dict[str, Any]:
     """The options of `RunOptions` that say which images. Raises BadInputError without a folder of them."""
-    from seg_bench.suites import SUITES, find_suite
+    from seg_bench.run.suites import SUITES, find_suite
     from seg_runtime.errors import BadInputError
 
     chosen = part.value if part else None

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.memory import peak_memory_mib
-from seg_bench.options import split_names
 from seg_bench.records import Machine
+from seg_bench.run.options import split_names
 from seg_runtime.console import progress_bar, run_app
 from seg_runtime.engines import load_model
 from seg_runtime.errors import BadInputError

@@ -24,7 +24,7 @@ from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
-from seg_bench.worker_process import WorkerProcess
+from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.console import run_app
 from seg_runtime.images import write_png
 from seg_runtime.semantic import SemanticSegmenter

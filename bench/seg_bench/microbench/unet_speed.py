@@ -21,9 +21,9 @@ import typer
 from seg_bench.candidate import PYTORCH
 from seg_bench.json_fields import write_json
 from seg_bench.machine import shown_command
-from seg_bench.options import RunOptions
 from seg_bench.records import Run
-from seg_bench.runner import Progress, measure
+from seg_bench.run.options import RunOptions
+from seg_bench.run.runner import Progress, measure
 from seg_runtime.console import progress_bar, run_app
 from seg_runtime.errors import BadInputError
 

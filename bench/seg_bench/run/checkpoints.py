@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from seg_runtime.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
-    from seg_bench.subjects import Subject
+    from seg_bench.run.subjects import Subject
 
 __all__ = ["find_checkpoint", "remake_random_sam"]
 

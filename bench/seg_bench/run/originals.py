@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seg_bench.data.find import AnySample
-from seg_bench.options import RunOptions
-from seg_bench.subjects import Subject
+from seg_bench.run.options import RunOptions
+from seg_bench.run.subjects import Subject
 from seg_runtime.errors import BadInputError
 
 __all__ = ["find_checkpoints", "official_exports"]
@@ -34,7 +34,7 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:
-    from seg_bench.checkpoints import find_checkpoint, remake_random_sam
+    from seg_bench.run.checkpoints import find_checkpoint, remake_random_sam
 
     path = find_checkpoint(subject.checkpoint_sha256, options.checkpoint)
     if path is None and subject.sam and subject.weights == "random":

@@ -18,7 +18,7 @@ class Suite:
         data: where its images are looked for, unless another folder is given.
         part: of the shipped split of the data set; None takes every image. Of a folder that holds only some
             of the part's images, those are taken.
-        kinds: of models that fit, as `seg_bench.subjects.Subject.kind`.
+        kinds: of models that fit, as `seg_bench.run.subjects.Subject.kind`.
         how: how to get the images, for whoever has none.
     """
 

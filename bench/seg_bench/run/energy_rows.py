@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from seg_bench.memory import process_tree
 from seg_bench.power import Meters, measure_energy
-from seg_bench.rows import Progress, Row, failing_alone, live_rows
+from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 from seg_runtime.server import TritonServer
 
 __all__ = ["device_rows"]

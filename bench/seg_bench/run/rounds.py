@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from seg_bench.latency import measure_interleaved
 from seg_bench.memory import peak_tree_memory_mib
-from seg_bench.options import RunOptions
-from seg_bench.rows import Progress, Row, live_rows
+from seg_bench.run.options import RunOptions
+from seg_bench.run.rows import Progress, Row, live_rows
 from seg_runtime.server import TritonServer
 
 __all__ = ["time_rows"]

@@ -1,4 +1,4 @@
-"""One candidate in a process of its own: `python -m seg_bench.worker`, steered by JSON lines.
+"""One candidate in a process of its own: `python -m seg_bench.run.worker`, steered by JSON lines.
 
 A process each, so that a candidate's peak memory is its own, its allocator can be tuned by
 environment variables, and two runtimes' thread pools never meet. The first line on stdin is a
@@ -35,9 +35,9 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import find_samples, told_sample
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json
-from seg_bench.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
 from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
-from seg_bench.server_time import ServerClock
+from seg_bench.run.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
+from seg_bench.run.server_time import ServerClock
 from seg_runtime.errors import EdgesegError
 
 __all__ = ["Measurement", "main"]
@@ -61,7 +61,7 @@ class Measurement:
     """
 
     def __init__(self, pipeline: Pipeline, candidate: Candidate, clock: ServerClock | None = None) -> None:
-        from seg_bench.scoring import Scorer
+        from seg_bench.run.scoring import Scorer
 
         self._pipeline, self._candidate, self._clock = pipeline, candidate, clock
         self._scorer, self._stop = Scorer(), threading.Event()
@@ -87,7 +87,7 @@ class Measurement:
         return spent if computed_ms is None else {**spent, "transfer": spent["infer"] - computed_ms}
 
     def load(self, concurrency: int | None, rate_per_s: float | None, duration_s: float) -> dict[str, Any]:
-        """Calls from several threads, as `seg_bench.load_generator` makes them; images come in turns."""
+        """Calls from several threads, as `seg_bench.run.load_generator` makes them; images come in turns."""
         images = [self._pipeline.load(sample) for sample in self._samples[:_IMAGES_UNDER_LOAD]]
         with ExitStack() as stack:
             pipelines = [
@@ -128,8 +128,8 @@ class Measurement:
         return {"calls": made}
 
     def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
-        """As `seg_bench.scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""
-        from seg_bench.scoring import foreground_dice
+        """As `scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""
+        from seg_bench.run.scoring import foreground_dice
 
         told = told_sample(sample)
         return {"dice": foreground_dice(told, self._pipeline.run([self._pipeline.load(told)]))}

@@ -8,18 +8,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from seg_bench.accuracies import score_rows
-from seg_bench.conditions import score_conditions
-from seg_bench.energy_rows import device_rows
 from seg_bench.latency import noise_note
-from seg_bench.loads import load_rows
 from seg_bench.machine import describe_machine
-from seg_bench.options import RunOptions
-from seg_bench.plan import Plan, make_plan
 from seg_bench.records import SCHEMA, Run
-from seg_bench.rounds import time_rows
-from seg_bench.row_record import make_record
-from seg_bench.rows import Progress, Row, open_rows
+from seg_bench.run.accuracies import score_rows
+from seg_bench.run.conditions import score_conditions
+from seg_bench.run.energy_rows import device_rows
+from seg_bench.run.loads import load_rows
+from seg_bench.run.options import RunOptions
+from seg_bench.run.plan import Plan, make_plan
+from seg_bench.run.rounds import time_rows
+from seg_bench.run.row_record import make_record
+from seg_bench.run.rows import Progress, Row, open_rows
 from seg_runtime.errors import EdgesegError
 from seg_runtime.server import ServerOptions, TritonServer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from seg_bench.options import RunOptions
-from seg_bench.subjects import Subject, all_subjects, named_subject
+from seg_bench.run.options import RunOptions
+from seg_bench.run.subjects import Subject, all_subjects, named_subject
 from seg_runtime.contracts import ListedContracts
 from seg_runtime.errors import BadInputError, ModelNotFoundError, RepositoryError
 from seg_runtime.repository import Repository

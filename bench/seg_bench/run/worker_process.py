@@ -1,4 +1,4 @@
-"""The steering end of `seg_bench.worker`."""
+"""The steering end of `seg_bench.run.worker`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample, tell_sample
 from seg_bench.json_fields import to_json
 from seg_bench.memory import peak_memory_mib
-from seg_bench.options import LoadLevel
+from seg_bench.run.options import LoadLevel
 from seg_runtime.errors import EdgesegError, InferenceError
 
 __all__ = ["WorkerProcess"]
@@ -46,7 +46,7 @@ class WorkerProcess:
         self._asked = False
         # A session of its own keeps the terminal's Ctrl-C from it: the parent decides when it ends.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "seg_bench.worker"],
+            [sys.executable, "-m", "seg_bench.run.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
@@ -71,7 +71,7 @@ class WorkerProcess:
         return self._ask({"do": "time", "samples": list(samples)})
 
     def score(self, sample: int) -> dict[str, float]:
-        """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.scoring.Scorer`."""
+        """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.run.scoring.Scorer`."""
         return self._ask({"do": "score", "sample": sample})
 
     def objects(self, limit: int) -> dict[str, float | None]:
@@ -79,7 +79,7 @@ class WorkerProcess:
         return self._ask({"do": "objects", "limit": limit})
 
     def load(self, level: LoadLevel) -> dict[str, Any]:
-        """What came of a level of load, as `seg_bench.load_generator.Load`.
+        """What came of a level of load, as `seg_bench.run.load_generator.Load`.
 
         Raises:
             KeyboardInterrupt: as ever; `end_load` then gives what there is.

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from seg_bench.cases import Case, shown_samples
 from seg_bench.metrics.summary import summarize
-from seg_bench.plan import Plan
 from seg_bench.records import Condition
-from seg_bench.rows import Progress, Row, failing_alone, live_rows
+from seg_bench.run.cases import Case, shown_samples
+from seg_bench.run.plan import Plan
+from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 
 __all__ = ["score_conditions"]
 

@@ -7,10 +7,10 @@ import re
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.objects import PROMPTS
-from seg_bench.options import RunOptions
-from seg_bench.plan import Plan
 from seg_bench.records import Data, MeasuredModel, Record, Settings
-from seg_bench.rows import Row
+from seg_bench.run.options import RunOptions
+from seg_bench.run.plan import Plan
+from seg_bench.run.rows import Row
 
 __all__ = ["make_record"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seg_bench.metrics.summary import summarize
-from seg_bench.plan import Plan
 from seg_bench.records import Accuracy, ObjectAccuracy
-from seg_bench.rows import Progress, Row, failing_alone, live_rows
+from seg_bench.run.plan import Plan
+from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 
 __all__ = ["score_rows"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
-from seg_bench.cases import Case, make_cases
-from seg_bench.choice import choose_local, choose_remote
 from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
-from seg_bench.options import RunOptions
-from seg_bench.originals import find_checkpoints, official_exports
-from seg_bench.subjects import Subject
+from seg_bench.run.cases import Case, make_cases
+from seg_bench.run.choice import choose_local, choose_remote
+from seg_bench.run.options import RunOptions
+from seg_bench.run.originals import find_checkpoints, official_exports
+from seg_bench.run.subjects import Subject
 from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
 

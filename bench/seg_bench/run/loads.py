@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from seg_bench.candidate import BASELINES
-from seg_bench.options import LoadLevel, RunOptions
 from seg_bench.records import LoadPoint
-from seg_bench.rows import Progress, Row, failing_alone, live_rows
+from seg_bench.run.options import LoadLevel, RunOptions
+from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 from seg_runtime.errors import InferenceError
 
 __all__ = ["load_rows"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from seg_bench.latency import MOST_WARM_UP
-from seg_bench.suites import Suite
+from seg_bench.run.suites import Suite
 from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
 
@@ -46,7 +46,7 @@ class LoadLevel:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of `seg_bench.runner.measure`.
+    """Options of `seg_bench.run.runner.measure`.
 
     Attributes:
         repo: the model repository.

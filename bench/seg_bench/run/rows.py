@@ -10,7 +10,7 @@ from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import PYTORCH, Candidate
 from seg_bench.machine import shown_text
 from seg_bench.records import Accuracy, Condition, Energy, Latency, LoadPoint
-from seg_bench.worker_process import WorkerProcess
+from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 
 __all__ = ["Progress", "Row", "failing_alone", "live_rows", "open_rows"]
