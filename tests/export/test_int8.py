@@ -272,6 +272,29 @@ def test_graphs_in_int8_compile_with_tensorrt(
     assert len(results) == 2 * len(CAPABILITIES) - 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["unetpp", "transunet"])
+def test_nested_and_transformer_networks_keep_their_dice_and_compile(
+    family: str, xray_folder: Path, few_xrays: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(LUNG.with_name(f"{family}_lung.pth"))
+    exported = export_model(checkpoint, tmp_path, family, precision="int8", calibrate=few_xrays)
+    assert exported.precision and exported.precision.calibration
+    assert not exported.precision.kept
+    assert exported.precision.calibration.mask_iou >= 0.99
+    dice = []
+    with connect(tmp_path, engine="onnxruntime") as session:
+        segmenter = SemanticSegmenter(session, family)
+        for file in list_images([xray_folder / "images"])[3:]:
+            truth = read_image(xray_folder / "masks" / file.name, 1) > 127
+            mask = segmenter.segment(read_image(file, 1)).mask > 0
+            dice.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    assert np.mean(dice) > 0.965
+    results = check_graphs([family], tmp_path, CAPABILITIES[1:])
+    assert [item.reason for item in results if not item.built] == []
+    assert len(results) == len(CAPABILITIES) - 1
+
+
 @pytest.fixture(scope="module")
 def uneven_checkpoint() -> Checkpoint:
     """The lung U-Net, with one channel of its first activations a thousand times as large, read as much less.
