@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_export.checkpoint_file import file_sha256, read_plain, write_atomically
+from seg_export.checkpoint_file import read_plain, write_atomically
 from seg_export.checkpoint_types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
@@ -25,6 +25,7 @@ from seg_export.models.unet import UNet
 from seg_export.models.unetpp import UNetPlusPlus
 from seg_export.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
 from seg_runtime.spec import ClaheSpec
 
 __all__ = [

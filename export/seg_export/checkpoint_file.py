@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import pickle
@@ -15,7 +14,7 @@ import torch
 
 from seg_runtime.errors import CheckpointError, MissingExtraError
 
-__all__ = ["file_sha256", "read_plain", "write_atomically"]
+__all__ = ["read_plain", "write_atomically"]
 
 _MAGIC = (b"PK", b"\x80")
 """First bytes of torch.save's zip archives and of pickles."""
@@ -69,15 +68,6 @@ def read_plain(path: Path) -> Any:
         raise CheckpointError(
             f"checkpoint {path} is truncated or damaged: copy or download it again ({reason})"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
+from seg_runtime.hashing import file_sha256
 
 __all__ = ["Download", "OnBytes", "cache_folder", "download"]
 
@@ -74,7 +74,7 @@ def download(
             _fetch(url, path, attempts, pause_s, on_bytes)
         except OSError as error:
             raise EdgesegError(f"cannot write {path}: {error}") from error
-    digest = _sha256(path)
+    digest = file_sha256(path)
     if sha256 is not None and not digest.startswith(sha256.lower()):
         raise EdgesegError(f"{path} has SHA-256 {digest}, expected {sha256}: delete it and download it again")
     return Download(path, digest, _recorded_change(path, digest))
@@ -174,11 +174,3 @@ def _recorded_change(path: Path, digest: str) -> str | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from seg_export.checkpoint_file import file_sha256
 from seg_export.checkpoint_types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
 from seg_export.models.maskrcnn import COCO_V1_SHA256, coco_names, current_names, maskrcnn_arguments
 from seg_export.models.sam import sam_arguments
@@ -17,6 +16,7 @@ from seg_export.models.transunet import transunet_arguments
 from seg_export.models.unet import unet_arguments
 from seg_export.models.unetpp import unetpp_arguments
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
 
 __all__ = ["describe_sam2", "first_three", "plain_state_dict", "recognise"]
 

@@ -10,7 +10,6 @@ fingerprint tells so before TensorRT is asked, in one line with the command that
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from seg_runtime.errors import RepositoryError
 from seg_runtime.gpu import first_gpu
+from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import GRAPH_FILE
 from seg_runtime.tensorrt_api import Backend, installed_version, version_numbers
 
@@ -172,12 +172,7 @@ def write_fingerprint(folder: Path, fingerprint: EngineFingerprint) -> None:
 
 def graph_sha256(folder: Path) -> str:
     """Hex SHA-256 of `model.onnx` followed by the files of weights beside it, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in [folder / GRAPH_FILE, *sorted(folder.glob(f"{GRAPH_FILE}.*"))]:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return file_sha256(folder / GRAPH_FILE, *sorted(folder.glob(f"{GRAPH_FILE}.*")))
 
 
 def _shapes(shapes: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

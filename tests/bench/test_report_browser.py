@@ -30,14 +30,15 @@ PROBE = """
       heading.firstElementChild.click();
       result.sorts.push({ order: heading.getAttribute("aria-sort"), shown: shown() });
     }
-    result.loaded = performance.getEntriesByType("resource").map((entry) => entry.name).filter((it) => !it.startsWith("data:"));
+    const addresses = performance.getEntriesByType("resource").map((entry) => entry.name);
+    result.loaded = addresses.filter((address) => !address.startsWith("data:"));
     result.pageWidth = document.documentElement.scrollWidth;
     result.windowWidth = window.innerWidth;
     result.plots = [...document.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
     document.title = JSON.stringify(result);
   });
 </script>
-"""  # noqa: E501
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_runtime.errors import CheckpointError, MissingExtraError
+from seg_runtime.hashing import file_sha256
 
 if TYPE_CHECKING:
     from seg_bench.run.subjects import Subject
@@ -30,10 +32,8 @@ def find_checkpoint(sha256: str, given: Path | None = None) -> Path | None:
         CheckpointError: the given file cannot be read.
         MissingExtraError: PyTorch is not installed.
     """
-    try:
-        from seg_export.checkpoint_file import file_sha256
-    except ImportError as error:
-        raise MissingExtraError("PyTorch", "export") from error
+    if find_spec("torch") is None:
+        raise MissingExtraError("PyTorch", "export")
     candidates = [] if given is None else [given]
     if given is not None and not given.is_file():
         raise CheckpointError(f"no checkpoint file '{given}': check the path")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from seg_bench.run.options import RunOptions
 from seg_bench.run.originals import find_checkpoints, official_exports
 from seg_bench.run.subjects import Subject
 from seg_runtime.errors import BadInputError
+from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         samples=tuple(sample.name for sample in samples),
         split=split,
         subjects={subject.name: subject for subject in subjects},
-        graph_sha256={name: _sha256(path) for name, path in graphs.items()},
+        graph_sha256={name: file_sha256(path) for name, path in graphs.items()},
         model_bytes={name: _folder_bytes(path.parent) for name, path in graphs.items()},
         checkpoints=checkpoints if options.baseline else {},
         official=official_exports(options, every, subjects, checkpoints, folder),
@@ -276,11 +276,3 @@ def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence
 
 def _folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

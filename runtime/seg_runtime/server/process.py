@@ -197,7 +197,7 @@ class TritonServer:
             if states is not None:
                 broken = next((name for name in models if name in states and states[name].failed), None)
                 if broken:
-                    reason = states[broken].reason or (self._log.reason_for(broken) if self._log else "")
+                    reason = states[broken].reason or self._reason(broken)
                     raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
                     return
@@ -207,8 +207,10 @@ class TritonServer:
                 )
             time.sleep(0.05)
 
-    def _reason(self) -> str:
-        return self._log.reason() if self._log else "it wrote no log"
+    def _reason(self, model: str | None = None) -> str:
+        if not self._log:
+            return "it wrote no log"
+        return self._log.reason_for(model) if model else self._log.reason()
 
     def _clean_up(self) -> None:
         if self._process is not None:
