@@ -82,4 +82,4 @@ $(NUCLEI): export/seg_export/weights/maskrcnn_nuclei.pth | $(READY)
 	$(BIN)/seg-export maskrcnn --pretrained nuclei --repo triton_repo --images tests/data/nuclei/images
 
 clean:
-	rm -rf $(VENV) out build dist triton_repo/*/[0-9]* .triton_repo.staging
+	rm -rf $(VENV) .artifacts out build dist triton_repo/*/[0-9]* .triton_repo.staging

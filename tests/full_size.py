@@ -1,0 +1,90 @@
+"""Tests marked `full` run when what they rest on has changed since `make full` last passed.
+
+A full-size model takes minutes, and what it computes changes only with the sources, weights and versions
+that it is made of. `full.json`, which `make full` writes, holds their fingerprint for each test file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from dependencies import ROOT, fingerprint
+
+STAMPS = ROOT / "tests" / "full.json"
+_PINS = ROOT / "constraints.txt"
+_CHOICES = ("changed", "all", "none", "stamp")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        choices=_CHOICES,
+        default="changed",
+        help="tests of full-size models: those whose files changed since `make full`, all, none, or all with "
+        "a new tests/full.json for those that pass",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and config.getoption("full") == "stamp":
+        config.pluginmanager.register(_Stamps(), "full-size stamps")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    full = [item for item in items if item.get_closest_marker("full")]
+    choice = config.getoption("full")
+    if choice in ("all", "stamp") or not full:
+        return
+    current = set() if choice == "none" else {path for path in {item.path for item in full} if _changed(path)}
+    left_out = {item for item in full if item.path not in current}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"full-size models: {config.getoption('full')} (stamps of `make full`: {len(_stamps())} files)"
+
+
+def _changed(path: Path) -> bool:
+    return _stamps().get(_name(path)) != _stamp(path)
+
+
+@cache
+def _stamp(path: Path) -> str:
+    """Of a test file: everything that its outcome rests on."""
+    files = fingerprint([path, ROOT / "tests" / "conftest.py"], data=True)
+    return sha256(f"{files} {_PINS.read_text()}".encode()).hexdigest()
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _stamps() -> dict[str, str]:
+    stamps: dict[str, str] = json.loads(STAMPS.read_text()) if STAMPS.is_file() else {}
+    return stamps
+
+
+class _Stamps:
+    """Watches which files pass, and writes their fingerprints as they were before the tests."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str] = {}
+        self._outcomes: defaultdict[str, set[str]] = defaultdict(set)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.partition("::")[0]
+        self._before.setdefault(name, _stamp(ROOT / name))
+        self._outcomes[name].add(report.outcome)
+
+    def pytest_sessionfinish(self) -> None:
+        passed = {name for name, outcomes in self._outcomes.items() if outcomes == {"passed"}}
+        stamps = _stamps() | {name: self._before[name] for name in passed}
+        kept = {name: stamps[name] for name in sorted(stamps) if (ROOT / name).is_file()}
+        STAMPS.write_text(json.dumps(kept, indent=1) + "\n")
