@@ -12,7 +12,7 @@ SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 quick lint types docs tables setup clean
+.PHONY: demo test test-aarch64 quick full lint types docs tables setup clean
 
 demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
@@ -30,7 +30,7 @@ demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / la
 	$(BIN)/seg-bench report out/demo --format html -o out/demo.html
 	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam, out/nuclei"
 
-test: $(READY)  ## every test, slow ones too
+test: $(READY)  ## every test; full-size models where what they rest on has changed since `make full`
 	$(BIN)/python -m pytest $(WORKERS)
 
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
@@ -38,7 +38,10 @@ test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarc
 	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
 
 quick: $(READY)  ## tests without the slow ones
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full"
+
+full: $(READY)  ## tests of full-size models, and tests/full.json for those that pass
+	$(BIN)/python -m pytest $(WORKERS) -m full --full stamp
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from full_size import (  # noqa: F401
     pytest_configure,
     pytest_report_header,
 )
+from marks import full_size, pytest_itemcollected, slow_to_make  # noqa: F401
 
 DATA = Path(__file__).parent / "data"
 
@@ -88,6 +89,7 @@ def tiny_families_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow_to_make
 def tiny_sam_repo() -> Path:
     """A model repository with the trained `sam_tiny`, its encoder and decoder; never write into it."""
     return artifact(published.tiny_sam) / "repo"
@@ -103,6 +105,7 @@ def small_sam_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow_to_make
 def lung_repo() -> Path:
     """A model repository with `unet_lung`, made by the command; never write into it."""
     return artifact(published.lung) / "repo"
@@ -115,12 +118,14 @@ def tiny_maskrcnn_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow_to_make
 def small_sam2_folder() -> Path:
     """`repo` with the published SAM2 `sam2`, and its `weights.pth`, of `sam2_small`; never write into it."""
     return artifact(published.small_sam2)
 
 
 @pytest.fixture(scope="session")
+@full_size
 def vit_b_folder() -> Path:
     """`triton_repo` with a verified SAM of the size ViT-B, and its `weights.pth` for segment_anything."""
     return artifact(published.vit_b)

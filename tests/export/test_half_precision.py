@@ -269,7 +269,7 @@ def test_trained_sam_holds_on_images_that_are_none(sam_repo: Path, tiny_sam_repo
         assert np.count_nonzero(masks[0] ^ masks[1]) <= 0.02 * max(1, np.count_nonzero(masks[0] | masks[1]))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_vit_b_in_half_precision_is_verified_and_compiles_with_tensorrt(
     vit_b_folder: Path, tmp_path: Path
 ) -> None:

@@ -311,7 +311,7 @@ def test_an_engine_is_compared_with_its_graph_row_by_row(repo: Path) -> None:
         assert report.passed is passed
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_full_size_model_is_verified_on_a_photograph_and_compiles(
     tmp_path: Path, one_xray_folder: Path
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from marks import full_size, slow_to_make
 from numpy.typing import NDArray
 from sam2_clips import FolderSource, moving_shapes, write_jpegs
 from sam2_flows import FLOWS, assert_steps_equal, steps
@@ -49,6 +50,7 @@ def sam2(checkpoint: Checkpoint) -> Any:
 
 
 @pytest.fixture(scope="module")
+@slow_to_make
 def repo(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small SAM2, published; its verification is part of what is tested."""
     folder = tmp_path_factory.mktemp("sam2") / "repo"
@@ -436,6 +438,7 @@ def test_every_graph_in_fp32_compiles_from_ampere_on(repo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+@slow_to_make
 def half_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo = tmp_path_factory.mktemp("sam2_half")
     exported = export_models(random_sam2(SMALL), repo, "half", precision="fp16")
@@ -457,6 +460,7 @@ def test_every_graph_in_half_precision_compiles_for_every_capability(half_repo: 
 
 
 @pytest.fixture(scope="module")
+@full_size
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, tuple[ExportedModel, ...]]:
     """The smallest official size with random weights, with which objects appear, and its repository."""
     checkpoint = random_sam2(VARIANTS["sam2.1_tiny"])
@@ -465,7 +469,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, tu
     return checkpoint, repo, export_models(checkpoint, repo, "tiny")
 
 
-@pytest.mark.slow
 def test_tiny_variant_at_full_size_is_verified(tiny: Any) -> None:
     _, _, exported = tiny
     assert all(model.report is not None and model.report.passed for model in exported[: len(PARTS)])
@@ -473,7 +476,6 @@ def test_tiny_variant_at_full_size_is_verified(tiny: Any) -> None:
     assert {item.batch for item in attention.report.comparisons} == {1, 2, 7} if attention.report else False
 
 
-@pytest.mark.slow
 def test_tiny_variant_at_full_size_tracks_three_objects_over_four_frames_as_sam2_does(
     tiny: Any, tmp_path: Path
 ) -> None:

@@ -269,7 +269,7 @@ sys.stdout.write(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_t
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_vit_b_is_verified_and_encodes_in_bounded_memory(vit_b_folder: Path) -> None:
     graph = Repository(vit_b_folder / "triton_repo").graph_path("sam_encoder")
     answer = subprocess.run([sys.executable, "-c", _ENCODE, str(graph)], check=True, stdout=subprocess.PIPE)

@@ -32,7 +32,7 @@ def answers(side: str, folder: Path, image: Path, path: Path) -> dict[str, NDArr
         return dict(file)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem[:12])
 def test_vit_b_answers_every_kind_of_prompt_as_segment_anything_does(
     vit_b_folder: Path, image: Path, tmp_path: Path
