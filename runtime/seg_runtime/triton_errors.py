@@ -16,7 +16,7 @@ from seg_runtime.errors import (
     ServerUnavailableError,
 )
 
-__all__ = ["ModelLoadingError", "RegionInUseError", "RegionLostError", "client_errors", "translate"]
+__all__ = ["ModelLoadingError", "RegionInUseError", "RegionLostError", "client_errors", "timed_out", "translate"]
 
 _UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503", "504"}
 _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED"}
@@ -65,7 +65,7 @@ def translate(error: Exception, address: str) -> EdgesegError:
             f"no TLS connection to {address} ({_line(error)}): check the scheme and certificates"
         )
     if isinstance(error, TimeoutError):
-        return _timeout(address)
+        return timed_out(address)
     if isinstance(error, OSError) or type(error).__name__ == "HTTPConnectionClosed":
         return _unavailable(address, _line(error))
     if isinstance(error, http.client.HTTPException) or type(error).__name__ == "JSONDecodeError":
@@ -94,7 +94,7 @@ def _of_status(status: str, message: str, address: str) -> EdgesegError:
     if status in _UNAVAILABLE:
         return _unavailable(address, message)
     if status in _TIMED_OUT:
-        return _timeout(address)
+        return timed_out(address)
     if status in _REFUSED:
         return ServerError(f"the server at {address} refused the request ({message}): check the headers")
     if status in _NOT_TRITON or "exception occurred in the client while decoding" in message:
@@ -112,7 +112,8 @@ def _unavailable(address: str, reason: str) -> ServerUnavailableError:
     )
 
 
-def _timeout(address: str) -> ServerTimeoutError:
+def timed_out(address: str) -> ServerTimeoutError:
+    """The error for a request that did not end within its deadline."""
     return ServerTimeoutError(f"the server at {address} did not answer in time: try a longer timeout")
 
 

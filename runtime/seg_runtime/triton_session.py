@@ -34,6 +34,9 @@ from seg_runtime.triton_transfer import MessageTransfer, SharedTransfer
 
 __all__ = ["TritonSession"]
 
+_CLOSING_S = 5.0
+"""How long a session that closes may wait for its server, all regions together."""
+
 
 class TritonSession(Session):
     """Models of one server.
@@ -59,9 +62,10 @@ class TritonSession(Session):
         self._handles: weakref.WeakSet[ArrayHandle] = weakref.WeakSet()
         self._lock = threading.Lock()
         try:
-            extensions = self._client.patiently(self._client.check_server)
-            if shared_memory is not False:
-                self._pool = self._shared_pool(extensions, demanded=shared_memory is True)
+            with self._client.limit():
+                extensions = self._client.patiently(self._client.check_server)
+                if shared_memory is not False:
+                    self._pool = self._shared_pool(extensions, demanded=shared_memory is True)
         except BaseException:
             self._client.close()
             raise
@@ -99,7 +103,8 @@ class TritonSession(Session):
         self, model: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
     ) -> dict[str, Any]:
         try:
-            return super().infer(model, inputs, keep)
+            with self._client.limit():  # for the contract, the regions and all attempts together
+                return super().infer(model, inputs, keep)
         except BadInputError:
             # The model may have been replaced by one that wants just this.
             self._specs.pop(model, None)
@@ -210,5 +215,6 @@ class TritonSession(Session):
 def _shut(client: TritonClient, pool: RegionPool | None) -> None:
     """Also runs when a session is forgotten, and at exit."""
     if pool is not None:
-        pool.close()
+        with client.limit(_CLOSING_S):
+            pool.close()
     client.close()
