@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_runtime.address import Address, ClientOptions, TlsOptions
@@ -39,6 +41,10 @@ A server with gRPC's defaults, as Triton's, ends the connection after three ping
 while it has nothing to send. A machine that vanished is noticed without pings: its end of the connection
 does not acknowledge the request (gRPC sets TCP_USER_TIMEOUT to the second number).
 """
+_DEADLINE_LATE_S = 0.2
+"""How much later than its deadline gRPC may say so."""
+_LAST_WORDS_S = 0.2
+"""How long closing a connection may take before it goes on in the background."""
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
@@ -79,7 +85,7 @@ class TritonClient:
         self._options = options
         self.tensors = _import_client(address)
         self._errors = client_errors()
-        self._connections = Connections(self._connect, shared=address.grpc)
+        self._connections = Connections(self._connect, self._disconnect, shared=address.grpc)
         self._deadline = Deadline()
 
     def limit(self, seconds: float | None = None) -> AbstractContextManager[None]:
@@ -99,15 +105,21 @@ class TritonClient:
         That is when the retry budget has passed since the first failure, or the deadline is near.
         """
         delays_s, last_try_s = _delays_s(), math.inf
+        failure: EdgesegError | None = None
         with self.limit():
             while True:
                 try:
                     return attempt()
-                except retry_on:
-                    delay_s, now_s = next(delays_s), time.monotonic()
-                    last_try_s = min(last_try_s, now_s + self._options.retry_budget_s)
-                    if delay_s > min(last_try_s - now_s, self._deadline.remaining_s()):
+                except retry_on as error:
+                    failure = error
+                except ServerTimeoutError as error:
+                    if failure is None:
                         raise
+                    raise failure from error  # It says more than that time ran out.
+                delay_s, now_s = next(delays_s), time.monotonic()
+                last_try_s = min(last_try_s, now_s + self._options.retry_budget_s)
+                if delay_s > min(last_try_s - now_s, self._deadline.remaining_s()):
+                    raise failure
                 time.sleep(delay_s)
 
     def check_server(self) -> tuple[str, ...]:
@@ -163,9 +175,10 @@ class TritonClient:
             cache_misses=total("cache_miss"),
         )
 
-    def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
-        """tritonclient's `InferResult`."""
-        return self._call("infer", model, inputs, outputs=outputs)
+    def infer(self, model: str, inputs: list[Any], outputs: list[Any], in_message: bool = True) -> Any:
+        """tritonclient's `InferResult`; `in_message` says that tensors travel up in the request itself."""
+        method = _infer_large if self.address.grpc and in_message else "infer"
+        return self._call(method, model, inputs, outputs=outputs)
 
     def register(self, region: str, byte_size: int) -> None:
         """Let the server map the file /dev/shm/`region` under the same name."""
@@ -187,10 +200,9 @@ class TritonClient:
 
     def close(self) -> None:
         """Close the connections of this thread and, over gRPC, of all."""
-        with suppress(*self._errors):
-            self._connections.close()
+        self._connections.close()
 
-    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+    def _call(self, method: str | Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """One attempt, within what the deadline of this thread leaves; by itself, within the timeout."""
         with self.limit():
             seconds = self._deadline.remaining_s()
@@ -199,7 +211,8 @@ class TritonClient:
             with self._connections.use(distrust_after=ServerTimeoutError) as client, self._translated():
                 # The HTTP client writes into the headers that it is given.
                 named["headers"] = dict(self._options.headers or {})
-                call = partial(getattr(client, method), *arguments, **named)
+                function = getattr(client, method) if isinstance(method, str) else partial(method, client)
+                call = partial(function, *arguments, **named)
                 return call(client_timeout=seconds) if self.address.grpc else _limited(call, seconds)
 
     @contextmanager
@@ -215,6 +228,45 @@ class TritonClient:
             return self.tensors.InferenceServerClient(
                 self.address.location, **arguments(self.address, self._options)
             )
+
+    def _disconnect(self, client: Any) -> None:
+        def close() -> None:
+            with suppress(*self._errors):
+                client.close()
+
+        if not self.address.grpc:
+            close()  # Only the thread that used it can.
+            return
+        # gRPC waits for requests that it cannot write: in vain where the server does not read.
+        closing = threading.Thread(target=close, daemon=True)
+        closing.start()
+        closing.join(_LAST_WORDS_S)
+
+
+def _infer_large(client: Any, *arguments: Any, client_timeout: float, **named: Any) -> Any:
+    """gRPC's `infer` for a request that may not fit into the buffers of the network.
+
+    `infer` itself returns from its deadline only after the request was written, which a server that has
+    stopped to read never lets happen. Waiting for another thread costs 0.1 ms, so it is for these alone.
+
+    Raises:
+        TimeoutError: the request is not even written.
+    """
+    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+    request = client.async_infer(
+        *arguments,
+        callback=lambda result, error: answers.put((result, error)),
+        client_timeout=client_timeout,
+        **named,
+    )
+    try:
+        result, error = answers.get(timeout=client_timeout + _DEADLINE_LATE_S)
+    except Empty:
+        request.cancel()
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _limited(call: Callable[[], Answer], seconds: float) -> Answer:

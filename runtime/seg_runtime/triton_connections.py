@@ -37,12 +37,15 @@ class Connections:
 
     Args:
         connect: makes a client, without waiting for the server.
+        disconnect: closes one, without waiting for the server.
         shared: whether threads can share one.
     """
 
-    def __init__(self, connect: Callable[[], Any], shared: bool) -> None:
+    def __init__(self, connect: Callable[[], Any], disconnect: Callable[[Any], None], shared: bool) -> None:
         self._connect = connect
+        self._disconnect = disconnect
         self._store: Any = SimpleNamespace() if shared else threading.local()
+        self._store.current = None
         self._generation = 0
         self._lock = threading.Lock()
 
@@ -67,33 +70,36 @@ class Connections:
 
     def close(self) -> None:
         """Close the connection of this thread, or the one of all threads."""
-        connection = self._current()
+        with self._lock:
+            connection, self._store.current = self._current(), None
         if connection is not None:
-            connection.client.close()
+            self._disconnect(connection.client)
 
     def _take(self) -> _Connection:
-        replaced = None
+        unused = None
         with self._lock:
             connection = self._current()
-            if connection is None or self._stale(connection):
-                replaced = connection
-                connection = self._store.connection = _Connection(self._connect(), self._generation)
+            if connection is None or self._is_old(connection):
+                unused = connection if connection and not connection.users else None
+                connection = self._store.current = _Connection(self._connect(), self._generation)
             connection.users += 1
-        if replaced is not None and not replaced.users:
-            replaced.client.close()
+        if unused is not None:
+            self._disconnect(unused.client)
         return connection
 
     def _bring_back(self, connection: _Connection) -> None:
         with self._lock:
             connection.users -= 1
             connection.used_s = time.monotonic()
-            abandoned = not connection.users and connection is not self._current()
-        if abandoned:
-            connection.client.close()
+            if connection is self._current() and self._is_old(connection):
+                self._store.current = None
+            unused = connection is not self._current() and not connection.users
+        if unused:
+            self._disconnect(connection.client)
 
-    def _stale(self, connection: _Connection) -> bool:
+    def _is_old(self, connection: _Connection) -> bool:
         idle = not connection.users and time.monotonic() - connection.used_s > IDLE_S
         return idle or connection.generation != self._generation
 
     def _current(self) -> _Connection | None:
-        return getattr(self._store, "connection", None)
+        return getattr(self._store, "current", None)

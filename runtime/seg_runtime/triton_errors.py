@@ -16,7 +16,14 @@ from seg_runtime.errors import (
     ServerUnavailableError,
 )
 
-__all__ = ["ModelLoadingError", "RegionInUseError", "RegionLostError", "client_errors", "timed_out", "translate"]
+__all__ = [
+    "ModelLoadingError",
+    "RegionInUseError",
+    "RegionLostError",
+    "client_errors",
+    "timed_out",
+    "translate",
+]
 
 _UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503", "504"}
 _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED"}
@@ -24,6 +31,7 @@ _REFUSED = {"StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401",
 _NOT_TRITON = {"StatusCode.UNIMPLEMENTED"}
 _UNKNOWN_MODEL = re.compile(r"unknown model: '([^']*)'")
 _LOST_REGION = re.compile(r"Unable to find shared memory region: '([^']*)'")
+_CUT_OFF = re.compile(r"connection closed|Invalid EOF state|Incomplete response")
 _TLS_FAILED = re.compile(r"tls handshake|SSL_ERROR", re.IGNORECASE)
 _REGION_IN_USE = re.compile(r"Cannot unregister shared memory region '[^']*', it is currently in use")
 
@@ -66,7 +74,7 @@ def translate(error: Exception, address: str) -> EdgesegError:
         )
     if isinstance(error, TimeoutError):
         return timed_out(address)
-    if isinstance(error, OSError) or type(error).__name__ == "HTTPConnectionClosed":
+    if isinstance(error, OSError) or _CUT_OFF.search(str(error)):
         return _unavailable(address, _line(error))
     if isinstance(error, http.client.HTTPException) or type(error).__name__ == "JSONDecodeError":
         return _not_triton(address, _line(error))

@@ -149,7 +149,9 @@ class TritonSession(Session):
 
         def attempt() -> Any:
             try:
-                return self._client.infer(spec.name, transfer.inputs(), transfer.outputs())
+                return self._client.infer(
+                    spec.name, transfer.inputs(), transfer.outputs(), transfer.in_message
+                )
             except RegionLostError as lost:
                 transfer.server_lost(lost.region)
                 raise

@@ -1,0 +1,200 @@
+"""`timeout_s` holds for a whole request, whatever lies between client and server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_triton import FakeTriton, serve_grpc, serve_http
+from faulty_network import FAULTS, Relay, relay_to
+from tiny_graph import semantic_spec
+
+from seg_runtime import triton_connections
+from seg_runtime.connection import connect
+from seg_runtime.errors import ServerTimeoutError, ServerUnavailableError
+from seg_runtime.session import Session
+from seg_runtime.spec import TensorSpec
+
+DEADLINE_S = 0.5
+HANGS_S = 5.0
+"""A guard: what takes so much longer than the deadline has not noticed it."""
+
+SIDE = 5000
+"""Of the images, so that one does not fit into the buffers of the sockets."""
+IMAGE = np.zeros((1, SIDE, SIDE, 1), np.uint8)
+SPEC = semantic_spec(
+    inputs=(TensorSpec("image", "uint8", (SIDE, SIDE, 1)),),
+    outputs=(TensorSpec("probabilities", "float32", (4,)),),
+)
+Call = Callable[[Session], Any]
+CALLS: dict[str, Call] = {
+    "infer": lambda session: session.infer("tiny", {"image": IMAGE}),
+    "spec": lambda session: session.spec("tiny"),
+    "models": lambda session: session.models(),
+    "close": lambda session: session.close(),
+}
+
+
+@pytest.fixture
+def fake() -> FakeTriton:
+    return FakeTriton(SPEC)
+
+
+@contextmanager
+def relayed(scheme: str, fake: FakeTriton) -> Iterator[Relay]:
+    serving = serve_grpc(fake) if scheme == "grpc" else serve_http(fake.answer_http)
+    with serving as location, relay_to(location) as relay:
+        yield relay
+
+
+def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Start it in a thread that nobody has to wait for; the function returned gives its value or error."""
+    ended, outcome = threading.Event(), []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - given to the caller
+            outcome.append(error)
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+
+    def result() -> Any:
+        assert ended.wait(HANGS_S), f"still waiting {HANGS_S} s after a deadline of {DEADLINE_S} s"
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    return result
+
+
+def open_session(scheme: str, relay: Relay, **options: Any) -> Session:
+    return connect(f"{scheme}://{relay.location}", timeout_s=DEADLINE_S, **options)
+
+
+def outcomes_of_all_calls(scheme: str, relay: Relay, fail: Callable[[], None]) -> dict[str, Any]:
+    """What each call on a session of its own came to, and opening one, after the failure began."""
+    barrier = threading.Barrier(len(CALLS) + 1, action=fail)
+
+    def call(name: str) -> Any:
+        with open_session(scheme, relay) as session:
+            if name == "infer":
+                session.spec("tiny")
+            barrier.wait()
+            return CALLS[name](session)
+
+    def open_one() -> None:
+        barrier.wait()
+        open_session(scheme, relay).close()
+
+    waiting = {name: in_thread(lambda name=name: call(name)) for name in CALLS}
+    waiting["connect"] = in_thread(open_one)
+    outcomes = {}
+    for name, result in waiting.items():
+        try:
+            outcomes[name] = result()
+        except (ServerTimeoutError, ServerUnavailableError) as error:
+            outcomes[name] = error
+    return outcomes
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_call_ends_with_its_deadline(scheme: str, fault: str, fake: FakeTriton) -> None:
+    with relayed(scheme, fake) as relay:
+        outcomes = outcomes_of_all_calls(scheme, relay, lambda: relay.fail(fault))
+    assert outcomes.pop("close") is None
+    if fault == "half-open":
+        assert outcomes.pop("connect") is None, "only connections of before are dead"
+    if fault != "cut late":  # over gRPC, what was cut off may be of no importance
+        assert all(isinstance(outcome, Exception) for outcome in outcomes.values()), outcomes
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_server_that_is_unavailable_for_ever_costs_no_more_than_the_deadline(
+    scheme: str, fake: FakeTriton
+) -> None:
+    with relayed(scheme, fake) as relay:
+        outcomes = outcomes_of_all_calls(scheme, relay, lambda: setattr(fake, "away", True))
+    assert outcomes.pop("close") is None
+    for outcome in outcomes.values():
+        assert isinstance(outcome, ServerUnavailableError) and "draining" in str(outcome)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_half_open_connection_is_left_after_one_timeout(scheme: str, fake: FakeTriton) -> None:
+    with relayed(scheme, fake) as relay, open_session(scheme, relay) as session:
+        assert session.models() == ("tiny",)
+        relay.fail("half-open")
+        with pytest.raises(ServerTimeoutError, match="did not answer in time"):
+            session.models()
+        for _ in range(3):
+            assert session.models() == ("tiny",)
+        assert relay.accepted == 2
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_one_timeout_is_enough_for_all_threads(scheme: str, fake: FakeTriton) -> None:
+    """Threads with idle connections need not find out one by one that these are dead."""
+    known, failed = threading.Barrier(4), threading.Event()
+
+    def use(session: Session) -> tuple[str, ...]:
+        session.models()
+        known.wait()
+        failed.wait()
+        return session.models()
+
+    with relayed(scheme, fake) as relay, open_session(scheme, relay) as session:
+        waiting = [in_thread(lambda: use(session)) for _ in range(3)]
+        session.models()
+        known.wait()
+        relay.fail("half-open")
+        with pytest.raises(ServerTimeoutError):
+            session.models()
+        failed.set()
+        assert [result() for result in waiting] == [("tiny",)] * 3
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_timeout_of_one_thread_does_not_break_the_request_of_another(scheme: str, fake: FakeTriton) -> None:
+    image = IMAGE[:, :1, :1]
+    fake.spec = semantic_spec(inputs=(TensorSpec("image", "uint8", (1, 1, 1)),), outputs=SPEC.outputs)
+    with relayed(scheme, fake) as relay, connect(f"{scheme}://{relay.location}", timeout_s=1.0) as session:
+        session.spec("tiny")
+        fake.delay_s = 0.7
+        first = in_thread(lambda: session.infer("tiny", {"image": image}))
+        while not fake.calls:
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.4)
+        # Given up after the first was sent and before it is answered, on the same connection over gRPC.
+        with session._client.limit(0.1), pytest.raises(ServerTimeoutError):  # type: ignore[attr-defined]
+            session.infer("tiny", {"image": image})
+        again = in_thread(session.models)
+        assert first()["probabilities"].max() == 0.25
+        assert again() == ("tiny",)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_connection_that_was_idle_for_long_is_not_trusted(
+    scheme: str, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with relayed(scheme, fake) as relay, open_session(scheme, relay) as session:
+        session.models()
+        session.models()
+        assert relay.accepted == 1
+        relay.fail("half-open")
+        monkeypatch.setattr(triton_connections, "IDLE_S", 0.0)
+        assert session.models() == ("tiny",)
+
+
+def test_time_limit_of_http_counts_from_the_call_and_not_from_the_last_one(fake: FakeTriton) -> None:
+    """The clock of an event loop stands still while nobody uses it."""
+    with relayed("http", fake) as relay, open_session("http", relay) as session:
+        session.models()
+        threading.Event().wait(2 * DEADLINE_S)
+        assert session.models() == ("tiny",)
