@@ -32,7 +32,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         spec: the model's contract; change it to publish another version.
         value: what every output element is.
         failures: gRPC errors to answer `ModelInfer` with first: (code, message).
-        delay_s: how long `ModelInfer` takes.
+        delay_s: how long `ModelInfer` and registering shared memory take.
         away: whether every request is refused as unavailable.
         states: state of the model in the repository index, last one for ever.
         calls: number of `ModelInfer` calls.
@@ -83,6 +83,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             answer.outputs.add(name=tensor.name, datatype="FP32", shape=shape)
             answer.raw_output_contents.append(np.full(shape, self.value, np.float32).tobytes())
         return answer
+
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        time.sleep(self.delay_s)
+        return pb.SystemSharedMemoryRegisterResponse()
 
     def _check_here(self, context: Any) -> None:
         if self.away:

@@ -292,6 +292,7 @@ def _grpc_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
         ("grpc.max_receive_message_length", _MAX_MESSAGE),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _UNACKNOWLEDGED_MS),
+        ("grpc.http2.max_pings_without_data", 0),  # any number: else there are none after the second
         # gRPC's own back-off grows to two minutes, far beyond the retry budget.
         ("grpc.initial_reconnect_backoff_ms", int(1000 * _FIRST_DELAY_S)),
         ("grpc.max_reconnect_backoff_ms", int(1000 * _LONGEST_DELAY_S)),

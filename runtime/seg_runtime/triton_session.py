@@ -19,6 +19,7 @@ from seg_runtime.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ServerError,
+    ServerTimeoutError,
     ServerUnavailableError,
 )
 from seg_runtime.handles import ArrayHandle, usable_handle
@@ -48,6 +49,7 @@ class TritonSession(Session):
 
     Raises:
         ServerUnavailableError: nobody listened for the whole retry budget.
+        ServerTimeoutError: the server did not answer in time.
         ServerError: too old a Triton or none at all, or no shared memory where it was demanded.
         MissingExtraError: the HTTP client is not installed.
     """
@@ -203,6 +205,8 @@ class TritonSession(Session):
             if "system_shared_memory" not in extensions:
                 raise ServerError(f"the server at {address} has no shared memory: connect without it")
             check_memory_is_shared(self._client)
+        except (ServerTimeoutError, ServerUnavailableError):
+            raise  # It says nothing about memory.
         except ServerError:
             if demanded:
                 raise

@@ -198,3 +198,11 @@ def test_time_limit_of_http_counts_from_the_call_and_not_from_the_last_one(fake:
         session.models()
         threading.Event().wait(2 * DEADLINE_S)
         assert session.models() == ("tiny",)
+
+
+def test_server_that_hangs_while_memory_is_offered_is_not_taken_for_one_without_it(fake: FakeTriton) -> None:
+    """A session would otherwise send its tensors in messages for as long as it lives."""
+    fake.extensions = [*fake.extensions, "system_shared_memory"]
+    fake.delay_s = 4 * DEADLINE_S
+    with relayed("grpc", fake) as relay, pytest.raises(ServerTimeoutError):
+        open_session("grpc", relay)
