@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import seg_runtime  # noqa: F401 - before any library that it keeps from sending telemetry
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 WEIGHTS = ROOT / "export" / "seg_export" / "weights"

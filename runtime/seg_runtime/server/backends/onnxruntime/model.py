@@ -117,6 +117,7 @@ class TritonPythonModel:
 
 
 def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # It is read when the library is loaded.
     import onnxruntime
 
     # CUDA libraries that are not there are a warning, not a reason to print three screens.
