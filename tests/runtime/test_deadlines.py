@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from seg_runtime.session import Session
 from seg_runtime.spec import TensorSpec
 
 DEADLINE_S = 0.5
+PATIENT_S = 30.0
 HANGS_S = 5.0
 """A guard: what takes so much longer than the deadline has not noticed it."""
 
@@ -73,8 +76,19 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-def open_session(scheme: str, relay: Relay, **options: Any) -> Session:
-    return connect(f"{scheme}://{relay.location}", timeout_s=DEADLINE_S, **options)
+def open_session(scheme: str, relay: Relay) -> Any:
+    return connect(f"{scheme}://{relay.location}", timeout_s=PATIENT_S)
+
+
+@contextmanager
+def impatient(session: Any) -> Iterator[None]:
+    """As if it had been opened with DEADLINE_S, which a busy machine may need for a healthy call."""
+    patient = session._client._options
+    session._client._options = replace(patient, timeout_s=DEADLINE_S)
+    try:
+        yield
+    finally:
+        session._client._options = patient
 
 
 def outcomes_of_all_calls(scheme: str, relay: Relay, fail: Callable[[], None]) -> dict[str, Any]:
@@ -86,11 +100,12 @@ def outcomes_of_all_calls(scheme: str, relay: Relay, fail: Callable[[], None]) -
             if name == "infer":
                 session.spec("tiny")
             barrier.wait()
-            return CALLS[name](session)
+            with impatient(session):
+                return CALLS[name](session)
 
     def open_one() -> None:
         barrier.wait()
-        open_session(scheme, relay).close()
+        connect(f"{scheme}://{relay.location}", timeout_s=DEADLINE_S).close()
 
     waiting = {name: in_thread(lambda name=name: call(name)) for name in CALLS}
     waiting["connect"] = in_thread(open_one)
@@ -131,7 +146,7 @@ def test_half_open_connection_is_left_after_one_timeout(scheme: str, fake: FakeT
     with relayed(scheme, fake) as relay, open_session(scheme, relay) as session:
         assert session.models() == ("tiny",)
         relay.fail("half-open")
-        with pytest.raises(ServerTimeoutError, match="did not answer in time"):
+        with impatient(session), pytest.raises(ServerTimeoutError, match="did not answer in time"):
             session.models()
         for _ in range(3):
             assert session.models() == ("tiny",)
@@ -154,7 +169,7 @@ def test_one_timeout_is_enough_for_all_threads(scheme: str, fake: FakeTriton) ->
         session.models()
         known.wait()
         relay.fail("half-open")
-        with pytest.raises(ServerTimeoutError):
+        with impatient(session), pytest.raises(ServerTimeoutError):
             session.models()
         failed.set()
         assert [result() for result in waiting] == [("tiny",)] * 3
@@ -164,15 +179,14 @@ def test_one_timeout_is_enough_for_all_threads(scheme: str, fake: FakeTriton) ->
 def test_timeout_of_one_thread_does_not_break_the_request_of_another(scheme: str, fake: FakeTriton) -> None:
     image = IMAGE[:, :1, :1]
     fake.spec = semantic_spec(inputs=(TensorSpec("image", "uint8", (1, 1, 1)),), outputs=SPEC.outputs)
-    with relayed(scheme, fake) as relay, connect(f"{scheme}://{relay.location}", timeout_s=1.0) as session:
+    with relayed(scheme, fake) as relay, open_session(scheme, relay) as session:
         session.spec("tiny")
-        fake.delay_s = 0.7
+        fake.delay_s = 4 * DEADLINE_S
         first = in_thread(lambda: session.infer("tiny", {"image": image}))
         while not fake.calls:
-            threading.Event().wait(0.01)
-        threading.Event().wait(0.4)
-        # Given up after the first was sent and before it is answered, on the same connection over gRPC.
-        with session._client.limit(0.1), pytest.raises(ServerTimeoutError):  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        # Given up before the first is answered, over gRPC on the same connection.
+        with session._client.limit(DEADLINE_S), pytest.raises(ServerTimeoutError):
             session.infer("tiny", {"image": image})
         again = in_thread(session.models)
         assert first()["probabilities"].max() == 0.25
@@ -196,8 +210,9 @@ def test_time_limit_of_http_counts_from_the_call_and_not_from_the_last_one(fake:
     """The clock of an event loop stands still while nobody uses it."""
     with relayed("http", fake) as relay, open_session("http", relay) as session:
         session.models()
-        threading.Event().wait(2 * DEADLINE_S)
-        assert session.models() == ("tiny",)
+        time.sleep(2 * DEADLINE_S)
+        with impatient(session):
+            assert session.models() == ("tiny",)
 
 
 def test_server_that_hangs_while_memory_is_offered_is_not_taken_for_one_without_it(fake: FakeTriton) -> None:
@@ -205,4 +220,4 @@ def test_server_that_hangs_while_memory_is_offered_is_not_taken_for_one_without_
     fake.extensions = [*fake.extensions, "system_shared_memory"]
     fake.delay_s = 4 * DEADLINE_S
     with relayed("grpc", fake) as relay, pytest.raises(ServerTimeoutError):
-        open_session("grpc", relay)
+        connect(f"grpc://{relay.location}", timeout_s=DEADLINE_S)
