@@ -22,6 +22,8 @@ from full_size import (  # noqa: F401
 )
 from marks import full_size, pytest_itemcollected, slow_to_make  # noqa: F401
 
+import seg_runtime  # noqa: F401 - before any library that it keeps from sending telemetry
+
 DATA = Path(__file__).parent / "data"
 
 # Threads for two cores in all: one for each of pytest-xdist's two workers. Tests never reach a network.

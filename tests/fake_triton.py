@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
@@ -31,7 +32,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         spec: the model's contract; change it to publish another version.
         value: what every output element is.
         failures: gRPC errors to answer `ModelInfer` with first: (code, message).
-        delay_s: how long `ModelInfer` takes.
+        delay_s: how long `ModelInfer` and registering shared memory take.
+        away: whether every request is refused as unavailable.
         states: state of the model in the repository index, last one for ever.
         calls: number of `ModelInfer` calls.
         headers: metadata of the last call.
@@ -44,15 +46,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.value = 0.25
         self.failures: list[tuple[grpc.StatusCode, str]] = []
         self.delay_s = 0.0
+        self.away = False
         self.states = ["READY"]
         self.calls = 0
         self.headers: dict[str, Any] = {}
 
     def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        self._check_here(context)
         self.headers = dict(context.invocation_metadata())
         return pb.ServerMetadataResponse(name="triton", version=self.version, extensions=self.extensions)
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check_here(context)
         if request.name != self.spec.name or self.states[0] != "READY":
             context.abort(
                 grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found"
@@ -60,12 +65,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelConfigResponse(config=to_config(self.spec))
 
     def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check_here(context)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         index = pb.RepositoryIndexResponse()
         index.models.add(name=self.spec.name, version=str(self.spec.version), state=state, reason="")
         return index
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check_here(context)
         self.calls += 1
         time.sleep(self.delay_s)
         if self.failures:
@@ -77,11 +84,43 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             answer.raw_output_contents.append(np.full(shape, self.value, np.float32).tobytes())
         return answer
 
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        time.sleep(self.delay_s)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    def _check_here(self, context: Any) -> None:
+        if self.away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+
+    def answer_http(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        """The same over HTTP, for `serve_http`; one image per request."""
+        if self.away:
+            return 503, json.dumps({"error": "draining"})
+        if path == "/v2":
+            return 200, metadata_json(self.version)
+        if path == "/v2/repository/index":
+            return 200, json.dumps([{"name": self.spec.name, "version": "1", "state": self.states[0]}])
+        if path.endswith("/config"):
+            return 200, json_format.MessageToJson(to_config(self.spec), preserving_proto_field_name=True)
+        self.calls += 1
+        time.sleep(self.delay_s)
+        outputs = [
+            {
+                "name": tensor.name,
+                "datatype": "FP32",
+                "shape": [1, *tensor.shape],
+                "data": np.full(tensor.shape, self.value).ravel().tolist(),
+            }
+            for tensor in self.spec.outputs
+        ]
+        answer = {"model_name": self.spec.name, "model_version": str(self.spec.version), "outputs": outputs}
+        return 200, json.dumps(answer)
+
 
 @contextmanager
 def serve_grpc(fake: FakeTriton, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
     """host:port of a gRPC server that answers with `fake`."""
-    server = grpc.server(ThreadPoolExecutor(4))
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
     add = server.add_insecure_port if credentials is None else server.add_secure_port
     port = add("localhost:0", *([credentials] if credentials else []))

@@ -111,9 +111,7 @@ def small_sam2(folder: Path) -> None:
     from seg_export.export import export_models
     from seg_export.random_weights import random_sam2
 
-    weights = replace(
-        random_sam2(sam2_small.ARGUMENTS), state_dict=sam2_small.small_sam2().state_dict()
-    )
+    weights = replace(random_sam2(sam2_small.ARGUMENTS), state_dict=sam2_small.small_sam2().state_dict())
     write_checkpoint(folder / "weights.pth", weights)
     export_models(load_checkpoint(folder / "weights.pth"), folder / "repo", "sam2")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from seg_runtime import telemetry
+
 if TYPE_CHECKING:
     from seg_runtime.connection import connect
     from seg_runtime.errors import EdgesegError
@@ -48,6 +50,8 @@ _MODULES = {
     "TensorSpec": "spec",
     "connect": "connection",
 }
+
+telemetry.switch_off()
 
 
 def __getattr__(name: str) -> Any:

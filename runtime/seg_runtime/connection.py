@@ -32,8 +32,12 @@ def connect(
     Args:
         target: a model repository folder, or `grpc://host:8001`, `grpcs://host`, `http://host:8000`
             or `https://host`. Without a port it is 8001 for grpc, 8000 for http, 443 with TLS.
-        timeout_s: how long one request may take, in seconds.
-        retry_budget_s: how long to go on trying while a server is away, in seconds.
+        timeout_s: how long one call may wait for the server, in seconds: `connect` itself, `infer`, `spec`,
+            `models` and so on each. It is for the call as a whole: fetching the contract, shared memory,
+            sending, computing, the answer and all attempts. Then ServerTimeoutError is raised, whatever the
+            server or the network does, and later calls use a new connection. A session closes within 5 s.
+        retry_budget_s: how long to go on trying, in seconds, after the first attempt that found the server
+            away or the model being loaded; never beyond `timeout_s`. A timeout is not tried again.
         headers: sent with every request, for example an authorization.
         tls: certificates for `grpcs://` and `https://`; None trusts those of the system.
         shared_memory: with a server on this machine, None uses shared memory where that works, False
@@ -48,6 +52,7 @@ def connect(
         RepositoryError: the folder is missing.
         MissingExtraError: the HTTP client is not installed.
         ServerUnavailableError: nobody answers at the address.
+        ServerTimeoutError: what listens there did not answer in time.
         ServerError: what answers cannot be used.
     """
     if timeout_s <= 0 or retry_budget_s < 0:

@@ -8,13 +8,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_runtime.errors import EdgesegError
+from seg_runtime.errors import EdgesegError, ServerTimeoutError, ServerUnavailableError
 from seg_runtime.handles import OwnedHandle
 from seg_runtime.shared_memory import Region, register_region
 from seg_runtime.spec import ModelSpec, TensorSpec
@@ -109,7 +108,10 @@ class RegionPool:
                 region.name, region.memory = register_region(self._client, region.byte_size, region.memory)
 
     def close(self) -> None:
-        """Let the server unmap everything; a region that it still writes into stays mapped there."""
+        """Let the server unmap everything; a region that it still writes into stays mapped there.
+
+        A server that is away or does not answer is asked once, not for every region.
+        """
         with self._lock:
             self.closed = True
             regions = list(self._all)
@@ -119,8 +121,12 @@ class RegionPool:
             self._returned.clear()
         deadline = time.monotonic() + _LAST_USE_S
         for region in regions:
-            with suppress(EdgesegError):
+            try:
                 self._unregister(region, deadline)
+            except (ServerTimeoutError, ServerUnavailableError):
+                return
+            except EdgesegError:
+                continue
 
     def _unregister(self, region: Region, deadline: float) -> None:
         """Triton answers a request a moment before it lets go of its regions: try until then."""

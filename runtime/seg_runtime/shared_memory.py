@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.client_process import belongs_to_the_dead, name_prefix
-from seg_runtime.errors import EdgesegError, ServerError
+from seg_runtime.errors import EdgesegError, ServerError, ServerTimeoutError, ServerUnavailableError
 from seg_runtime.triton_client import TritonClient
 
 __all__ = ["FOLDER", "Region", "check_memory_is_shared", "register_region"]
@@ -63,13 +63,16 @@ def check_memory_is_shared(client: TritonClient) -> None:
 
     Raises:
         ServerError: it cannot: another machine or container, another user, or it does not allow it.
+        ServerUnavailableError, ServerTimeoutError: it went away meanwhile.
     """
     advice = "use a server on this machine, started with --allow-client-shm=true where it knows that option"
     try:
         _remove_abandoned_files()
         with _new_file(mmap.PAGESIZE) as (name, _):
-            client.register(name, mmap.PAGESIZE)
+            client.patiently(lambda: client.register(name, mmap.PAGESIZE))
         client.unregister(name)
+    except (ServerTimeoutError, ServerUnavailableError):
+        raise
     except (OSError, EdgesegError) as error:
         raise ServerError(f"no shared memory with {client.address} ({error}): {advice}") from error
     _unmap_regions_of_the_dead(client)

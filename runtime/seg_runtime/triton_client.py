@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_runtime.address import Address, ClientOptions, TlsOptions
+from seg_runtime.deadline import Deadline
 from seg_runtime.errors import (
     EdgesegError,
     InferenceError,
     MissingExtraError,
     ServerError,
+    ServerTimeoutError,
     ServerUnavailableError,
 )
-from seg_runtime.triton_errors import client_errors, translate
+from seg_runtime.triton_connections import Connections
+from seg_runtime.triton_errors import client_errors, timed_out, translate
 
 __all__ = ["OLDEST_SERVER", "ModelStatistics", "TritonClient", "field"]
 
@@ -28,6 +34,17 @@ OLDEST_SERVER = (2, 20)
 
 _MAX_MESSAGE = 2**31 - 1
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
+_KEEPALIVE_MS, _UNACKNOWLEDGED_MS = 330_000, 20_000
+"""How often a ping goes out while a request is computed, and how long bytes may stay unacknowledged.
+
+A server with gRPC's defaults, as Triton's, ends the connection after three pings less than 300 s apart
+while it has nothing to send. A machine that vanished is noticed without pings: its end of the connection
+does not acknowledge the request (gRPC sets TCP_USER_TIMEOUT to the second number).
+"""
+_DEADLINE_LATE_S = 0.2
+"""How much later than its deadline gRPC may say so."""
+_LAST_WORDS_S = 0.2
+"""How long closing a connection may take before it goes on in the background."""
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
@@ -55,8 +72,9 @@ class ModelStatistics:
 class TritonClient:
     """tritonclient's two clients behind one interface, raising only this project's errors.
 
-    Each method makes one attempt; wrap it in `patiently` to retry. Safe to use from several threads:
-    gRPC's client is shared by all, HTTP's (which is not thread-safe) is made once per thread.
+    Each method makes one attempt; wrap it in `patiently` to retry, and several of them in `limit` so that
+    they share one deadline. Safe to use from several threads: gRPC's client is shared by all, HTTP's (which
+    is not thread-safe) is made once per thread.
 
     Raises:
         MissingExtraError: the HTTP client is not installed.
@@ -67,25 +85,42 @@ class TritonClient:
         self._options = options
         self.tensors = _import_client(address)
         self._errors = client_errors()
-        self._shared = self._connect() if address.grpc else None
-        self._per_thread = threading.local()
+        self._connections = Connections(self._connect, self._disconnect, shared=address.grpc)
+        self._deadline = Deadline()
+
+    def limit(self, seconds: float | None = None) -> AbstractContextManager[None]:
+        """The time for all that this thread does in the block; None is the options' `timeout_s`.
+
+        Inside another limit it is what that one leaves. What exceeds it raises ServerTimeoutError.
+        """
+        return self._deadline.within(self._options.timeout_s if seconds is None else seconds)
 
     def patiently(
         self,
         attempt: Callable[[], Answer],
         retry_on: tuple[type[EdgesegError], ...] = (ServerUnavailableError,),
     ) -> Answer:
-        """Repeat an attempt until it succeeds, fails otherwise, or the retry budget is spent."""
-        deadline = time.monotonic() + self._options.retry_budget_s
-        delays_s = _delays_s()
-        while True:
-            delay_s = next(delays_s)
-            try:
-                return attempt()
-            except retry_on:
-                if time.monotonic() + delay_s > deadline:
-                    raise
-            time.sleep(delay_s)
+        """Repeat an attempt until it succeeds, fails otherwise, or time is up.
+
+        That is when the retry budget has passed since the first failure, or the deadline is near.
+        """
+        delays_s, last_try_s = _delays_s(), math.inf
+        failure: EdgesegError | None = None
+        with self.limit():
+            while True:
+                try:
+                    return attempt()
+                except retry_on as error:
+                    failure = error
+                except ServerTimeoutError as error:
+                    if failure is None:
+                        raise
+                    raise failure from error  # It says more than that time ran out.
+                delay_s, now_s = next(delays_s), time.monotonic()
+                last_try_s = min(last_try_s, now_s + self._options.retry_budget_s)
+                if delay_s > min(last_try_s - now_s, self._deadline.remaining_s()):
+                    raise failure
+                time.sleep(delay_s)
 
     def check_server(self) -> tuple[str, ...]:
         """The server's protocol extensions. Raises ServerError for too old a Triton or something else."""
@@ -140,9 +175,10 @@ class TritonClient:
             cache_misses=total("cache_miss"),
         )
 
-    def infer(self, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
-        """tritonclient's `InferResult`."""
-        return self._call("infer", model, inputs, outputs=outputs)
+    def infer(self, model: str, inputs: list[Any], outputs: list[Any], in_message: bool = True) -> Any:
+        """tritonclient's `InferResult`; `in_message` says that tensors travel up in the request itself."""
+        method = _infer_large if self.address.grpc and in_message else "infer"
+        return self._call(method, model, inputs, outputs=outputs)
 
     def register(self, region: str, byte_size: int) -> None:
         """Let the server map the file /dev/shm/`region` under the same name."""
@@ -164,39 +200,99 @@ class TritonClient:
 
     def close(self) -> None:
         """Close the connections of this thread and, over gRPC, of all."""
-        client = self._shared or getattr(self._per_thread, "client", None)
-        if client is not None:
-            with suppress(*self._errors):
-                client.close()
+        self._connections.close()
 
-    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        options = self._options
-        if self.address.grpc:
-            named["client_timeout"] = options.timeout_s
+    def _call(self, method: str | Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """One attempt, within what the deadline of this thread leaves; by itself, within the timeout."""
+        with self.limit():
+            seconds = self._deadline.remaining_s()
+            if seconds <= 0:
+                raise timed_out(str(self.address))
+            with self._connections.use(distrust_after=ServerTimeoutError) as client, self._translated():
+                # The HTTP client writes into the headers that it is given.
+                named["headers"] = dict(self._options.headers or {})
+                function = getattr(client, method) if isinstance(method, str) else partial(method, client)
+                call = partial(function, *arguments, **named)
+                return call(client_timeout=seconds) if self.address.grpc else _limited(call, seconds)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            # The HTTP client writes into the headers that it is given.
-            return getattr(self._client(), method)(*arguments, headers=dict(options.headers or {}), **named)
+            yield
         except self._errors as error:
             raise translate(error, str(self.address)) from error
 
-    def _client(self) -> Any:
-        if self._shared is not None:
-            return self._shared
-        if not hasattr(self._per_thread, "client"):
-            self._per_thread.client = self._connect()
-        return self._per_thread.client
-
     def _connect(self) -> Any:
         arguments = _grpc_arguments if self.address.grpc else _http_arguments
-        return self.tensors.InferenceServerClient(
-            self.address.location, **arguments(self.address, self._options)
-        )
+        with self._translated():
+            return self.tensors.InferenceServerClient(
+                self.address.location, **arguments(self.address, self._options)
+            )
+
+    def _disconnect(self, client: Any) -> None:
+        def close() -> None:
+            with suppress(*self._errors):
+                client.close()
+
+        if not self.address.grpc:
+            close()  # Only the thread that used it can.
+            return
+        # gRPC waits for requests that it cannot write: in vain where the server does not read.
+        closing = threading.Thread(target=close, daemon=True)
+        closing.start()
+        closing.join(_LAST_WORDS_S)
+
+
+def _infer_large(client: Any, *arguments: Any, client_timeout: float, **named: Any) -> Any:
+    """gRPC's `infer` for a request that may not fit into the buffers of the network.
+
+    `infer` itself returns from its deadline only after the request was written, which a server that has
+    stopped to read never lets happen. Waiting for another thread costs 0.1 ms, so it is for these alone.
+
+    Raises:
+        TimeoutError: the request is not even written.
+    """
+    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+    request = client.async_infer(
+        *arguments,
+        callback=lambda result, error: answers.put((result, error)),
+        client_timeout=client_timeout,
+        **named,
+    )
+    try:
+        result, error = answers.get(timeout=client_timeout + _DEADLINE_LATE_S)
+    except Empty:
+        request.cancel()
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _limited(call: Callable[[], Answer], seconds: float) -> Answer:
+    """A call of the HTTP client that ends in time. Its own timeouts are for one read or write each.
+
+    Raises:
+        TimeoutError: it did not; the connection cannot be used again.
+    """
+    import gevent
+
+    with gevent.Timeout(seconds) as limit:
+        try:
+            return call()
+        except gevent.Timeout as expired:
+            if expired is not limit:
+                raise
+            raise TimeoutError from expired
 
 
 def _grpc_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
     channel = [
         ("grpc.max_send_message_length", _MAX_MESSAGE),
         ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _UNACKNOWLEDGED_MS),
+        ("grpc.http2.max_pings_without_data", 0),  # any number: else there are none after the second
         # gRPC's own back-off grows to two minutes, far beyond the retry budget.
         ("grpc.initial_reconnect_backoff_ms", int(1000 * _FIRST_DELAY_S)),
         ("grpc.max_reconnect_backoff_ms", int(1000 * _LONGEST_DELAY_S)),

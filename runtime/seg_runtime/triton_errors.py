@@ -16,7 +16,14 @@ from seg_runtime.errors import (
     ServerUnavailableError,
 )
 
-__all__ = ["ModelLoadingError", "RegionInUseError", "RegionLostError", "client_errors", "translate"]
+__all__ = [
+    "ModelLoadingError",
+    "RegionInUseError",
+    "RegionLostError",
+    "client_errors",
+    "timed_out",
+    "translate",
+]
 
 _UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503", "504"}
 _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED"}
@@ -24,6 +31,7 @@ _REFUSED = {"StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401",
 _NOT_TRITON = {"StatusCode.UNIMPLEMENTED"}
 _UNKNOWN_MODEL = re.compile(r"unknown model: '([^']*)'")
 _LOST_REGION = re.compile(r"Unable to find shared memory region: '([^']*)'")
+_CUT_OFF = re.compile(r"connection closed|Invalid EOF state|Incomplete response")
 _TLS_FAILED = re.compile(r"tls handshake|SSL_ERROR", re.IGNORECASE)
 _REGION_IN_USE = re.compile(r"Cannot unregister shared memory region '[^']*', it is currently in use")
 
@@ -65,8 +73,8 @@ def translate(error: Exception, address: str) -> EdgesegError:
             f"no TLS connection to {address} ({_line(error)}): check the scheme and certificates"
         )
     if isinstance(error, TimeoutError):
-        return _timeout(address)
-    if isinstance(error, OSError) or type(error).__name__ == "HTTPConnectionClosed":
+        return timed_out(address)
+    if isinstance(error, OSError) or _CUT_OFF.search(str(error)):
         return _unavailable(address, _line(error))
     if isinstance(error, http.client.HTTPException) or type(error).__name__ == "JSONDecodeError":
         return _not_triton(address, _line(error))
@@ -94,7 +102,7 @@ def _of_status(status: str, message: str, address: str) -> EdgesegError:
     if status in _UNAVAILABLE:
         return _unavailable(address, message)
     if status in _TIMED_OUT:
-        return _timeout(address)
+        return timed_out(address)
     if status in _REFUSED:
         return ServerError(f"the server at {address} refused the request ({message}): check the headers")
     if status in _NOT_TRITON or "exception occurred in the client while decoding" in message:
@@ -112,7 +120,8 @@ def _unavailable(address: str, reason: str) -> ServerUnavailableError:
     )
 
 
-def _timeout(address: str) -> ServerTimeoutError:
+def timed_out(address: str) -> ServerTimeoutError:
+    """The error for a request that did not end within its deadline."""
     return ServerTimeoutError(f"the server at {address} did not answer in time: try a longer timeout")
 
 

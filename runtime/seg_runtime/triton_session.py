@@ -19,6 +19,7 @@ from seg_runtime.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ServerError,
+    ServerTimeoutError,
     ServerUnavailableError,
 )
 from seg_runtime.handles import ArrayHandle, usable_handle
@@ -34,6 +35,9 @@ from seg_runtime.triton_transfer import MessageTransfer, SharedTransfer
 
 __all__ = ["TritonSession"]
 
+_CLOSING_S = 5.0
+"""How long a session that closes may wait for its server, all regions together."""
+
 
 class TritonSession(Session):
     """Models of one server.
@@ -45,6 +49,7 @@ class TritonSession(Session):
 
     Raises:
         ServerUnavailableError: nobody listened for the whole retry budget.
+        ServerTimeoutError: the server did not answer in time.
         ServerError: too old a Triton or none at all, or no shared memory where it was demanded.
         MissingExtraError: the HTTP client is not installed.
     """
@@ -59,9 +64,10 @@ class TritonSession(Session):
         self._handles: weakref.WeakSet[ArrayHandle] = weakref.WeakSet()
         self._lock = threading.Lock()
         try:
-            extensions = self._client.patiently(self._client.check_server)
-            if shared_memory is not False:
-                self._pool = self._shared_pool(extensions, demanded=shared_memory is True)
+            with self._client.limit():
+                extensions = self._client.patiently(self._client.check_server)
+                if shared_memory is not False:
+                    self._pool = self._shared_pool(extensions, demanded=shared_memory is True)
         except BaseException:
             self._client.close()
             raise
@@ -99,7 +105,8 @@ class TritonSession(Session):
         self, model: str, inputs: Mapping[str, NDArray[Any] | Handle], keep: Collection[str] = ()
     ) -> dict[str, Any]:
         try:
-            return super().infer(model, inputs, keep)
+            with self._client.limit():  # for the contract, the regions and all attempts together
+                return super().infer(model, inputs, keep)
         except BadInputError:
             # The model may have been replaced by one that wants just this.
             self._specs.pop(model, None)
@@ -144,7 +151,9 @@ class TritonSession(Session):
 
         def attempt() -> Any:
             try:
-                return self._client.infer(spec.name, transfer.inputs(), transfer.outputs())
+                return self._client.infer(
+                    spec.name, transfer.inputs(), transfer.outputs(), transfer.in_message
+                )
             except RegionLostError as lost:
                 transfer.server_lost(lost.region)
                 raise
@@ -196,6 +205,8 @@ class TritonSession(Session):
             if "system_shared_memory" not in extensions:
                 raise ServerError(f"the server at {address} has no shared memory: connect without it")
             check_memory_is_shared(self._client)
+        except (ServerTimeoutError, ServerUnavailableError):
+            raise  # It says nothing about memory.
         except ServerError:
             if demanded:
                 raise
@@ -210,5 +221,6 @@ class TritonSession(Session):
 def _shut(client: TritonClient, pool: RegionPool | None) -> None:
     """Also runs when a session is forgotten, and at exit."""
     if pool is not None:
-        pool.close()
+        with client.limit(_CLOSING_S):
+            pool.close()
     client.close()

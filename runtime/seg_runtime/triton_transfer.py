@@ -45,6 +45,8 @@ class MessageTransfer:
         owner: the session's token, for handles.
     """
 
+    in_message = True
+
     def __init__(
         self, tensors: Any, spec: ModelSpec, values: Values, keep: frozenset[str], owner: object
     ) -> None:
@@ -98,6 +100,8 @@ class SharedTransfer:
     Arrays and ordinary outputs share one region that is given back afterwards; a kept output gets one
     of its own, and a `RegionHandle` is read where it is. An output of unknown size comes in the answer.
     """
+
+    in_message = False
 
     def __init__(
         self, tensors: Any, spec: ModelSpec, values: Values, keep: frozenset[str], pool: RegionPool

@@ -349,6 +349,7 @@ def test_cuda_that_is_listed_and_does_not_run_is_a_fault_with_its_reason() -> No
     assert row(facts, "ONNX Runtime").state == "fault"
     assert "CUDA does not load: libcublasLt.so.13" in row(facts, "ONNX Runtime").text
     assert any("CUDA-ExecutionProvider" in step for step in steps(facts))
+    assert "pip install 'edgeseg[gpu]'" in steps(facts), "the extra brings what is missing"
 
     silent = recorded(SERVER, onnxruntime=OnnxRuntime("1.31.1", CUDA))
     assert "CUDA is listed and does not start" in row(silent, "ONNX Runtime").text

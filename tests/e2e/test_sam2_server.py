@@ -190,8 +190,8 @@ def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, in
     sizes: dict[str, list[tuple[int, int]]] = {}
     infer = TritonClient.infer
 
-    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
-        answer = infer(self, model, inputs, outputs)
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any], *more: Any) -> Any:
+        answer = infer(self, model, inputs, outputs, *more)
         if self.address.grpc:
             up = sum(len(tensor._get_content() or b"") for tensor in inputs)
             down = sum(map(len, answer.get_response().raw_output_contents))
@@ -310,13 +310,13 @@ def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encode
         name: str = tensor._get_tensor().parameters["shared_memory_region"].string_param
         return name
 
-    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any], *more: Any) -> Any:
         if model == "sam2_image_encoder":
             written.update({tensor.name(): place(tensor) for tensor in outputs})
         for tensor in inputs:
             if written.get(tensor.name()) == place(tensor):
                 read.add((model.removeprefix("sam2_"), tensor.name()))
-        return infer(self, model, inputs, outputs)
+        return infer(self, model, inputs, outputs, *more)
 
     monkeypatch.setattr(TritonClient, "infer", noted)
     with connect(server.grpc_url, shared_memory=True) as session:

@@ -166,8 +166,8 @@ def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     sizes: dict[str, list[int]] = {}
     infer = TritonClient.infer
 
-    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any]) -> Any:
-        answer = infer(self, model, inputs, outputs)
+    def noted(self: TritonClient, model: str, inputs: list[Any], outputs: list[Any], *more: Any) -> Any:
+        answer = infer(self, model, inputs, outputs, *more)
         sent = [len(tensor._get_content() or b"") for tensor in inputs]
         received = map(len, answer.get_response().raw_output_contents)
         sizes.setdefault(model, []).append(sum(sent) + sum(received))

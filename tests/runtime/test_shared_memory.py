@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,15 @@ import pytest
 import tritonclient.grpc
 from tiny_graph import SIDE, images, publish, publish_all, rows_graph, rows_spec, semantic_spec
 
-from seg_runtime import shared_memory
+from seg_runtime import shared_memory, triton_session
 from seg_runtime.connection import connect
-from seg_runtime.errors import BadInputError, InferenceError, ServerError
+from seg_runtime.errors import (
+    BadInputError,
+    InferenceError,
+    ServerError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from seg_runtime.handles import ArrayHandle
 from seg_runtime.region_pool import RegionHandle, RegionPool
 from seg_runtime.server import ServerOptions, TritonServer
@@ -48,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 @pytest.fixture
 def session(server: TritonServer) -> Iterator[Session]:
-    with connect(server.grpc_url, retry_budget_s=60) as session:
+    with connect(server.grpc_url, timeout_s=60, retry_budget_s=60) as session:
         yield session
 
 
@@ -260,6 +267,42 @@ def test_client_that_ends_without_closing_frees_its_regions_quietly(server: Trit
     assert registered(server) == before
 
 
+@contextmanager
+def stopped(server: TritonServer) -> Iterator[None]:
+    """The server neither answers nor closes its connections."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_server_that_hangs_holds_neither_a_request_with_new_regions_nor_the_end_of_a_session(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(triton_session, "_CLOSING_S", 0.3)
+    url = server.grpc_url if scheme == "grpc" else server.http_url
+    session = connect(url, shared_memory=True, timeout_s=0.5)
+    kept = [keep_one(session, seed) for seed in range(8)]
+
+    def use_and_close() -> None:
+        with pytest.raises(ServerTimeoutError, match="did not answer in time"):
+            keep_one(session)
+        session.close()
+
+    with stopped(server):
+        ending = threading.Thread(target=use_and_close, daemon=True)
+        ending.start()
+        ending.join(10)  # a guard; a deadline for each of the regions would be no better than none
+        assert not ending.is_alive()
+    assert all(handle.released for handle in kept)
+    with connect(url, shared_memory=True) as other:
+        assert keep_one(other).shape == (2, 1, SIDE, SIDE)
+
+
 @pytest.mark.server
 def test_server_that_cannot_open_our_memory_is_used_without_it(
     server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -449,6 +492,23 @@ def test_closing_waits_until_the_server_lets_go_of_an_answered_request(
     registry.refusals = 3
     pool.close()
     assert registry.names == set()
+
+
+@pytest.mark.parametrize("error", [ServerTimeoutError, ServerUnavailableError])
+def test_closing_asks_a_server_that_is_away_only_once(
+    pool: RegionPool, registry: Registry, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    asked: list[str] = []
+
+    def away(name: str) -> None:
+        asked.append(name)
+        raise error("no answer")
+
+    for size in (64, 10_000_000, 20_000_000):
+        pool.borrow(size)
+    monkeypatch.setattr(registry, "unregister", away)
+    pool.close()
+    assert len(asked) == 1
 
 
 def test_closing_does_not_wait_for_a_request_that_was_given_up(pool: RegionPool, registry: Registry) -> None:

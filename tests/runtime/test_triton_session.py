@@ -52,7 +52,8 @@ def server(repository: Path) -> Iterator[TritonServer]:
 
 def open_session(server: TritonServer, transport: str, retry_budget_s: float = 10.0) -> Session:
     url = server.http_url if transport.endswith("http") else server.grpc_url
-    return connect(url, shared_memory=transport.startswith("shared"), retry_budget_s=retry_budget_s)
+    shared = transport.startswith("shared")
+    return connect(url, shared_memory=shared, timeout_s=60, retry_budget_s=retry_budget_s)
 
 
 @pytest.mark.server

@@ -95,9 +95,10 @@ def _onnxruntime(facts: Facts) -> Iterator[Advice]:
     elif gpu and _CUDA not in found.providers:
         yield Advice("ONNX Runtime on the GPU", ("pip uninstall -y onnxruntime", gpu))
     elif cuda_fault(facts):
+        page = "see https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"
         yield Advice(
             f"CUDA and cuDNN of the releases that ONNX Runtime {found.version} was built for",
-            ("see https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html",),
+            (gpu, page) if gpu and not _is_jetson(facts) else (page,),
         )
 
 

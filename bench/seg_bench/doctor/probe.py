@@ -18,6 +18,7 @@ from typing import Any
 
 from seg_bench.doctor.found import OnnxRuntime, PowerFound, ServerFound, TensorRTFound
 from seg_bench.json_fields import to_json
+from seg_runtime.engines.onnx_engine import preload_cuda
 from seg_runtime.errors import EdgesegError, MissingExtraError
 from seg_runtime.tensorrt_api import Backend
 
@@ -48,6 +49,8 @@ def _gpu() -> Any:
 def _onnxruntime() -> OnnxRuntime:
     onnxruntime = _import("onnxruntime", "cpu")
     providers = tuple(onnxruntime.get_available_providers())
+    if "CUDAExecutionProvider" in providers:
+        preload_cuda(onnxruntime)
     folder = Path(onnxruntime.__file__).parent / "capi"
     fault = _cuda_fault(folder) if "CUDAExecutionProvider" in providers else None
     return OnnxRuntime(onnxruntime.__version__, providers, fault)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from seg_runtime.errors import EngineError, InferenceError, MissingExtraError, R
 from seg_runtime.repository import GRAPH_FILE, version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["OnnxEngine", "OrtKept"]
+__all__ = ["OnnxEngine", "OrtKept", "preload_cuda"]
 
 PROVIDERS = {
     "CPU": "CPUExecutionProvider",
@@ -118,7 +120,21 @@ def _import_onnxruntime(device: str) -> Any:
         raise MissingExtraError("ONNX Runtime", "cpu" if device == "CPU" else "gpu") from error
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise MissingExtraError(f"ONNX Runtime with {device}", "gpu")
+    if device != "CPU":
+        preload_cuda(onnxruntime)
     return onnxruntime
+
+
+def preload_cuda(onnxruntime: Any) -> None:
+    """Load the CUDA and cuDNN that pip installed, so that the providers for the GPU find them.
+
+    Python's packages are not where the system's loader looks. Libraries of the system are used where there
+    are no such packages, and what neither has is left to the provider, which then does not start.
+    """
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        # It prints what it does not find, where a command prints its results.
+        with redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
 
 
 def _providers(device: str) -> list[Any]:

@@ -117,6 +117,7 @@ class TritonPythonModel:
 
 
 def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # It is read when the library is loaded.
     import onnxruntime
 
     # CUDA libraries that are not there are a warning, not a reason to print three screens.
@@ -127,6 +128,8 @@ def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str)
     providers: list[Any] = ["CPUExecutionProvider"]
     on_gpu = args["model_instance_kind"] == "GPU"
     if on_gpu and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+            onnxruntime.preload_dlls()  # The CUDA and cuDNN that pip installed.
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]}))
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=providers)
