@@ -123,6 +123,17 @@ def lung_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def nuclei_repo(tmp_path_factory: pytest.TempPathFactory, nuclei_folder: Path) -> Path:
+    """A model repository with the trained `maskrcnn_nuclei`; never write into it."""
+    from seg_export.export import export_models
+
+    repo, first = tmp_path_factory.mktemp("nuclei_repo"), tmp_path_factory.mktemp("one_image")
+    shutil.copy(min((nuclei_folder / "images").glob("*.png")), first)
+    export_models(WEIGHTS / "maskrcnn_nuclei.pth", repo, "maskrcnn_nuclei", images=first, max_batch_size=1)
+    return repo
+
+
+@pytest.fixture(scope="session")
 def tiny_maskrcnn_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with `cells`, a small random Mask R-CNN of 3 classes; never write into it."""
     from dataclasses import replace
