@@ -27,12 +27,13 @@ COMMANDS = {
     "segment": "seg-run segment {inputs}/xrays --repo {repo} --model unet_lung --out {out} --batch 2",
     "segment with every step": "seg-run segment {xray} --repo {repo} --model unet_lung --out {out} --crf "
     + _TUNED,
-    "instances": "seg-run instances {inputs}/nuclei --repo {repo} --model maskrcnn_nuclei --out {out}",
+    # OpenCV 5 writes in another typeface, so that overlays with names differ.
+    "instances": "seg-run instances {inputs}/nuclei --repo {repo} --model maskrcnn_nuclei --no-overlay "
+    "--out {out}",
     "sam": "seg-run sam {xray} --repo {repo} --model sam_tiny --box 45,55,245,368 --box 278,56,480,353 "
     "--out {out} --json",
-    "everything": "seg-run everything {xray} --repo {repo} --model sam_tiny --points-per-side 4 "
-    "--pred-iou-thresh 0.5 --stability-score-thresh 0.8 --crop-layers 1 --crop-downscale 2 --min-area 64 "
-    "--out {out}",
+    "everything": "seg-run everything {xray} --repo {repo} --model sam_tiny --points-per-side 6 "
+    "--pred-iou-thresh 0.5 --stability-score-thresh 0.8 --min-area 64 --out {out}",
     "track an mp4": f"seg-run track {{inputs}}/shapes.mp4 --out {{out}}/out.mp4 --masks png {_SHAPES}",
     "track an avi": f"seg-run track {{inputs}}/shapes.avi --out {{out}}/out.mp4 --masks rle {_SHAPES}",
     "track a video of a phone": "seg-run track {inputs}/phone.mp4 --out {out}/out.mp4 --masks png "

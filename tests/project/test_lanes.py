@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import pytest
 from lane_inputs import COMMANDS, filled_in, make_inputs
 from lane_outputs import assert_same_outputs
@@ -146,6 +147,18 @@ def test_a_command_writes_what_it_writes_with_the_pinned_versions(
 ) -> None:
     written = write(environment, name, inputs, repo, tmp_path)
     assert_same_outputs(written, expected / written.name)
+
+
+def test_objects_are_drawn_with_their_names(
+    environment: Environment, inputs: Path, repo: Path, tmp_path: Path
+) -> None:
+    instances = ["seg-run", "instances", inputs / "nuclei", "--repo", repo, "--model", "maskrcnn_nuclei"]
+    environment.run([*instances, "--out", tmp_path])
+    overlays = sorted(tmp_path.glob("*_overlay.png"))
+    assert len(overlays) == 2
+    for overlay, image in zip(overlays, sorted((inputs / "nuclei").iterdir()), strict=True):
+        drawn = cv2.imread(str(overlay)) != cv2.imread(str(image))
+        assert 0.02 < drawn.any(axis=2).mean() < 0.9
 
 
 @pytest.mark.server
