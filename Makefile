@@ -12,7 +12,7 @@ SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 quick full lint types docs tables setup clean
+.PHONY: demo test test-aarch64 quick full lanes lint types docs tables setup clean
 
 demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
@@ -38,10 +38,13 @@ test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarc
 	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
 
 quick: $(READY)  ## tests without the slow ones
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full and not lanes"
 
 full: $(READY)  ## tests of full-size models, and tests/full.json for those that pass
 	$(BIN)/python -m pytest $(WORKERS) -m full --full stamp
+
+lanes: $(READY)  ## the thin wheel with the newest and the lowest versions on Python 3.10 and 3.13; in `make test` too
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/project/test_lanes.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -114,6 +114,13 @@ def lung_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow_to_make
+def nuclei_repo() -> Path:
+    """A model repository with the trained `maskrcnn_nuclei`; never write into it."""
+    return artifact(published.nuclei) / "repo"
+
+
+@pytest.fixture(scope="session")
 def tiny_maskrcnn_repo() -> Path:
     """A model repository with `cells`, a small random Mask R-CNN of 3 classes; never write into it."""
     return artifact(published.tiny_maskrcnn)

@@ -15,6 +15,7 @@ from pathlib import Path
 from dependencies import ROOT
 
 WEIGHTS = ROOT / "export" / "seg_export" / "weights"
+NUCLEI = ROOT / "tests" / "data" / "nuclei" / "images"
 XRAYS = ROOT / "tests" / "data" / "montgomery" / "images"
 
 
@@ -55,25 +56,16 @@ def tiny_sam(folder: Path) -> None:
     """`repo` with the trained `sam_tiny`."""
     from seg_export.export import export_models
 
-    export_models(WEIGHTS / "sam_tiny.pth", folder / "repo", name="sam_tiny", images=_one_xray(folder))
+    export_models(WEIGHTS / "sam_tiny.pth", folder / "repo", name="sam_tiny", images=_first_of(XRAYS, folder))
 
 
-def half_sam(folder: Path) -> None:
-    """`repo` with the trained `sam_tiny` in half precision."""
+def half(folder: Path) -> None:
+    """`sam_tiny` and `unet_lung`, trained, in half precision: `sam` and `lung` are their repositories."""
     from seg_export.export import export_models
 
-    export_models(
-        WEIGHTS / "sam_tiny.pth", folder / "repo", "sam_tiny", precision="fp16", images=_one_xray(folder)
-    )
-
-
-def half_lung(folder: Path) -> None:
-    """`repo` with the trained `unet_lung` in half precision."""
-    from seg_export.export import export_models
-
-    export_models(
-        WEIGHTS / "unet_lung.pth", folder / "repo", "unet_lung", precision="fp16", images=_one_xray(folder)
-    )
+    images = _first_of(XRAYS, folder)
+    export_models(WEIGHTS / "sam_tiny.pth", folder / "sam", "sam_tiny", precision="fp16", images=images)
+    export_models(WEIGHTS / "unet_lung.pth", folder / "lung", "unet_lung", precision="fp16", images=images)
 
 
 def small_sam(folder: Path) -> None:
@@ -103,6 +95,15 @@ def tiny_maskrcnn(folder: Path) -> None:
     export_models(checkpoint, folder, "cells", size_hw=(128, 160))
 
 
+def nuclei(folder: Path) -> None:
+    """`repo` with the trained `maskrcnn_nuclei`."""
+    from seg_export.export import export_models
+
+    images = _first_of(NUCLEI, folder)
+    weights = WEIGHTS / "maskrcnn_nuclei.pth"
+    export_models(weights, folder / "repo", "maskrcnn_nuclei", images=images, max_batch_size=1)
+
+
 def small_sam2(folder: Path) -> None:
     """`repo` with the published SAM2 `sam2`, and its `weights.pth`, of `sam2_small`."""
     import sam2_small
@@ -123,9 +124,9 @@ def vit_b(folder: Path) -> None:
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
 
 
-def _one_xray(folder: Path) -> Path:
-    """A folder with one X-ray, for verifications whose time goes with the images."""
-    images = folder / "xray"
-    images.mkdir()
-    shutil.copy(min(XRAYS.glob("*.png")), images)
-    return images
+def _first_of(images: Path, folder: Path) -> Path:
+    """A folder with one image, for verifications whose time goes with the images."""
+    first = folder / "image"
+    first.mkdir()
+    shutil.copy(min(images.glob("*.png")), first)
+    return first

@@ -10,15 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VIDEOS = next(
-    (
-        folder
-        for parent in Path(__file__).parents
-        if (folder := parent / "shared" / "data" / "video").is_dir()
-    ),
-    Path("shared") / "data" / "video",
-)
-"""Of the shared data, beside the repository or further up."""
+CLIPS = Path(__file__).parent / "data" / "clips"
 
 
 class FolderSource:
@@ -65,8 +57,8 @@ def moving_shapes(count: int = 12, size_hw: tuple[int, int] = (120, 200)) -> Ite
 
 
 def video_frames(name: str, count: int) -> Iterator[NDArray[np.uint8]]:
-    """The first frames of a clip in the shared data, (H, W, 3) uint8 RGB each."""
-    capture = cv2.VideoCapture(str(VIDEOS / name))
+    """The first frames of a clip of `CLIPS`, (H, W, 3) uint8 RGB each."""
+    capture = cv2.VideoCapture(str(CLIPS / name))
     try:
         for _ in range(count):
             found, frame = capture.read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from seg_bench.pipelines.instances import InstancesPipeline
 from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline, TorchInstancesPipeline
 from seg_bench.run.scoring import Scorer
 from seg_export.checkpoint import Checkpoint, load_checkpoint
-from seg_export.export import export_models
 from seg_runtime import connect
 
 WEIGHTS = Path(str(files("seg_export") / "weights" / "maskrcnn_nuclei.pth"))
@@ -28,15 +26,6 @@ SIDE = 512
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     return load_checkpoint(WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def repo(checkpoint: Checkpoint, nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    repo = tmp_path_factory.mktemp("repo")
-    first = tmp_path_factory.mktemp("one_image")
-    shutil.copy(min((nuclei_folder / "images").glob("*.png")), first)
-    export_models(checkpoint, repo, "maskrcnn_nuclei", images=first, max_batch_size=1)
-    return repo
 
 
 def test_shipped_file_is_at_most_8_mb() -> None:

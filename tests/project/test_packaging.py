@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -58,6 +60,26 @@ def test_commands_load_without_heavy_libraries(command: str) -> None:
 def test_public_names_can_be_imported() -> None:
     code = "import seg_runtime; print(all(getattr(seg_runtime, name) for name in seg_runtime.__all__))"
     assert run_python(code).strip() == "True"
+
+
+def test_source_distribution_is_the_checkout(tmp_path: Path) -> None:
+    """Tests read docs, records and build files too: all of them pass from an unpacked one."""
+    if (ROOT / "PKG-INFO").is_file():
+        pytest.skip("this is an unpacked source distribution")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("edgeseg-*.tar.gz"))) as archive:
+        packed = {member.name.partition("/")[2] for member in archive}
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    assert packed - {"PKG-INFO"} == {name for name in files if (ROOT / name).is_file()}
+
+
+def test_no_test_reads_files_outside_the_checkout() -> None:
+    """A clean clone has nothing next to it: tests would vanish there."""
+    outside = re.compile(r"""\.\./shared|["']shared["'] /|/ ["']shared["']""")
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert files and [path for path in files if outside.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2_clips import VIDEOS, FolderSource, moving_shapes, video_frames, write_jpegs
+from sam2_clips import FolderSource, moving_shapes, video_frames, write_jpegs
 from sam2_flows import FLOWS, assert_steps_equal, steps
 from sam2_small import GRID, SIDE, small_sam2
 
@@ -55,7 +55,6 @@ def test_shapes_are_tracked_as_by_sam2(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the shared data with {VIDEOS} is not there")
 @pytest.mark.parametrize("flow", ["three_objects", "correction", "reverse", "box_and_points"])
 @pytest.mark.parametrize("clip", ["bedroom.mp4", "cups.mp4"])
 def test_40_frames_of_a_clip_are_tracked_as_by_sam2(

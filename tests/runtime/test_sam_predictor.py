@@ -22,14 +22,13 @@ from seg_runtime.sam import SamPredictor, best_first, memory
 from seg_runtime.session import Session
 from seg_runtime.spec import ModelSpec
 
-TESTS = Path(__file__).parents[1]
-SHARED = TESTS.parents[1] / "shared" / "data"
-XRAY = sorted((TESTS / "data" / "montgomery" / "images").glob("*.png"))[0]
+DATA = Path(__file__).parents[1] / "data"
+XRAY, *_, OTHER_XRAY = sorted((DATA / "montgomery" / "images").glob("*.png"))
 IMAGES = [
     XRAY,
-    *sorted((SHARED / "images").glob("*.jpg")),
-    *sorted((SHARED / "nuclei" / "images").glob("*.png"))[:2],
-    *sorted((SHARED / "montgomery" / "images").glob("*.png"))[:1],
+    *sorted((DATA / "photographs").glob("*.jpg")),
+    *sorted((DATA / "nuclei" / "images").glob("*.png"))[:2],
+    OTHER_XRAY,
 ]
 
 MIN_IOU, SCORE_TOLERANCE = 0.999, 1e-3

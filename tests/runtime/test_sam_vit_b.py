@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 
 from seg_bench.baseline import TUNED_ALLOCATOR
 
-TESTS = Path(__file__).parents[1]
-SHARED = TESTS.parents[1] / "shared" / "data"
-IMAGES = [
-    sorted((TESTS / "data" / "montgomery" / "images").glob("*.png"))[0],
-    *sorted((SHARED / "images").glob("dog.jpg")),
-]
+DATA = Path(__file__).parents[1] / "data"
+IMAGES = [min((DATA / "montgomery" / "images").glob("*.png")), DATA / "photographs" / "dog.jpg"]
 
 MIN_IOU, SCORE_TOLERANCE, LOGIT_TOLERANCE = 0.999, 1e-3, 1e-4
 

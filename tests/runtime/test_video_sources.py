@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from clips import number_of, numbered_frame, with_index_first, write_clip, write_frames
+from clips import number_of, numbered_frame, turned, with_index_first, write_clip, write_frames
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -45,6 +45,15 @@ def test_a_video_file_gives_every_frame_in_order_and_in_rgb(tmp_path: Path, name
     # White bars turn yellow in the lower half: blue is the last channel.
     red, green, blue = frames[1][40, 3].astype(int)
     assert min(red, green) > 200 and blue < 120
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_is_seen_as_viewers_turn_it(tmp_path: Path, degrees: int) -> None:
+    path = turned(write_clip(tmp_path / "phone.mp4", 100), degrees)
+    with open_video(path) as source:
+        assert source.size_hw == ((48, 64) if degrees == 180 else (64, 48))
+        for index in (0, 1, 99, 40):
+            assert number_of(np.rot90(source.frame(index), degrees // 90)) == index
 
 
 def test_frames_are_exact_in_any_order(clip: Path) -> None:

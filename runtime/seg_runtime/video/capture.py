@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import cv2
@@ -28,6 +28,8 @@ def open_capture(target: str | int) -> cv2.VideoCapture | None:
             settings = [value for name in timeouts for value in (name, int(1000 * TIMEOUT_S))]
             # Of OpenCV's backends FFmpeg alone reads files and addresses the same on every machine.
             capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, settings)
+            # Phones store frames as the sensor saw them; releases of OpenCV differ in turning them.
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         if capture.isOpened():
             return capture
         capture.release()
@@ -44,9 +46,11 @@ def quiet() -> Iterator[None]:
 
     # FFmpeg's level is read once, when OpenCV loads it; a level that the user chose stays.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    before = cv2.getLogLevel()
-    cv2.setLogLevel(_SILENT)
+    # OpenCV 5 moved both functions there.
+    logging: Any = getattr(cv2.utils, "logging", cv2)
+    before = logging.getLogLevel()
+    logging.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.setLogLevel(before)
+        logging.setLogLevel(before)
