@@ -108,6 +108,13 @@ def small_sam_repo() -> Path:
 
 @pytest.fixture(scope="session")
 @slow_to_make
+def half_folder() -> Path:
+    """Repositories in half precision: `sam` with `sam_tiny`, `lung` with `unet_lung`; never write into them."""
+    return artifact(published.half)
+
+
+@pytest.fixture(scope="session")
+@slow_to_make
 def lung_repo() -> Path:
     """A model repository with `unet_lung`, made by the command; never write into it."""
     return artifact(published.lung) / "repo"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from sam_models import WEIGHTS
+from sam_models import SMALL_SAM
 from typer.testing import CliRunner
 
 from seg_export.cli import app
@@ -17,7 +18,7 @@ from seg_export.engines.check import CAPABILITIES, CheckedGraph, check_graphs, r
 from seg_export.engines.reasons import BuildError
 from seg_export.export import export_models
 from seg_export.models.transunet import VARIANTS
-from seg_export.random_weights import random_semantic, random_unet
+from seg_export.random_weights import random_sam, random_semantic, random_unet
 from seg_runtime.errors import BadInputError, MissingExtraError, ModelNotFoundError, RepositoryError
 
 FULL = TensorProto.FLOAT
@@ -54,12 +55,13 @@ def reason(path: str, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def fp16_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fp16_repo(tmp_path_factory: pytest.TempPathFactory, half_folder: Path) -> Path:
     """Every kind of graph that is published, in half precision, at full size where weights ship."""
     repo = tmp_path_factory.mktemp("engines_fp16")
-    export_models(WEIGHTS.with_name("unet_lung.pth"), repo, "unet_lung", precision="fp16")
+    for half in ("lung", "sam"):
+        shutil.copytree(half_folder / half, repo, dirs_exist_ok=True)
     export_models(random_unet(bilinear=False, features=(8, 16)), repo, "unet_transposed", precision="fp16")
-    export_models(WEIGHTS, repo, "sam_tiny", precision="fp16", embeddings="fp16")
+    export_models(random_sam(SMALL_SAM), repo, "sam_small", precision="fp16", embeddings="fp16")
     return repo
 
 
@@ -71,6 +73,8 @@ def test_every_graph_in_half_precision_compiles_for_every_capability(fp16_repo: 
         "unet_transposed",
         "sam_tiny_encoder",
         "sam_tiny_decoder",
+        "sam_small_encoder",
+        "sam_small_decoder",
     }
     assert {item.compute_capability for item in results} == set(CAPABILITIES)
     assert all(item.precision == "fp16" and item.size_bytes > 0 and item.layers > 0 for item in results)

@@ -66,17 +66,13 @@ def hot_checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def sam_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
-    repo = tmp_path_factory.mktemp("sam_fp16")
-    export_models(WEIGHTS, repo, "sam_tiny", precision="fp16", images=one_xray_folder)
-    return repo
+def sam_repo(half_folder: Path) -> Path:
+    return half_folder / "sam"
 
 
 @pytest.fixture(scope="module")
-def half_lung_repo(tmp_path_factory: pytest.TempPathFactory, one_xray_folder: Path) -> Path:
-    repo = tmp_path_factory.mktemp("lung_fp16")
-    export_models(LUNG, repo, "unet_lung", precision="fp16", images=one_xray_folder)
-    return repo
+def half_lung_repo(half_folder: Path) -> Path:
+    return half_folder / "lung"
 
 
 def images(batch: int = 2) -> dict[str, NDArray[np.uint8]]:
