@@ -109,7 +109,7 @@ def small_sam_repo() -> Path:
 @pytest.fixture(scope="session")
 @slow_to_make
 def half_folder() -> Path:
-    """Repositories in half precision: `sam` with `sam_tiny`, `lung` with `unet_lung`; never write into them."""
+    """Repositories in half precision, `sam` and `lung`, of the models that ship; never write into them."""
     return artifact(published.half)
 
 
