@@ -111,7 +111,7 @@ def test_a_ready_model_whose_backend_ended_is_named_at_the_second_look(
     server.end(ended, number)
     first, second = looks(watch, 2)
     assert first is None
-    assert re.fullmatch(f"model 'a_model' lost its backend process, which ended {how}", second)
+    assert re.fullmatch(f"a backend process of model 'a_model' ended {how}", second)
 
 
 def test_a_version_that_is_not_ready_or_was_replaced_is_not_lost(server: Stub, watch: ServerWatch) -> None:
@@ -124,15 +124,26 @@ def test_a_version_that_is_not_ready_or_was_replaced_is_not_lost(server: Stub, w
     server.end(failed)
     assert looks(watch) == [None] * 3
     server.end(running)
-    assert looks(watch, 2)[1].startswith("model 'updated' lost")
+    assert looks(watch, 2)[1].startswith("a backend process of model 'updated' ended")
 
 
-def test_one_of_several_instances_is_enough(server: Stub, watch: ServerWatch) -> None:
+def test_a_backend_that_ends_while_its_model_is_loaded_stops_a_start(
+    server: Stub, watch: ServerWatch
+) -> None:
+    loading = server.start("large")
+    assert watch.lost_backend(starting=True) is None
+    server.end(loading)
+    assert watch.lost_backend(starting=True) is None
+    reason = watch.lost_backend(starting=True)
+    assert reason == "a backend process of model 'large' ended by SIGKILL (out of memory?)"
+
+
+def test_a_model_is_lost_with_one_of_its_instances(server: Stub, watch: ServerWatch) -> None:
     server.status["/v2/models/pair/versions/1/ready"] = 200
     first, _ = server.start("pair", instance="pair_0_0"), server.start("pair", instance="pair_0_1")
     assert watch.look() is None
     server.end(first)
-    assert looks(watch, 2)[1].startswith("model 'pair' lost")
+    assert looks(watch, 2)[1].startswith("a backend process of model 'pair' ended")
 
 
 def test_a_server_that_does_not_answer_is_given_time(server: Stub, http_url: str) -> None:

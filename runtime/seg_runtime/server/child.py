@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -37,22 +38,25 @@ class WatchedProgram:
         answer, report = os.pipe()
         with open(answer, "rb") as reader:  # noqa: PTH123 - a descriptor
             try:
-                watchdog = [sys.executable, "-I", "-S", str(_WATCHDOG), str(os.getpid()), str(report)]
                 self._watchdog = subprocess.Popen(
-                    [*watchdog, str(folder), memory_prefix, *command],
+                    [sys.executable, "-I", "-S", str(_WATCHDOG)],
                     env=dict(environment),
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=(report,),
                 )
+                assert self._watchdog.stdin and self._watchdog.stdout
+                self.output: IO[bytes] = self._watchdog.stdout
+                task = {"command": list(command), "owner": os.getpid(), "report": report}
+                task |= {"folder": str(folder), "memory_prefix": memory_prefix}
+                # A watchdog that cannot run says why in its output.
+                with suppress(BrokenPipeError), self._watchdog.stdin as stdin:
+                    stdin.write(json.dumps(task).encode())
             finally:
                 os.close(report)
-            assert self._watchdog.stdout
-            self.output: IO[bytes] = self._watchdog.stdout
             try:
-                # Nothing when the watchdog itself could not run: its output then says why.
                 self.pid = int(reader.readline() or 0)
             except BaseException:
                 self.end(0)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +33,7 @@ __all__ = ["TritonServer"]
 
 _LOOK_EVERY_S = 1.0
 _LOST_GRACE_S = 2.0
+_TRIES_PER_LOOK = 10
 
 
 class TritonServer:
@@ -55,6 +57,8 @@ class TritonServer:
         self._ports = choose_ports(self.options)
         self._process: WatchedProgram | None = None
         self._log: LogReader | None = None
+        self._watch: ServerWatch | None = None
+        self._folder: Path | None = None
         self._name = ""
 
     @property
@@ -114,10 +118,9 @@ class TritonServer:
             ServerLostError: it is lost; says why.
             ServerError: it was not started.
         """
-        process = self._process
-        if process is None:
+        process, watch = self._process, self._watch
+        if process is None or watch is None:
             raise ServerError("the server was not started")
-        watch = ServerWatch(process.pid, self.http_url, self.options.hang_timeout_s)
         reason = None
         while reason is None:
             with suppress(subprocess.TimeoutExpired):
@@ -145,12 +148,12 @@ class TritonServer:
     def _launch(self, response_cache: bool) -> None:
         self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
         self._name = new_server_name()
-        folder = Path(tempfile.gettempdir()) / self._name
-        folder.mkdir(mode=0o700)
-        arguments = prepare_backends(self._program, folder)
-        environment = server_environment(self._program, folder, os.environ)
+        self._folder = Path(tempfile.gettempdir()) / self._name
+        self._folder.mkdir(mode=0o700)
+        arguments = prepare_backends(self._program, self._folder)
+        environment = server_environment(self._program, self._folder, os.environ)
         # Libraries of the server drop files of their own where temporary files go.
-        environment |= {"TMPDIR": str(folder), NAME_VARIABLE: self._name}
+        environment |= {"TMPDIR": str(self._folder), NAME_VARIABLE: self._name}
         if self.options.threads:
             environment["EDGESEG_SERVER_THREADS"] = str(self.options.threads)
         if self._program.own_backend:
@@ -162,8 +165,9 @@ class TritonServer:
             arguments.append("--allow-client-shm=true")
         arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
         command = [str(self._program.executable), *arguments]
-        self._process = WatchedProgram(command, environment, folder, memory_prefix(self._name))
+        self._process = WatchedProgram(command, environment, self._folder, memory_prefix(self._name))
         self._log.follow(self._process.output)
+        self._watch = ServerWatch(self._process.pid, self.http_url, self.options.hang_timeout_s)
 
     def _with_cache(self, asked_for: bool) -> ServerOptions:
         """The options, with a cache when models ask for one and its size was left open."""
@@ -184,8 +188,8 @@ class TritonServer:
 
     def _wait_ready(self, models: tuple[str, ...]) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        while True:
-            if self._process is None or self._process.poll() is not None:
+        for attempt in count():
+            if self._process is None or self._watch is None or self._process.poll() is not None:
                 raise ServerError(f"the server ended while it started: {self._reason()}")
             states = model_states(self.http_url)
             if states is not None:
@@ -194,7 +198,10 @@ class TritonServer:
                     reason = states[broken].reason or self._reason(broken)
                     raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
+                    self._watch.lost_backend()  # Now it knows the backends, whenever they end.
                     return
+            if attempt % _TRIES_PER_LOOK == 0 and (lost := self._watch.lost_backend(starting=True)):
+                raise ServerError(f"the server cannot start: {lost}")
             if time.monotonic() > deadline:
                 raise ServerTimeoutError(
                     f"the server is not ready after {self.options.ready_timeout_s:g} s: {self._reason()}"
@@ -216,4 +223,4 @@ class TritonServer:
                 self._log.close()
             if self._name:
                 remove_server(self._name)
-                self._name = ""
+                self._name, self._folder = "", None

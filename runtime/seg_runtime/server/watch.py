@@ -1,8 +1,9 @@
 """Looks at a running server from outside, for what its own readiness does not say.
 
 Triton does not notice that a process of its python backend has ended: the model stays ready and every
-request to it fails, until it is loaded again. The ended process stays in the table of processes, because
-Triton asks how its backends ended only when it has unloaded them. That is how it is found here.
+request to it fails; and when that happens while the model is loaded, it waits for ever. The ended process
+stays in the table of processes, because Triton asks how a backend ended only after it has unloaded it
+or has heard that it cannot be loaded. That is how it is found here.
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ class ServerWatch:
 
     def look(self) -> str | None:
         """Why the server must be restarted, in one line; None as long as it need not be."""
-        return self._lost_backend() or self._hang()
+        return self.lost_backend() or self._hang()
 
-    def _lost_backend(self) -> str | None:
-        """A backend that ended without being unloaded.
+    def lost_backend(self, starting: bool = False) -> str | None:
+        """Which model lost a backend process, in one line; None as long as none did.
 
         One that was unloaded may be seen as ended too, for milliseconds: so it takes two looks. One whose
-        instance has another process was replaced, and one whose version is not ready was never loaded.
+        instance has another process was replaced. One whose version is not ready, because it ended while
+        it was loaded, matters only while the server is starting: later on, other versions may serve.
         """
         processes = _children(self._pid)
         alive = {pid: backend for pid, ended in processes if ended is None and (backend := _backend(pid))}
@@ -74,12 +76,15 @@ class ServerWatch:
         suspects = {pid for pid in ended if pid in self._known and self._known[pid] not in alive.values()}
         confirmed, self._suspects = suspects & self._suspects, suspects
         for pid in confirmed:
-            model, version, _ = self._known[pid]
-            path = f"/v2/models/{quote(model, safe='')}/versions/{version}/ready"
-            status = answer_status(self._http_url, path, _ANSWER_S)
-            if status is not None and status not in _NOT_READY:
-                return f"model '{model}' lost its backend process, which ended {_how(ended[pid])}"
+            backend = self._known[pid]
+            if starting or self._is_served(backend):
+                return f"a backend process of model '{backend.model}' ended {_how(ended[pid])}"
         return None
+
+    def _is_served(self, backend: _Backend) -> bool:
+        path = f"/v2/models/{quote(backend.model, safe='')}/versions/{backend.version}/ready"
+        status = answer_status(self._http_url, path, _ANSWER_S)
+        return status is not None and status not in _NOT_READY
 
     def _hang(self) -> str | None:
         if time.monotonic() < self._next_question:

@@ -1,14 +1,13 @@
 """Runs a program and ends it, with everything that it started, once its owner has ended.
 
-`seg-serve` starts this file by its path, in an interpreter without site packages (`python -I -S`), with
-
-    watchdog.py OWNER REPORT FOLDER MEMORY_PREFIX PROGRAM ARGUMENT...
-
-It writes the program's process id to the file descriptor REPORT, and ends as the program ended, with its
-exit code or by its signal, after it has removed FOLDER and the files MEMORY_PREFIX* in /dev/shm.
+`seg-serve` starts this file by its path, in an interpreter without site packages (`python -I -S`), and writes
+a JSON object to its standard input: `command`, the absolute path of a program with its arguments (which
+may hold keys, and every user of a machine can read arguments), `owner`, a process id, `report`, a file
+descriptor to write the program's process id to, and `folder` and `memory_prefix`. It ends as the program
+ended, with its exit code or by its signal, after it has removed `folder` and `memory_prefix`* in /dev/shm.
 
 - SIGTERM, SIGINT and SIGHUP become a SIGTERM for the program; SIGUSR1 ends all at once.
-- When the process OWNER ends, however that happens, the program gets a SIGTERM and two seconds later a
+- When the process `owner` ends, however that happens, the program gets a SIGTERM and two seconds later a
   SIGKILL. The owner is asked for rather than announced by the kernel, whose notice (PR_SET_PDEATHSIG)
   comes when the thread that called it ends.
 - What the program leaves running is killed: orphans of its descendants become children of this process.
@@ -19,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import shutil
@@ -39,20 +39,19 @@ _SIGNALS = {*_TO_FORWARD, signal.SIGUSR1, signal.SIGCHLD}
 
 
 def main() -> None:
-    owner, report = int(sys.argv[1]), int(sys.argv[2])
-    folder, memory_prefix = Path(sys.argv[3]), sys.argv[4]
+    task = json.load(sys.stdin)
     # From here on signals wait until they are asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _control_process(_PR_SET_CHILD_SUBREAPER, 1)
-    program = _start(sys.argv[5:])
+    program = _start(task["command"])
     with contextlib.suppress(BrokenPipeError):  # The owner has ended already.
-        os.write(report, f"{program}\n".encode())
-    os.close(report)
-    status = _watch(program, owner)
+        os.write(task["report"], f"{program}\n".encode())
+    os.close(task["report"])
+    status = _watch(program, task["owner"])
     _kill_the_rest()
-    for left in Path("/dev/shm").glob(f"{memory_prefix}*"):
+    for left in Path("/dev/shm").glob(f"{task['memory_prefix']}*"):
         left.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(task["folder"], ignore_errors=True)
     _end_like(status)
 
 
