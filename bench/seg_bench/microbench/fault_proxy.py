@@ -93,14 +93,16 @@ class _Pair:
 
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while data := source.recv(_SLOW_BYTES if self.fault == "slow" else 65536):
+            while data := source.recv(65536):
                 if self.fault == "half-open":
                     continue
-                if self.fault == "slow":
-                    time.sleep(_SLOW_S)
                 if self.fault == "cut" and source is self._server:
                     self._cut(data)
                     return
+                while self.fault == "slow" and data:
+                    sink.sendall(data[:_SLOW_BYTES])
+                    data = data[_SLOW_BYTES:]
+                    time.sleep(_SLOW_S)
                 sink.sendall(data)
         if self.fault != "half-open":
             self.close()

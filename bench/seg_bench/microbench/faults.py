@@ -47,9 +47,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.repo = folder / "repo"
         self.temporary = folder / "temporary"
-        self.marker = folder / "marker"
         self._steady: AbstractContextManager[Served] | None = None
-        self._server: Served | None = None
         self.image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 1), dtype=np.uint8)
         self._expected: NDArray[np.float32] | None = None
 
@@ -64,9 +62,9 @@ class Place:
         if self._steady:
             self._steady.__exit__(kind, error, trace)
 
-    def serving(self) -> AbstractContextManager[Served]:
-        """A new server on the ports of this place."""
-        return serving(self.repo, self.temporary, self.ports)
+    def serving(self, *options: str) -> AbstractContextManager[Served]:
+        """A new server, with options of `seg-serve`, on the ports of this place."""
+        return serving(self.repo, self.temporary, self.ports, *options)
 
     @property
     def grpc_url(self) -> str:
@@ -78,8 +76,7 @@ class Place:
         if self._steady is None:
             self.steady_ports = choose_ports(ServerOptions(http_port=0, grpc_port=0, metrics_port=0))
             self._steady = serving(self.repo, self.temporary, self.steady_ports)
-            self._server = self._steady.__enter__()
-            self._server.wait_ready()
+            self._steady.__enter__().wait_ready()
         return self.steady_ports
 
     def ask(self, session: Session) -> None:

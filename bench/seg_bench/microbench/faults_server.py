@@ -22,7 +22,7 @@ from seg_bench.microbench.process_faults import PROCESS_FAULTS
 from seg_bench.microbench.stranger_faults import STRANGER_FAULTS
 from seg_bench.records import Machine
 from seg_runtime.console import run_app
-from seg_runtime.errors import EdgesegError
+from seg_runtime.errors import BadInputError, EdgesegError
 
 __all__ = ["FAULTS", "FaultKind", "FaultsResult", "measure_faults"]
 
@@ -133,7 +133,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.command()
 def faults_server(
     out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
-    repeats: Annotated[int | None, typer.Option(help="Tries of each kind of fault.", min=1)] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Tries of each kind; 1 to 10 by default, as FAULTS says.", min=1)
+    ] = None,
+    only: Annotated[str, typer.Option(help="Only kinds with this in their names.")] = "",
 ) -> None:
     """Try every kind of fault; exit code 1 when a server or client does not survive one.
 
@@ -142,7 +145,10 @@ def faults_server(
         python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
     """
     command = shown_command(["python", "-m", "seg_bench.microbench.faults_server", *sys.argv[1:]])
-    result = measure_faults(repeats=repeats, command=command)
+    kinds = tuple(kind for kind in FAULTS if only in kind)
+    if not kinds:
+        raise BadInputError(f"no kind of fault has '{only}' in its name: use one of {', '.join(FAULTS)}")
+    result = measure_faults(kinds, repeats, command)
     write_json(out, result)
     typer.echo(f"{result.survived} of {result.tried} survived, {result.left_open} left open")
     if result.survived < result.tried or result.left_open:

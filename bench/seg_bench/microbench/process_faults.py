@@ -36,7 +36,7 @@ except ServerLostError as error:
 def _triton_killed(place: Place) -> list[Outcome]:
     """A session lives through the death of its server and the start of another on the same ports."""
     with place.serving() as served:
-        triton = served.wait_ready()
+        triton = served.wait_ready()["pid"]
         session = connect(place.grpc_url)
         with under_load(lambda: place.ask(session)):
             os.kill(triton, signal.SIGKILL)

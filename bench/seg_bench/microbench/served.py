@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from seg_runtime.errors import EdgesegError, ServerError
 from seg_runtime.server.leftovers import NAME_VARIABLE
@@ -42,13 +43,14 @@ class Served:
         )
         self._name = re.compile(rf"edgeseg-[0-9a-f]{{16}}-{self.process.pid}-\d+-server-")
 
-    def wait_ready(self) -> int:
-        """Process id of `tritonserver`. Raises ServerError when seg-serve ends instead."""
+    def wait_ready(self) -> dict[str, Any]:
+        """What `seg-serve --json` prints: addresses and `pid`. Raises ServerError when it ends instead."""
         assert self.process.stdout and self.process.stderr
         line = self.process.stdout.readline()
         if not line:
             raise ServerError(f"seg-serve ended: {self.process.stderr.read().strip()}")
-        return int(json.loads(line)["pid"])
+        facts: dict[str, Any] = json.loads(line)
+        return facts
 
     def ended(self, timeout_s: float) -> tuple[int | None, str]:
         """Exit code, None when it does not end in time, and what it wrote to stderr."""
@@ -92,11 +94,11 @@ class Served:
 
 
 @contextmanager
-def serving(repo: Path, temporary: Path, ports: tuple[int, int, int]) -> Iterator[Served]:
+def serving(repo: Path, temporary: Path, ports: tuple[int, int, int], *options: str) -> Iterator[Served]:
     """`seg-serve` with a repository on (HTTP, gRPC, metrics) ports; it is ended after the block."""
     names = ("--http-port", "--grpc-port", "--metrics-port")
     flags = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
-    command = [sys.executable, "-m", "seg_runtime.cli.serve", str(repo), *flags, "--json"]
+    command = [sys.executable, "-m", "seg_runtime.cli.serve", str(repo), *flags, *options, "--json"]
     served = Served(command, temporary)
     try:
         yield served
