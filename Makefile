@@ -12,7 +12,7 @@ SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 quick full lanes lint types docs tables setup clean
+.PHONY: demo test test-aarch64 faults-server quick full lanes lint types docs tables setup clean
 
 demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
@@ -36,6 +36,10 @@ test: $(READY)  ## every test; full-size models where what they rest on has chan
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
 	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
+
+# 6 minutes on two cores.
+faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers
+	$(BIN)/python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
 
 quick: $(READY)  ## tests without the slow ones
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full and not lanes"

@@ -17,6 +17,7 @@ __all__ = [
     "ParityError",
     "RepositoryError",
     "ServerError",
+    "ServerLostError",
     "ServerTimeoutError",
     "ServerUnavailableError",
     "VideoEndedError",
@@ -100,6 +101,12 @@ class ServerError(EdgesegError):
 
 class ServerUnavailableError(ServerError):
     """Nobody listens at the address, or the server stayed away for the whole retry budget."""
+
+
+class ServerLostError(ServerError):
+    """A server that was ready has ended, hangs, or lost a process of one of its models: start it again."""
+
+    exit_code = 4
 
 
 class ServerTimeoutError(ServerError):

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_runtime.client_process import belongs_to_the_dead, name_prefix
 from seg_runtime.errors import EdgesegError, ServerError, ServerTimeoutError, ServerUnavailableError
+from seg_runtime.owner import owner_exited, owner_prefix
 from seg_runtime.triton_client import TritonClient
 
 __all__ = ["FOLDER", "Region", "check_memory_is_shared", "register_region"]
@@ -75,7 +75,7 @@ def check_memory_is_shared(client: TritonClient) -> None:
         raise
     except (OSError, EdgesegError) as error:
         raise ServerError(f"no shared memory with {client.address} ({error}): {advice}") from error
-    _unmap_regions_of_the_dead(client)
+    _unmap_regions_of_exited(client)
 
 
 def register_region(
@@ -97,7 +97,7 @@ def _new_file(byte_size: int) -> Iterator[tuple[str, mmap.mmap]]:
     killed within these few milliseconds.
     """
     while True:
-        name = f"{name_prefix()}{secrets.token_hex(16)}"
+        name = f"{owner_prefix()}{secrets.token_hex(16)}"
         path = FOLDER / name
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -113,10 +113,10 @@ def _new_file(byte_size: int) -> Iterator[tuple[str, mmap.mmap]]:
             os.close(file)
 
 
-def _unmap_regions_of_the_dead(client: TritonClient) -> None:
+def _unmap_regions_of_exited(client: TritonClient) -> None:
     """Let the server free what killed clients had registered."""
     with suppress(EdgesegError):
-        for name in filter(belongs_to_the_dead, client.regions()):
+        for name in filter(owner_exited, client.regions()):
             # A request that the dead client had sent may still use it: left to the client after this one.
             with suppress(EdgesegError):
                 client.unregister(name)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["ModelState", "model_states", "reachable_host"]
+__all__ = ["ModelState", "answer_status", "model_states", "reachable_host"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,19 @@ def _post(http_url: str, path: str, timeout_s: float) -> list[dict[str, str]] | 
         entries: list[dict[str, str]] = json.loads(answer.read())
         return entries
     except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def answer_status(http_url: str, path: str, timeout_s: float) -> int | None:
+    """HTTP status of a GET; None when the server does not answer in time."""
+    address = urlsplit(http_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()

@@ -33,6 +33,7 @@ class ServerOptions:
         threads: ONNX Runtime threads per model with our own backend; 0 uses all cores.
         ready_timeout_s: how long to wait for all models, in seconds.
         stop_timeout_s: how long running requests may take when the server stops, in seconds.
+        hang_timeout_s: how long `TritonServer.wait()` accepts no answer to `/v2/health/live`, in seconds.
         log_file: where the server's log goes as well as into `TritonServer.log_tail()`.
         log_to_stderr: copy the server's log to stderr.
         verbose: Triton's verbose log level.
@@ -50,6 +51,7 @@ class ServerOptions:
     threads: int = 0
     ready_timeout_s: float = 300.0
     stop_timeout_s: float = 10.0
+    hang_timeout_s: float = 60.0
     log_file: Path | None = None
     log_to_stderr: bool = False
     verbose: int = 0

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
-from seg_runtime.errors import ServerError, ServerTimeoutError
+from seg_runtime.errors import ServerError, ServerLostError, ServerTimeoutError
 from seg_runtime.server.check import RepositoryCheck, require_servable
+from seg_runtime.server.child import WatchedProgram
 from seg_runtime.server.health import model_states, reachable_host
+from seg_runtime.server.leftovers import (
+    NAME_VARIABLE,
+    memory_prefix,
+    new_server_name,
+    remove_leftovers,
+    remove_server,
+)
 from seg_runtime.server.locate import ServerProgram, find_server, prepare_backends, server_environment
 from seg_runtime.server.log import LogReader
 from seg_runtime.server.options import DEFAULT_CACHE_MB, ServerOptions
 from seg_runtime.server.ports import choose_ports, require_free
+from seg_runtime.server.watch import ServerWatch
 
 __all__ = ["TritonServer"]
 
-_SHARED_MEMORY = Path("/dev/shm")
-
-# Runs between fork and the server, in a fresh interpreter because code of our own between fork and
-# exec is not safe when there are threads: asks Linux for a SIGTERM when the parent dies.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+_LOOK_EVERY_S = 1.0
+_LOST_GRACE_S = 2.0
+_TRIES_PER_LOOK = 10
 
 
 class TritonServer:
@@ -58,10 +55,11 @@ class TritonServer:
         self.options = options or ServerOptions()
         self._program: ServerProgram = find_server()
         self._ports = choose_ports(self.options)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
+        self._process: WatchedProgram | None = None
         self._log: LogReader | None = None
-        self._memory_prefix = ""
+        self._watch: ServerWatch | None = None
+        self._folder: Path | None = None
+        self._name = ""
 
     @property
     def http_url(self) -> str:
@@ -99,6 +97,7 @@ class TritonServer:
         if self.pid is not None:
             raise ServerError(f"the server is already running as process {self.pid}")
         self.stop()
+        remove_leftovers()
         found = require_servable(self.repository, self.options.models)
         require_free(self.options.host, self._ports)
         try:
@@ -110,23 +109,32 @@ class TritonServer:
         return found
 
     def wait(self) -> None:
-        """Wait until the server ends. Raises ServerError, with its reason, unless it was stopped."""
-        if self._process is None:
+        """Wait until the server is stopped by another thread, or is lost; what is left of it is then ended.
+
+        It is lost when it ends, when a process of a model ends that should be served, and when it
+        does not answer for `options.hang_timeout_s`.
+
+        Raises:
+            ServerLostError: it is lost; says why.
+            ServerError: it was not started.
+        """
+        process, watch = self._process, self._watch
+        if process is None or watch is None:
             raise ServerError("the server was not started")
-        code = self._process.wait()
-        raise ServerError(f"the server ended with code {code}: {self._reason()}")
+        reason = None
+        while reason is None:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(_LOOK_EVERY_S)
+                reason = f"the server ended with code {code}: {self._reason()}"
+            if self._process is not process:
+                return
+            reason = reason or watch.look()
+        self._end(_LOST_GRACE_S)
+        raise ServerLostError(reason)
 
     def stop(self) -> None:
         """Let running requests finish, end the server and remove what it left behind."""
-        process = self._process
-        try:
-            if process is not None and process.poll() is None:
-                process.terminate()
-                # One that takes longer is killed below.
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(self.options.stop_timeout_s)
-        finally:
-            self._clean_up()
+        self._end(self.options.stop_timeout_s)
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -139,37 +147,27 @@ class TritonServer:
 
     def _launch(self, response_cache: bool) -> None:
         self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
-        self._folder = Path(tempfile.mkdtemp(prefix="edgeseg-server-"))
+        self._name = new_server_name()
+        self._folder = Path(tempfile.gettempdir()) / self._name
+        self._folder.mkdir(mode=0o700)
         arguments = prepare_backends(self._program, self._folder)
         environment = server_environment(self._program, self._folder, os.environ)
         # Libraries of the server drop files of their own where temporary files go.
-        environment["TMPDIR"] = str(self._folder)
+        environment |= {"TMPDIR": str(self._folder), NAME_VARIABLE: self._name}
         if self.options.threads:
             environment["EDGESEG_SERVER_THREADS"] = str(self.options.threads)
         if self._program.own_backend:
-            # A name of our own, so that what a killed server leaves can be told from others'.
-            self._memory_prefix = f"triton_python_backend_shm_region_{uuid.uuid4().hex[:12]}_"
             arguments += [
-                f"--backend-config={backend},shm-region-prefix-name={self._memory_prefix}"
+                f"--backend-config={backend},shm-region-prefix-name={memory_prefix(self._name)}"
                 for backend in ("onnxruntime", "python")
             ]
         if self.options.client_shared_memory and self._knows_client_shm(environment):
             arguments.append("--allow-client-shm=true")
         arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
         command = [str(self._program.executable), *arguments]
-        # The kernel's notice follows the thread that started the process, not only the process.
-        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        if self._process.stdout:
-            self._log.follow(self._process.stdout)
+        self._process = WatchedProgram(command, environment, self._folder, memory_prefix(self._name))
+        self._log.follow(self._process.output)
+        self._watch = ServerWatch(self._process.pid, self.http_url, self.options.hang_timeout_s)
 
     def _with_cache(self, asked_for: bool) -> ServerOptions:
         """The options, with a cache when models ask for one and its size was left open."""
@@ -190,8 +188,8 @@ class TritonServer:
 
     def _wait_ready(self, models: tuple[str, ...]) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        while True:
-            if self._process is None or self._process.poll() is not None:
+        for attempt in count():
+            if self._process is None or self._watch is None or self._process.poll() is not None:
                 raise ServerError(f"the server ended while it started: {self._reason()}")
             states = model_states(self.http_url)
             if states is not None:
@@ -200,7 +198,10 @@ class TritonServer:
                     reason = states[broken].reason or self._reason(broken)
                     raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
+                    self._watch.lost_backend()  # Now it knows the backends, whenever they end.
                     return
+            if attempt % _TRIES_PER_LOOK == 0 and (lost := self._watch.lost_backend(starting=True)):
+                raise ServerError(f"the server cannot start: {lost}")
             if time.monotonic() > deadline:
                 raise ServerTimeoutError(
                     f"the server is not ready after {self.options.ready_timeout_s:g} s: {self._reason()}"
@@ -212,19 +213,14 @@ class TritonServer:
             return "it wrote no log"
         return self._log.reason_for(model) if model else self._log.reason()
 
-    def _clean_up(self) -> None:
-        if self._process is not None:
-            # The backends' own processes are in the server's group and may outlive it for a moment.
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-        if self._log:
-            self._log.close()
-        if self._memory_prefix:
-            for left in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
-                left.unlink(missing_ok=True)
-            self._memory_prefix = ""
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+    def _end(self, grace_s: float) -> None:
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                process.end(grace_s)
+        finally:
+            if self._log:
+                self._log.close()
+            if self._name:
+                remove_server(self._name)
+                self._name, self._folder = "", None

@@ -1,7 +1,7 @@
-"""Which process registered a shared-memory region, told by the region's name: so that others can clean up.
+"""Names in /dev/shm, in the folder of temporary files and in environments that say which process owns them.
 
-Triton never notices that a client is gone, and keeps its regions mapped. The name therefore says whose a
-region is, and the next client on the machine lets the server unmap what belongs to the dead.
+A process that is killed cannot clean up, and Triton never notices that a client is gone. So a name says
+where its owner runs, its number and its start, and whoever comes next removes what an owner left.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["belongs_to_the_dead", "name_prefix"]
+__all__ = ["owner_exited", "owner_prefix"]
 
 _OWNER = re.compile(r"edgeseg-([0-9a-f]{16})-(\d+)-(\d+)-")
 _UNKNOWN = 16 * "0"
 
 
-def name_prefix() -> str:
-    """What the names of this process' regions begin with: where it runs, its number and its start."""
+def owner_prefix() -> str:
+    """What the names of this process begin with: where it runs, its number and its start."""
     _, started = _state_and_start(os.getpid())
     return f"edgeseg-{_numbering()}-{os.getpid()}-{started}-"
 
 
-def belongs_to_the_dead(region: str) -> bool:
-    """Whether the process that named a region has ended. False where that cannot be known.
+def owner_exited(name: str) -> bool:
+    """Whether the process that chose a name has ended. False where that cannot be known.
 
-    It cannot for regions of other software, another machine, or another container, whose processes have
+    It cannot for names of other software, another machine, or another container, whose processes have
     numbers of their own.
     """
-    owner = _OWNER.match(region)
+    owner = _OWNER.match(name)
     if owner is None or owner[1] == _UNKNOWN or owner[1] != _numbering():
         return False
     pid, started = int(owner[2]), int(owner[3])

@@ -1,4 +1,4 @@
-"""The name of a shared-memory region tells whether its process lives."""
+"""A name says whether the process that chose it still runs."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Callable
 
 import pytest
 
-from seg_runtime import client_process
-from seg_runtime.client_process import belongs_to_the_dead, name_prefix
+from seg_runtime import owner
+from seg_runtime.owner import owner_exited, owner_prefix
 
-NAME_PREFIX = "from seg_runtime.client_process import name_prefix; print(name_prefix(), flush=True)"
+NAME_PREFIX = "from seg_runtime.owner import owner_prefix; print(owner_prefix(), flush=True)"
 
 
 def changed(field: int, change: Callable[[str], str]) -> str:
     """The name of a region of this process, but for one of its fields."""
-    fields = f"{name_prefix()}random".split("-")
+    fields = f"{owner_prefix()}random".split("-")
     fields[field] = change(fields[field])
     return "-".join(fields)
 
 
 def test_a_process_that_lives_keeps_its_regions_and_one_that_was_killed_does_not() -> None:
-    assert not belongs_to_the_dead(f"{name_prefix()}random")
+    assert not owner_exited(f"{owner_prefix()}random")
     command = [sys.executable, "-c", f"{NAME_PREFIX}; input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         region = f"{client.stdout.readline().strip()}random"
-        assert not belongs_to_the_dead(region)
+        assert not owner_exited(region)
         client.kill()
         # Until its parent asks how it ended, a process still has its number.
         assert client.stdout.read() == ""
         client.wait(10)
-        assert belongs_to_the_dead(region)
+        assert owner_exited(region)
 
 
 def test_a_process_whose_parent_does_not_ask_how_it_ended_is_dead() -> None:
@@ -40,13 +40,13 @@ def test_a_process_whose_parent_does_not_ask_how_it_ended_is_dead() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         region = f"{client.stdout.read().strip()}random"
-        while client_process._state_and_start(client.pid)[0] != "Z":
+        while owner._state_and_start(client.pid)[0] != "Z":
             pass
-        assert belongs_to_the_dead(region)
+        assert owner_exited(region)
 
 
 def test_a_number_that_was_given_to_another_process_does_not_keep_a_region() -> None:
-    assert belongs_to_the_dead(changed(3, lambda started: str(int(started) - 1)))
+    assert owner_exited(changed(3, lambda started: str(int(started) - 1)))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_a_number_that_was_given_to_another_process_does_not_keep_a_region() -> 
     [
         "someone_elses_region",
         "edgeseg-0123456789abcdef",
-        f"edgeseg-{name_prefix().split('-')[1][::-1]}-4194999-1-of another container",
+        f"edgeseg-{owner_prefix().split('-')[1][::-1]}-4194999-1-of another container",
         f"edgeseg-{16 * '0'}-4194999-1-without /proc",
     ],
 )
 def test_what_cannot_be_known_is_left_alone(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # No process has that number here.
-    assert belongs_to_the_dead(f"edgeseg-{name_prefix().split('-')[1]}-4194999-1-random")
-    assert not belongs_to_the_dead(region)
-    monkeypatch.setattr(client_process, "_numbering", lambda: client_process._UNKNOWN)
-    assert not belongs_to_the_dead(region)
+    assert owner_exited(f"edgeseg-{owner_prefix().split('-')[1]}-4194999-1-random")
+    assert not owner_exited(region)
+    monkeypatch.setattr(owner, "_numbering", lambda: owner._UNKNOWN)
+    assert not owner_exited(region)
