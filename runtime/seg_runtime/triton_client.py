@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from seg_runtime.access import API_KEY, SECRET, find_secret, key_header
 from seg_runtime.address import Address, ClientOptions, TlsOptions
 from seg_runtime.errors import (
     EdgesegError,
@@ -31,6 +32,14 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
+
+_NEEDS_SECRET = {
+    "register_system_shared_memory",
+    "unregister_system_shared_memory",
+    "get_system_shared_memory_status",
+    "get_model_repository_index",
+}
+"""Calls that a server of `seg-serve` may refuse to strangers and not to its own user."""
 
 _COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
@@ -125,6 +134,11 @@ class TritonClient:
             )
         return states
 
+    def ready_models(self) -> tuple[str, ...]:
+        """Names of the models that are ready, sorted; also where the index of the repository is closed."""
+        answer = self._call("get_inference_statistics", "")
+        return tuple(sorted({field(entry, "name") for entry in field(answer, "model_stats")}))
+
     def statistics(self, model: str) -> ModelStatistics:
         """What the server did with a model, all of its versions together."""
         answer = self._call("get_inference_statistics", model)
@@ -174,10 +188,17 @@ class TritonClient:
         if self.address.grpc:
             named["client_timeout"] = options.timeout_s
         try:
-            # The HTTP client writes into the headers that it is given.
-            return getattr(self._client(), method)(*arguments, headers=dict(options.headers or {}), **named)
+            return getattr(self._client(), method)(*arguments, headers=self._headers(method), **named)
         except self._errors as error:
             raise translate(error, str(self.address)) from error
+
+    def _headers(self, method: str) -> dict[str, str]:
+        """For one call: the HTTP client writes into the headers that it is given."""
+        grpc, headers = self.address.grpc, dict(self._options.headers or {})
+        if self._options.api_key:
+            headers |= key_header(API_KEY, self._options.api_key, grpc)
+        secret = find_secret(self.address) if method in _NEEDS_SECRET else None
+        return headers | key_header(SECRET, secret, grpc) if secret else headers
 
     def _client(self) -> Any:
         if self._shared is not None:

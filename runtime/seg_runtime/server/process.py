@@ -17,16 +17,21 @@ from pathlib import Path
 from types import TracebackType
 
 from seg_runtime.errors import ServerError, ServerTimeoutError
-from seg_runtime.server.check import RepositoryCheck, require_servable
+from seg_runtime.server.access import Locks, program_flags
+from seg_runtime.server.check import RepositoryCheck, require_servable, with_steps
+from seg_runtime.server.concealment import close_memory, hide_arguments
 from seg_runtime.server.health import model_states, reachable_host
 from seg_runtime.server.locate import ServerProgram, find_server, prepare_backends, server_environment
 from seg_runtime.server.log import LogReader
 from seg_runtime.server.options import DEFAULT_CACHE_MB, ServerOptions
 from seg_runtime.server.ports import choose_ports, require_free
+from seg_runtime.server.secret_files import SecretFiles
 
 __all__ = ["TritonServer"]
 
 _SHARED_MEMORY = Path("/dev/shm")
+_LOOK_S = 1.0
+"""Time between two looks at a server that runs."""
 
 # Runs between fork and the server, in a fresh interpreter because code of our own between fork and
 # exec is not safe when there are threads: asks Linux for a SIGTERM when the parent dies.
@@ -62,18 +67,26 @@ class TritonServer:
         self._folder: Path | None = None
         self._log: LogReader | None = None
         self._memory_prefix = ""
+        self._locks = Locks(self.options)
+        self._secret: SecretFiles | None = None
 
     @property
     def http_url(self) -> str:
-        return f"http://{reachable_host(self.options.host)}:{self._ports[0]}"
+        return f"http://{reachable_host(self.options.http_host)}:{self._ports[0]}"
 
     @property
     def grpc_url(self) -> str:
-        return f"grpc://{reachable_host(self.options.host)}:{self._ports[1]}"
+        scheme = "grpcs" if self.options.tls else "grpc"
+        return f"{scheme}://{reachable_host(self.options.host)}:{self._ports[1]}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://{reachable_host(self.options.host)}:{self._ports[2]}/metrics"
+        return f"http://{reachable_host(self.options.metrics_host)}:{self._ports[2]}/metrics"
+
+    @property
+    def secret_file(self) -> Path | None:
+        """Holds the secret that opens what changes the running server, None where nothing can be opened."""
+        return self._secret.paths[0] if self._secret else None
 
     @property
     def pid(self) -> int | None:
@@ -100,9 +113,9 @@ class TritonServer:
             raise ServerError(f"the server is already running as process {self.pid}")
         self.stop()
         found = require_servable(self.repository, self.options.models)
-        require_free(self.options.host, self._ports)
+        require_free(self.options.hosts, self._ports)
         try:
-            self._launch(found.response_cache)
+            self._launch(found)
             self._wait_ready(found.servable)
         except BaseException:
             self.stop()
@@ -113,7 +126,11 @@ class TritonServer:
         """Wait until the server ends. Raises ServerError, with its reason, unless it was stopped."""
         if self._process is None:
             raise ServerError("the server was not started")
-        code = self._process.wait()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(_LOOK_S)
+                break
+            self._conceal()
         raise ServerError(f"the server ended with code {code}: {self._reason()}")
 
     def stop(self) -> None:
@@ -137,7 +154,7 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def _launch(self, response_cache: bool) -> None:
+    def _launch(self, found: RepositoryCheck) -> None:
         self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
         self._folder = Path(tempfile.mkdtemp(prefix="edgeseg-server-"))
         arguments = prepare_backends(self._program, self._folder)
@@ -153,9 +170,8 @@ class TritonServer:
                 f"--backend-config={backend},shm-region-prefix-name={self._memory_prefix}"
                 for backend in ("onnxruntime", "python")
             ]
-        if self.options.client_shared_memory and self._knows_client_shm(environment):
-            arguments.append("--allow-client-shm=true")
-        arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
+        arguments += self._with_cache(found.response_cache).arguments(self._served(found), self._ports)
+        arguments += self._lock(program_flags(self._program.executable, environment))
         command = [str(self._program.executable), *arguments]
         # The kernel's notice follows the thread that started the process, not only the process.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
@@ -182,24 +198,48 @@ class TritonServer:
             return replace(options, response_cache_mb=DEFAULT_CACHE_MB)
         return options
 
-    def _knows_client_shm(self, environment: dict[str, str]) -> bool:
-        """Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag."""
-        command = [str(self._program.executable), "--help"]
-        answer = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
-        return b"--allow-client-shm" in answer.stdout + answer.stderr
+    def _served(self, found: RepositoryCheck) -> Path:
+        """What the server gets as its repository: where it is not to follow changes, links to the models."""
+        if self.options.model_control != "none" or self._folder is None:
+            return self.repository
+        links = self._folder / "models"
+        links.mkdir()
+        for model in with_steps(self.repository, found.servable):
+            (links / model).symlink_to(self.repository / model)
+        return links
+
+    def _lock(self, flags: str) -> list[str]:
+        """Arguments that close what changes the server, with a new secret for those who may."""
+        self._locks = Locks(self.options)
+        arguments = self._locks.arguments(flags)
+        if self.options.client_shared_memory:
+            # Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag.
+            arguments += ["--allow-client-shm=true"] if "--allow-client-shm" in flags else []
+        if self.options.client_shared_memory or self.options.model_control == "explicit":
+            self._secret = SecretFiles(self._locks.secret, self._ports)
+        return arguments
+
+    def _conceal(self) -> None:
+        """Keep keys and memory of the running server from other users of the machine."""
+        if self._process and self._log and self._log.has_begun:
+            hide_arguments(self._process.pid, self._locks.values)
+        if self._memory_prefix:
+            close_memory(self._memory_prefix)
 
     def _wait_ready(self, models: tuple[str, ...]) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
         while True:
             if self._process is None or self._process.poll() is not None:
                 raise ServerError(f"the server ended while it started: {self._reason()}")
-            states = model_states(self.http_url)
+            self._conceal()
+            states = model_states(self.http_url, self._locks.headers)
             if states is not None:
                 broken = next((name for name in models if name in states and states[name].failed), None)
                 if broken:
                     reason = states[broken].reason or self._reason(broken)
                     raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
+                    self._conceal()
                     return
             if time.monotonic() > deadline:
                 raise ServerTimeoutError(
@@ -219,6 +259,9 @@ class TritonServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._secret:
+            self._secret.remove()
+            self._secret = None
         if self._log:
             self._log.close()
         if self._memory_prefix:
