@@ -39,8 +39,8 @@ def connect(
         headers: sent with every request, for example an authorization.
         tls: certificates for `grpcs://` and `https://`; None trusts those of the system.
         api_key: of a server that wants one (`seg-serve --api-key-file`). Use it with TLS beyond localhost.
-        shared_memory: with this user's server on this machine, None uses shared memory where that works, False
-            never does, True raises where it does not work.
+        shared_memory: with this user's server on this machine, None uses shared memory where that works,
+            False never does, True raises where it does not work.
         threads: threads of one call in process; None uses all cores. A server has its own setting.
         engine: what computes in process, one of `seg_runtime.engines.ENGINES`; "auto" takes for each
             model the best one that is there (`Session.engine` says which). It is loaded, or found

@@ -186,7 +186,7 @@ class TritonSession(Session):
         try:
             index = self._client.repository_index()
         except RestrictedError:
-            # Only what is ready can be seen: one that was loaded since it did not answer is worth another try.
+            # Only what is ready can be seen: what has become so since is worth another try.
             index = {name: [("READY", "")] for name in self._client.ready_models()}
         if model not in index:
             return model_not_found(model, index, f"at {address}")

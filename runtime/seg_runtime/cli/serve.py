@@ -82,7 +82,7 @@ def serve(
 
         seg-serve
 
-        seg-serve triton_repo --models unet_lung --host 0.0.0.0 --api-key-file key --tls-cert s.pem --tls-key s.key
+        seg-serve --models unet_lung --host 0.0.0.0 --api-key-file key --tls-cert tls.pem --tls-key tls.key
 
         seg-serve triton_repo --model-control poll --http-port 0 --grpc-port 0 --metrics-port 0 --json
     """

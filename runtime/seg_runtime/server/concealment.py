@@ -36,7 +36,7 @@ def hide_arguments(pid: int, values: Sequence[str]) -> None:
 
 
 def close_memory(prefix: str) -> None:
-    """Take other users' permission to read the memory of Triton's python backend: images and masks pass in it.
+    """Take other users' permission to read the memory of Triton's python backend, which has images in it.
 
     Args:
         prefix: what the names of the regions begin with.

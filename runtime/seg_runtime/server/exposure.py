@@ -24,9 +24,9 @@ def describe_exposure(options: ServerOptions) -> str:
     lines = [
         f"This server listens on {options.host}: other machines can reach it over {protocols}.",
         f"  runs models for    {who}",
-        f"  shows names, configurations, statistics and index of its models",
+        "  shows names, configurations, statistics and index of its models",
         f"                     to {who}",
-        f"  health             to ANYONE who reaches it: whether it and a model are ready",
+        "  health             to ANYONE who reaches it: whether it and a model are ready",
         *_metrics(options),
         *_closed(options),
         *_encryption(options),

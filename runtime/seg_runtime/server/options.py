@@ -27,7 +27,7 @@ class ServerTls:
     Attributes:
         certificate: the server's certificate chain.
         private_key: its key, without a password.
-        client_ca: certificates that sign those of clients; who has none of them is refused. None asks for none.
+        client_ca: certificates that must have signed a client's own; None takes clients without one.
 
     Raises:
         BadInputError: a file is missing, or they do not belong together.
@@ -47,7 +47,9 @@ class ServerTls:
         except (OSError, ValueError) as error:
             files = f"'{self.certificate}' with '{self.private_key}'"
             more = f" and '{self.client_ca}'" if self.client_ca else ""
-            raise BadInputError(f"no TLS with {files}{more}: {error.strerror or error}") from error
+            raise BadInputError(
+                f"no TLS with {files}{more}: {getattr(error, 'strerror', None) or error}"
+            ) from error
 
     def arguments(self) -> list[str]:
         """Triton's flags."""
@@ -77,9 +79,9 @@ class ServerOptions:
         models: names to serve; empty serves all that are built.
         response_cache_mb: size of the cache for models that ask for one, in MiB; 0 is none, None is
             `DEFAULT_CACHE_MB` when one of them is there and the models stay as they are (control "none").
-        client_shared_memory: let clients of the same user on this machine hand tensors over in shared memory.
-        api_key: clients must send it for everything but the health checks, see `seg_runtime.access`. The metrics,
-            which Triton cannot close, are then on localhost only.
+        client_shared_memory: let this user's clients on this machine hand tensors over in shared memory.
+        api_key: clients must send it for everything but the health checks. The metrics, which Triton cannot
+            close, are then on localhost only.
         tls: encrypt gRPC. HTTP and metrics, which Triton cannot encrypt, are then on localhost only.
         threads: ONNX Runtime threads per model with our own backend; 0 uses all cores.
         ready_timeout_s: how long to wait for all models, in seconds.
