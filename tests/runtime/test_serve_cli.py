@@ -23,6 +23,7 @@ from seg_runtime.server.health import reachable_host, shorten_reason
 from seg_runtime.server.log import log_reason
 from seg_runtime.spec import ServingSpec
 
+LOCKS = "--http-restricted-api --grpc-restricted-protocol"
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
@@ -41,7 +42,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         program = tmp_path / "triton" / "bin" / "tritonserver"
         program.parent.mkdir(parents=True)
         (tmp_path / "triton" / "backends" / "onnxruntime").mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\n[ "$1" = --help ] && echo "$HELP" && exit\n{script}\n')
+        program.write_text(f'#!/bin/sh\n[ "$1" = --help ] && echo "{LOCKS} $HELP" && exit\n{script}\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
         (tmp_path / "tmp").mkdir()
@@ -187,7 +188,9 @@ def test_flags_follow_the_options() -> None:
     plain = ServerOptions().arguments(Path("/r"), ports)
     assert {"--http-port=1", "--grpc-port=2", "--metrics-port=3", "--model-control-mode=none"} <= set(plain)
     chosen = ServerOptions(models=("a", "b"), response_cache_mb=2).arguments(Path("/r"), ports)
-    assert {"--load-model=a", "--load-model=b", "--cache-config=local,size=2097152"} <= set(chosen)
+    assert {"--model-control-mode=none", "--cache-config=local,size=2097152"} <= set(chosen)
+    explicit = ServerOptions(models=("a", "b"), model_control="explicit").arguments(Path("/r"), ports)
+    assert {"--model-control-mode=explicit", "--load-model=a", "--load-model=b"} <= set(explicit)
     assert "--load-model=*" in ServerOptions(model_control="explicit").arguments(Path("/r"), ports)
     polling = ServerOptions(model_control="poll", poll_interval_s=5).arguments(Path("/r"), ports)
     assert "--repository-poll-secs=5" in polling

@@ -49,11 +49,12 @@ class SecretFiles:
             ) from error
 
     def remove(self) -> None:
-        """Remove the files, unless a later server on these ports has written its own."""
+        """Remove the files, unless a later server on these ports has written its own; again does nothing."""
         for path, file in zip(self.paths, self._files, strict=False):
             with file, suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     path.unlink()
+        self._files = []
 
 
 def _write(path: Path, secret: str) -> IO[bytes]:
