@@ -42,7 +42,7 @@ def make_certificates(folder: Path) -> Certificates:
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     openssl(*new, "-x509", "-subj", "/CN=test", "-keyout", "ca.key", "-out", "ca.pem")
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-x509", "-addext", _FOR_LOCALHOST)
     for name in ("server", "client"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import make_certificates
+from certificates import Certificates, make_certificates
 from typer.testing import CliRunner
 
 from seg_bench.cli import app as bench_app
@@ -189,11 +189,15 @@ def test_a_server_that_cannot_refuse_is_not_started() -> None:
         locks.arguments("--http-port --grpc-port")
 
 
-def test_certificate_and_key_must_belong_together(tmp_path: Path) -> None:
-    made = make_certificates(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+def test_certificate_and_key_must_belong_together(made: Certificates, tmp_path: Path) -> None:
     ServerTls(made.server, made.server_key, made.ca)
     for files in (
-        (made.server, tmp_path / "client.key", None),
+        (made.server, made.client, None),
         (made.server, tmp_path / "none", None),
         (made.server, made.server_key, made.server_key),
     ):
@@ -201,8 +205,9 @@ def test_certificate_and_key_must_belong_together(tmp_path: Path) -> None:
             ServerTls(*files)
 
 
-def test_what_triton_can_neither_encrypt_nor_close_stays_on_localhost(tmp_path: Path) -> None:
-    made = make_certificates(tmp_path)
+def test_what_triton_can_neither_encrypt_nor_close_stays_on_localhost(
+    made: Certificates, tmp_path: Path
+) -> None:
     tls = ServerTls(made.server, made.server_key)
     anywhere = "0.0.0.0"
     assert ServerOptions(host=anywhere).hosts == (anywhere, anywhere, anywhere)
@@ -216,9 +221,8 @@ def test_what_triton_can_neither_encrypt_nor_close_stays_on_localhost(tmp_path: 
 @pytest.mark.parametrize("control", ["none", "explicit"])
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_one_screen_says_what_a_stranger_can_reach(
-    tmp_path: Path, key: str | None, control: str, encrypted: bool
+    made: Certificates, key: str | None, control: str, encrypted: bool
 ) -> None:
-    made = make_certificates(tmp_path)
     tls = ServerTls(made.server, made.server_key) if encrypted else None
     shown = describe_exposure(
         ServerOptions(host="0.0.0.0", api_key=key, tls=tls, model_control=control)  # type: ignore[arg-type]
