@@ -13,62 +13,42 @@ def is_local(host: str) -> bool:
 
 
 def describe_exposure(options: ServerOptions) -> str:
-    """Lines of at most 80 characters; empty for a server on localhost."""
+    """Who may do what, in lines of at most 80 characters; empty for a server on localhost."""
     if is_local(options.host):
         return ""
-    who = "who sends the API key" if options.api_key else "ANYONE who reaches it"
-    tls = options.tls
-    if tls and tls.client_ca:
-        who = "who has a certificate of your CA" + (" and the API key" if options.api_key else "")
-    protocols = "gRPC" if tls else "gRPC and HTTP"
-    lines = [
-        f"This server listens on {options.host}: other machines can reach it over {protocols}.",
-        f"  runs models for    {who}",
-        "  shows names, configurations, statistics and index of its models",
-        f"                     to {who}",
-        "  health             to ANYONE who reaches it: whether it and a model are ready",
-        *_metrics(options),
-        *_closed(options),
-        *_encryption(options),
-    ]
-    return "\n".join([*lines, *_advice(options)])
-
-
-def _metrics(options: ServerOptions) -> list[str]:
-    if is_local(options.metrics_host):
-        return ["  metrics            to this machine only"]
-    return ["  metrics            to ANYONE who reaches it: names of models, counts and times"]
-
-
-def _closed(options: ServerOptions) -> list[str]:
-    loading = "only with the secret of this start" if options.model_control == "explicit" else "to nobody"
-    memory = "only for the user who started it, on this machine" if options.client_shared_memory else "off"
-    return [
-        f"  loads, unloads     {loading}",
-        f"  shared memory      {memory}",
-        "  logs, traces       settings are closed to strangers",
-    ]
-
-
-def _encryption(options: ServerOptions) -> list[str]:
-    if options.tls:
-        return [
-            "  encryption         gRPC with TLS; HTTP and metrics stay on this machine",
+    protocols = "gRPC" if options.tls else "gRPC and HTTP"
+    table = [f"  {what:36}{who}" for what, who in _rights(options).items()]
+    return "\n".join(
+        [
+            f"Other machines can reach this server at {options.host}, over {protocols}:",
+            *table,
+            *_advice(options),
         ]
-    return ["  encryption         NONE: images, masks and keys can be read on the way"]
+    )
+
+
+def _rights(options: ServerOptions) -> dict[str, str]:
+    certified = options.tls is not None and options.tls.client_ca is not None
+    reached = "clients with a certificate" if certified else "ANYONE"
+    admitted = "clients with the API key" if options.api_key else reached
+    explicit = options.model_control == "explicit"
+    memory = "this user's clients on this machine"
+    return {
+        "run models": admitted,
+        "read configurations and statistics": admitted,
+        "ask whether models are ready": reached,
+        "read metrics": "this machine only" if is_local(options.metrics_host) else "ANYONE",
+        "load and unload models": "who has the secret of this start" if explicit else "nobody",
+        "use shared memory": memory if options.client_shared_memory else "nobody",
+        "change log and trace settings": "who has the secret of this start",
+        "encryption": "TLS" if options.tls else "NONE: images and keys can be read",
+    }
 
 
 def _advice(options: ServerOptions) -> list[str]:
-    advice = []
-    if not options.api_key and not (options.tls and options.tls.client_ca):
-        advice.append("  --api-key-file FILE lets in only those who have the key")
+    advice = ["  --host 127.0.0.1                    keeps it to this machine"]
     if not options.tls:
-        advice.append("  --tls-cert FILE --tls-key FILE encrypts gRPC; HTTP needs a proxy with TLS")
-    if not advice:
-        return []
-    return [
-        "To close it:",
-        *advice,
-        "  --host 127.0.0.1 keeps it to this machine; a firewall to machines you choose",
-        "See docs/serving.md, 'Who may do what'.",
-    ]
+        advice.insert(0, "  --tls-cert FILE --tls-key FILE      encrypts gRPC; HTTP needs a proxy")
+    if not options.api_key:
+        advice.insert(0, "  --api-key-file FILE                 lets in only clients with that key")
+    return ["To close it further (docs/serving.md, 'Who may do what'):", *advice]

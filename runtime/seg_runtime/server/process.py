@@ -123,7 +123,10 @@ class TritonServer:
         return found
 
     def wait(self) -> None:
-        """Wait until the server ends. Raises ServerError, with its reason, unless it was stopped."""
+        """Wait until the server ends. Raises ServerError, with its reason, unless it was stopped.
+
+        Meanwhile the memory of models that are loaded later is closed to other users.
+        """
         if self._process is None:
             raise ServerError("the server was not started")
         while True:
