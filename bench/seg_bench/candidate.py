@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seg_runtime.access import ServerAccess
+
 __all__ = ["BASELINES", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
 
 ENGINE = "engine"
@@ -36,6 +38,7 @@ class Candidate:
         official: folder of the original library's own export for that baseline, else None.
         batch: images per call.
         parts: on a server, names of the models that a call runs, the one that takes the image first.
+        access: what gets into a server that was already there, else None.
     """
 
     model: str
@@ -55,6 +58,7 @@ class Candidate:
     official: str | None = None
     batch: int = 1
     parts: tuple[str, ...] = ()
+    access: ServerAccess | None = None
 
     @property
     def name(self) -> str:

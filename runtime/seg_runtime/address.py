@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -56,6 +56,7 @@ class ClientOptions:
     retry_budget_s: float = 10.0
     headers: Mapping[str, str] | None = None
     tls: TlsOptions = TlsOptions()
+    api_key: str | None = field(default=None, repr=False)
 
 
 def parse_address(target: str) -> Address | None:

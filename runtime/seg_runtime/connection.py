@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from seg_runtime.access import check_api_key
 from seg_runtime.address import Address, ClientOptions, TlsOptions, parse_address
 from seg_runtime.errors import BadInputError
 from seg_runtime.session import Session
@@ -23,6 +24,7 @@ def connect(
     retry_budget_s: float = 10.0,
     headers: Mapping[str, str] | None = None,
     tls: TlsOptions | None = None,
+    api_key: str | None = None,
     shared_memory: bool | None = None,
     threads: int | None = None,
     engine: str = "auto",
@@ -40,15 +42,16 @@ def connect(
             away or the model being loaded; never beyond `timeout_s`. A timeout is not tried again.
         headers: sent with every request, for example an authorization.
         tls: certificates for `grpcs://` and `https://`; None trusts those of the system.
-        shared_memory: with a server on this machine, None uses shared memory where that works, False
-            never does, True raises where it does not work.
+        api_key: of a server that wants one (`seg-serve --api-key-file`). Use it with TLS beyond localhost.
+        shared_memory: with this user's server on this machine, None uses shared memory where that works,
+            False never does, True raises where it does not work.
         threads: threads of one call in process; None uses all cores. A server has its own setting.
         engine: what computes in process, one of `seg_runtime.engines.ENGINES`; "auto" takes for each
             model the best one that is there (`Session.engine` says which). It is loaded, or found
             missing, at the first use of a model. A server has its own.
 
     Raises:
-        BadInputError: the target, a time, the engine or the TLS options cannot be used.
+        BadInputError: the target, a time, the engine, the TLS options or the API key cannot be used.
         RepositoryError: the folder is missing.
         MissingExtraError: the HTTP client is not installed.
         ServerUnavailableError: nobody answers at the address.
@@ -62,6 +65,8 @@ def connect(
     if threads is not None and threads < 1:
         raise BadInputError(f"{threads} threads cannot run a model: use 1 or more")
     address = None if isinstance(target, Path) else parse_address(target)
+    if address is None and api_key is not None:
+        raise BadInputError(f"an API key is for a server, not for the folder '{target}': leave it out")
     if address is None:
         from seg_runtime.local_session import LocalSession
 
@@ -75,7 +80,9 @@ def connect(
 
     # gRPC takes names in lower case only; to HTTP they are all the same.
     lower = {name.lower(): value for name, value in (headers or {}).items()}
-    options = ClientOptions(timeout_s, retry_budget_s, lower, tls or TlsOptions())
+    if api_key is not None:
+        check_api_key(api_key, "connect()")
+    options = ClientOptions(timeout_s, retry_budget_s, lower, tls or TlsOptions(), api_key)
     return TritonSession(address, options, shared_memory)
 
 

@@ -65,7 +65,7 @@ def check_memory_is_shared(client: TritonClient) -> None:
         ServerError: it cannot: another machine or container, another user, or it does not allow it.
         ServerUnavailableError, ServerTimeoutError: it went away meanwhile.
     """
-    advice = "use a server on this machine, started with --allow-client-shm=true where it knows that option"
+    advice = "use a server that this user started on this machine, without --no-shared-memory"
     try:
         _remove_abandoned_files()
         with _new_file(mmap.PAGESIZE) as (name, _):

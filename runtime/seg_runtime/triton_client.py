@@ -14,6 +14,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from seg_runtime.access import API_KEY, SECRET, find_secret, key_header
 from seg_runtime.address import Address, ClientOptions, TlsOptions
 from seg_runtime.deadline import Deadline
 from seg_runtime.errors import (
@@ -48,6 +49,14 @@ _LAST_WORDS_S = 0.2
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
+
+_NEEDS_SECRET = {
+    "register_system_shared_memory",
+    "unregister_system_shared_memory",
+    "get_system_shared_memory_status",
+    "get_model_repository_index",
+}
+"""Calls that a server of `seg-serve` may refuse to strangers and not to its own user."""
 
 _COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
@@ -160,6 +169,11 @@ class TritonClient:
             )
         return states
 
+    def ready_models(self) -> tuple[str, ...]:
+        """Names of the models that are ready, sorted; also where the index of the repository is closed."""
+        answer = self._call("get_inference_statistics", "")
+        return tuple(sorted({field(entry, "name") for entry in field(answer, "model_stats")}))
+
     def statistics(self, model: str) -> ModelStatistics:
         """What the server did with a model, all of its versions together."""
         answer = self._call("get_inference_statistics", model)
@@ -209,8 +223,7 @@ class TritonClient:
             if seconds <= 0:
                 raise timed_out(str(self.address))
             with self._connections.use(distrust_after=ServerTimeoutError) as client, self._translated():
-                # The HTTP client writes into the headers that it is given.
-                named["headers"] = dict(self._options.headers or {})
+                named["headers"] = self._headers(method)
                 function = getattr(client, method) if isinstance(method, str) else partial(method, client)
                 call = partial(function, *arguments, **named)
                 return call(client_timeout=seconds) if self.address.grpc else _limited(call, seconds)
@@ -221,6 +234,14 @@ class TritonClient:
             yield
         except self._errors as error:
             raise translate(error, str(self.address)) from error
+
+    def _headers(self, method: str | Callable[..., Any]) -> dict[str, str]:
+        """For one call: the HTTP client writes into the headers that it is given."""
+        grpc, headers = self.address.grpc, dict(self._options.headers or {})
+        if self._options.api_key:
+            headers |= key_header(API_KEY, self._options.api_key, grpc)
+        secret = find_secret(self.address) if method in _NEEDS_SECRET else None
+        return headers | key_header(SECRET, secret, grpc) if secret else headers
 
     def _connect(self) -> Any:
         arguments = _grpc_arguments if self.address.grpc else _http_arguments

@@ -6,6 +6,7 @@ import http.client
 import re
 import ssl
 
+from seg_runtime.access import API_KEY
 from seg_runtime.errors import (
     EdgesegError,
     InferenceError,
@@ -20,6 +21,7 @@ __all__ = [
     "ModelLoadingError",
     "RegionInUseError",
     "RegionLostError",
+    "RestrictedError",
     "client_errors",
     "timed_out",
     "translate",
@@ -29,6 +31,9 @@ _UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503", "504"}
 _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED"}
 _REFUSED = {"StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403"}
 _NOT_TRITON = {"StatusCode.UNIMPLEMENTED"}
+_RESTRICTED = re.compile(
+    r"This (?:API|protocol) is restricted, expecting header '(?:triton-grpc-protocol-)?([^']*)'"
+)
 _UNKNOWN_MODEL = re.compile(r"unknown model: '([^']*)'")
 _LOST_REGION = re.compile(r"Unable to find shared memory region: '([^']*)'")
 _CUT_OFF = re.compile(r"connection closed|Invalid EOF state|Incomplete response")
@@ -38,6 +43,16 @@ _REGION_IN_USE = re.compile(r"Cannot unregister shared memory region '[^']*', it
 
 class ModelLoadingError(ModelNotReadyError):
     """The server is loading the model at this moment: worth waiting for."""
+
+
+class RestrictedError(ServerError):
+    """The server wants a key for this, in a header."""
+
+    def __init__(self, header: str, address: str) -> None:
+        cure = f"send its header '{header}'"
+        if header == API_KEY:
+            cure = "give its API key with --api-key-file, EDGESEG_API_KEY or connect(api_key=...)"
+        super().__init__(f"the server at {address} refuses this to strangers: {cure}")
 
 
 class RegionLostError(ServerError):
@@ -86,6 +101,8 @@ def translate(error: Exception, address: str) -> EdgesegError:
 
 def _of_message(message: str, address: str) -> EdgesegError | None:
     """The errors that a server tells apart only in words."""
+    if restricted := _RESTRICTED.search(message):
+        return RestrictedError(restricted[1], address)
     if unknown := _UNKNOWN_MODEL.search(message):
         return ModelNotFoundError(f"no model '{unknown[1]}' at {address}")
     if lost := _LOST_REGION.search(message):

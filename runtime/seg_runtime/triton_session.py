@@ -30,7 +30,7 @@ from seg_runtime.session import Handle, Session
 from seg_runtime.shared_memory import check_memory_is_shared
 from seg_runtime.spec import ModelSpec
 from seg_runtime.triton_client import TritonClient, field
-from seg_runtime.triton_errors import ModelLoadingError, RegionLostError
+from seg_runtime.triton_errors import ModelLoadingError, RegionLostError, RestrictedError
 from seg_runtime.triton_transfer import MessageTransfer, SharedTransfer
 
 __all__ = ["TritonSession"]
@@ -76,7 +76,10 @@ class TritonSession(Session):
 
     def models(self) -> tuple[str, ...]:
         self._check_open()
-        index = self._client.patiently(self._client.repository_index)
+        try:
+            index = self._client.patiently(self._client.repository_index)
+        except RestrictedError:
+            return self._client.patiently(self._client.ready_models)
         return tuple(
             sorted(name for name, states in index.items() if "READY" in [state for state, _ in states])
         )
@@ -141,8 +144,8 @@ class TritonSession(Session):
         shared = SharedTransfer(self._client.tensors, spec, inputs, keep, self._pool)
         try:
             shared.open()
-        except (OSError, InferenceError):
-            # /dev/shm is full, or a server that was started anew no longer allows shared memory.
+        except (OSError, InferenceError, RestrictedError):
+            # /dev/shm is full, or a server that was started again no longer allows shared memory.
             return message
         return shared
 
@@ -188,7 +191,12 @@ class TritonSession(Session):
 
     def _why_missing(self, model: str) -> EdgesegError:
         """Whether a model that does not answer is unknown, broken or just being loaded."""
-        index, address = self._client.repository_index(), self._client.address
+        address = self._client.address
+        try:
+            index = self._client.repository_index()
+        except RestrictedError:
+            # Only what is ready can be seen: what has become so since is worth another try.
+            index = {name: [("READY", "")] for name in self._client.ready_models()}
         if model not in index:
             return model_not_found(model, index, f"at {address}")
         states = index[model]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sam2_clips import FolderSource, moving_shapes, write_jpegs
 from sam2_flows import FLOWS, Step, at, steps
 from sam2_small import GRID, SIDE
+from server_regions import mapped_regions
 
 from seg_runtime import shared_memory
 from seg_runtime.cli import run
@@ -177,13 +178,6 @@ def test_videos_tracked_at_once_do_not_mix(
             assert_equal(job.result(), wanted)
 
 
-def regions(server: TritonServer) -> list[str]:
-    from tritonclient import grpc
-
-    with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
-        return sorted(client.get_system_shared_memory_status(as_json=True).get("regions", {}))
-
-
 @pytest.fixture
 def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
     """Bytes of tensors inside the requests and the answers, model by model."""
@@ -207,13 +201,13 @@ def in_messages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, in
 def test_nothing_of_a_video_travels_in_messages_of_a_local_server(
     server: TritonServer, videos: list[Path], in_messages: dict[str, list[tuple[int, int]]]
 ) -> None:
-    before = regions(server)
+    before = mapped_regions(server)
     with connect(server.grpc_url, shared_memory=True) as session:
         track(session, videos[0])
     parts = ("image_encoder", "mask_decoder", "memory_attention", "memory_encoder")
     assert set(in_messages) == {f"sam2_{part}" for part in parts}
     assert {pair for calls in in_messages.values() for pair in calls} == {(0, 0)}
-    assert regions(server) == before
+    assert mapped_regions(server) == before
 
 
 LEVEL, LOGITS, MEMORY = 256 * GRID**2 * 4, (4 * GRID) ** 2 * 4, 64 * GRID**2 * 4
@@ -322,7 +316,7 @@ def test_attention_decoder_and_memory_encoder_read_the_features_where_the_encode
     with connect(server.grpc_url, shared_memory=True) as session:
         track(session, videos[0])
         # Three levels of features of one frame, what attention gives, and one region for each model's rest.
-        assert len(regions(server)) <= 12
+        assert len(mapped_regions(server)) <= 12
     assert read == {
         ("memory_attention", "image_embeddings"),
         ("memory_encoder", "image_embeddings"),
@@ -376,7 +370,7 @@ def test_what_a_killed_client_had_mapped_is_freed_when_the_next_one_connects(
     with connect(server.grpc_url, shared_memory=True) as living:
         predictor = Sam2VideoPredictor(living, "sam2")
         state = predictor.init_state(FolderSource(videos[0]))
-        ours = regions(server)
+        ours = mapped_regions(server)
         path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
         with subprocess.Popen(
             [sys.executable, "-c", CLIENT, server.grpc_url, str(videos[0])],
@@ -387,15 +381,15 @@ def test_what_a_killed_client_had_mapped_is_freed_when_the_next_one_connects(
             assert client.stdout is not None
             assert client.stdout.readline() == "frame 3\n"
             with connect(server.grpc_url, shared_memory=True):
-                assert len(regions(server)) >= len(ours) + 4, "a living client keeps its regions"
+                assert len(mapped_regions(server)) >= len(ours) + 4, "a living client keeps its regions"
             client.kill()
             client.wait(timeout=10)
         assert list(shared_memory.FOLDER.glob("edgeseg-*")) == []
-        assert len(regions(server)) >= len(ours) + 4, "Triton does not notice that a client is gone"
+        assert len(mapped_regions(server)) >= len(ours) + 4, "Triton does not notice that a client is gone"
         with connect(server.grpc_url, shared_memory=True):
-            assert regions(server) == ours
+            assert mapped_regions(server) == ours
         predictor.add_new_points_or_box(state, 0, 1, [[30, 60]], [1])
-    assert regions(server) == []
+    assert mapped_regions(server) == []
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "messages"])

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from server_regions import mapped_regions
 from tiny_graph import publish
 
 from seg_export.tensor_types import cast_half_tensors, half_embeddings
@@ -134,30 +135,23 @@ def test_eight_threads_in_process_never_get_each_others_embeddings(
         run_clients([session], images, expected)
 
 
-def regions(server: TritonServer) -> list[str]:
-    from tritonclient import grpc
-
-    with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
-        return sorted(client.get_system_shared_memory_status(as_json=True).get("regions", {}))
-
-
 def test_shared_memory_is_given_back_on_close_and_after_an_exception(
     server: TritonServer, images: list[NDArray[np.uint8]]
 ) -> None:
-    before = regions(server)
+    before = mapped_regions(server)
     with connect(server.grpc_url, shared_memory=True) as session:
         with pytest.raises(BadInputError), SamPredictor(session, "sam_tiny") as predictor:
             predictor.set_image(images[0])
-            assert len(regions(server)) > len(before)
+            assert len(mapped_regions(server)) > len(before)
             predictor.predict(box=[9, 9, 1, 1])
         predictor.set_image(images[1])
         for _ in range(3):
             predictor.set_image(images[0])
             predictor.predict([[9, 9]], [1])
-        held = len(regions(server))
+        held = len(mapped_regions(server))
         predictor.set_image(images[0])
-        assert len(regions(server)) <= held, "images of a predictor reuse the memory of earlier ones"
-    assert regions(server) == before
+        assert len(mapped_regions(server)) <= held, "images of a predictor reuse the memory of earlier ones"
+    assert mapped_regions(server) == before
 
 
 @pytest.fixture
@@ -185,13 +179,13 @@ def test_neither_embeddings_nor_masks_travel_in_messages_of_a_local_server(
     in_messages: dict[str, list[int]],
     name: str,
 ) -> None:
-    before = regions(server)
+    before = mapped_regions(server)
     with connect(repo) as session:
         expected = predict(session, images[0], name)
     with connect(server.grpc_url, shared_memory=True) as session:
         assert_same(predict(session, images[0], name), expected)
     assert in_messages == {f"{name}_encoder": [0], f"{name}_decoder": [0, 0]}
-    assert regions(server) == before
+    assert mapped_regions(server) == before
 
 
 @pytest.mark.parametrize("name", ["sam_tiny", "sam_half"])

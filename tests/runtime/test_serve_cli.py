@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -19,10 +20,12 @@ from scaling_model import publish_scaling_model
 from seg_runtime.cli import serve
 from seg_runtime.errors import BadInputError, ServerError, ServerTimeoutError
 from seg_runtime.server import ServerOptions, TritonServer
+from seg_runtime.server.check import require_servable
 from seg_runtime.server.health import reachable_host, shorten_reason
 from seg_runtime.server.log import log_reason
 from seg_runtime.spec import ServingSpec
 
+LOCKS = "--http-restricted-api --grpc-restricted-protocol"
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
@@ -41,7 +44,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         program = tmp_path / "triton" / "bin" / "tritonserver"
         program.parent.mkdir(parents=True)
         (tmp_path / "triton" / "backends" / "onnxruntime").mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\n[ "$1" = --help ] && echo "$HELP" && exit\n{script}\n')
+        program.write_text(f'#!/bin/sh\n[ "$1" = --help ] && echo "{LOCKS} $HELP" && exit\n{script}\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
         (tmp_path / "tmp").mkdir()
@@ -187,7 +190,9 @@ def test_flags_follow_the_options() -> None:
     plain = ServerOptions().arguments(Path("/r"), ports)
     assert {"--http-port=1", "--grpc-port=2", "--metrics-port=3", "--model-control-mode=none"} <= set(plain)
     chosen = ServerOptions(models=("a", "b"), response_cache_mb=2).arguments(Path("/r"), ports)
-    assert {"--load-model=a", "--load-model=b", "--cache-config=local,size=2097152"} <= set(chosen)
+    assert {"--model-control-mode=none", "--cache-config=local,size=2097152"} <= set(chosen)
+    explicit = ServerOptions(models=("a", "b"), model_control="explicit").arguments(Path("/r"), ports)
+    assert {"--model-control-mode=explicit", "--load-model=a", "--load-model=b"} <= set(explicit)
     assert "--load-model=*" in ServerOptions(model_control="explicit").arguments(Path("/r"), ports)
     polling = ServerOptions(model_control="poll", poll_interval_s=5).arguments(Path("/r"), ports)
     assert "--repository-poll-secs=5" in polling
@@ -202,6 +207,42 @@ def test_the_line_that_matters_is_found_in_a_log() -> None:
     assert shorten_reason(reason) == "graph is broken"
     assert reachable_host("0.0.0.0") == "127.0.0.1"
     assert reachable_host("::") == "[::1]"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tls-cert", "cert.pem"), "TLS needs --tls-cert and --tls-key"),
+        (("--tls-client-ca", "ca.pem"), "TLS needs --tls-cert and --tls-key"),
+        (("--tls-cert", "none.pem", "--tls-key", "none.key"), "no TLS with 'none.pem' with 'none.key'"),
+        (("--api-key-file", "none"), "the API key's file 'none' cannot be read"),
+        (("--api-key-file", "open"), "every user can read the API key"),
+    ],
+)
+def test_keys_and_certificates_that_cannot_be_used_are_one_line(
+    repo, stand_in, capsys, monkeypatch, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    stand_in("exit 1")
+    monkeypatch.chdir(tmp_path)
+    Path("open").write_text("0123456789abcdef")
+    Path("open").chmod(0o644)
+    assert said in run_command(str(repo), *options, capsys=capsys, monkeypatch=monkeypatch)
+
+
+def test_a_server_beyond_localhost_says_what_can_be_reached_and_one_on_localhost_does_not(
+    repo, stand_in, capsys
+) -> None:
+    stand_in("exit 1")
+    found = require_servable(repo)
+    serve._announce(TritonServer(repo, ServerOptions(host="0.0.0.0", **ANY_PORTS)), found, as_json=True)
+    shown = capsys.readouterr()
+    assert re.search("run models +ANYONE", shown.err)
+    assert json.loads(shown.out)["secret_file"] is None
+    explicit = ServerOptions(model_control="explicit", **ANY_PORTS)
+    serve._announce(TritonServer(repo, explicit), found, as_json=False)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "to load and unload models send the header edgeseg-secret" in shown.out
 
 
 def test_help_shows_every_option_with_its_meaning() -> None:

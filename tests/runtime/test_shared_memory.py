@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc
+from server_regions import mapped_regions
 from tiny_graph import SIDE, images, publish, publish_all, rows_graph, rows_spec, semantic_spec
 
 from seg_runtime import shared_memory, triton_session
@@ -67,12 +68,6 @@ def keep_one(session: Session, seed: int = 0) -> RegionHandle:
 
 def files_left() -> list[str]:
     return sorted(path.name for path in shared_memory.FOLDER.glob("edgeseg-*"))
-
-
-def registered(server: TritonServer) -> list[str]:
-    """Names of the regions that the server has mapped."""
-    with tritonclient.grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
-        return sorted(client.get_system_shared_memory_status().regions)
 
 
 @pytest.mark.server
@@ -149,11 +144,11 @@ def test_output_larger_than_its_contract_is_refused_and_its_memory_given_back(
     session: Session, server: TritonServer
 ) -> None:
     session.infer("rows", two_rows(40))
-    before = registered(server)
+    before = mapped_regions(server)
     for keep in ((), ("joined",)) * 5:
         with pytest.raises(InferenceError, match=r"shared memory size specified .* 'joined'"):
             session.infer("rows_stacked", two_rows(40), keep)
-    assert len(registered(server)) <= len(before) + 2
+    assert len(mapped_regions(server)) <= len(before) + 2
 
 
 @pytest.mark.server
@@ -161,7 +156,7 @@ def test_released_forgotten_and_failed_calls_give_their_regions_back(
     session: Session, server: TritonServer
 ) -> None:
     keep_one(session).release()
-    before = len(registered(server))
+    before = len(mapped_regions(server))
     for seed in range(10):
         keep_one(session, seed).release()
         keep_one(session, seed)  # forgotten at once
@@ -169,29 +164,29 @@ def test_released_forgotten_and_failed_calls_give_their_regions_back(
             pass
         with pytest.raises(BadInputError):
             session.infer("tiny", {"image": images(9)}, keep=["probabilities"])
-    assert len(registered(server)) <= before + 1
+    assert len(mapped_regions(server)) <= before + 1
 
 
 @pytest.mark.server
 def test_closing_frees_every_region_and_refuses_its_handles(server: TritonServer) -> None:
-    before = registered(server)
+    before = mapped_regions(server)
     session = connect(server.grpc_url)
     kept = keep_one(session)
-    assert len(registered(server)) == len(before) + 2
+    assert len(mapped_regions(server)) == len(before) + 2
     assert files_left() == []
     session.close()
-    assert registered(server) == before
+    assert mapped_regions(server) == before
     with pytest.raises(InferenceError, match="was released or its session closed"):
         kept.numpy()
 
 
 @pytest.mark.server
 def test_forgotten_session_frees_its_regions(server: TritonServer) -> None:
-    before = registered(server)
+    before = mapped_regions(server)
     session = connect(server.grpc_url)
     keep_one(session)
     del session
-    assert registered(server) == before
+    assert mapped_regions(server) == before
 
 
 @pytest.mark.server
@@ -252,19 +247,21 @@ def test_killed_client_leaves_no_file_no_process_and_no_output(server: TritonSer
         output, error = client.communicate(timeout=10)
     assert (output, error) == ("", "")
     assert files_left() == []
-    left = registered(server)
+    left = mapped_regions(server)
     assert left
     with connect(server.grpc_url, shared_memory=True):
-        assert not set(registered(server)) & set(left), "the next client has the server unmap what is left"
+        assert not set(mapped_regions(server)) & set(left), (
+            "the next client has the server unmap what is left"
+        )
 
 
 @pytest.mark.server
 def test_client_that_ends_without_closing_frees_its_regions_quietly(server: TritonServer) -> None:
-    before = registered(server)
+    before = mapped_regions(server)
     with start_client(server, "end") as client:
         output, error = client.communicate(timeout=60)
     assert (client.returncode, output, error) == (0, "ready\n", "")
-    assert registered(server) == before
+    assert mapped_regions(server) == before
 
 
 @contextmanager

@@ -33,7 +33,13 @@ from seg_runtime.spec import TensorSpec
 from seg_runtime.triton_session import TritonSession
 
 TRANSPORTS = ["grpc", "http", "shared-memory", "shared-memory over http"]
-ANY_PORTS = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, models=("invert", "tiny", "tiny_dynamic"))
+ANY_PORTS = ServerOptions(
+    http_port=0,
+    grpc_port=0,
+    metrics_port=0,
+    model_control="explicit",
+    models=("invert", "tiny", "tiny_dynamic"),
+)
 
 
 @pytest.fixture(scope="module")

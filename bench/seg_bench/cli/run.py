@@ -9,6 +9,7 @@ import typer
 
 from seg_bench.cli import run_options as given
 from seg_bench.cli.run_options import Baseline
+from seg_runtime.cli.options import ApiKeyFileOption, CaOption, ClientCertOption
 
 if TYPE_CHECKING:
     from seg_bench.records import Run
@@ -26,6 +27,9 @@ def run(
     where: given.WhereOption = "in-process",
     engines: given.EnginesOption = "auto",
     url: given.UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     baseline: given.BaselineOption = None,
     checkpoint: given.CheckpointOption = None,
     part: given.PartOption = None,
@@ -84,6 +88,7 @@ def run(
     from seg_bench.machine import shown_command
     from seg_bench.run import options as texts
     from seg_bench.run.runner import measure
+    from seg_runtime.access import ServerAccess
     from seg_runtime.console import progress_bar
 
     warm_up_calls, until_stable = texts.warm_up_of(warm_up)
@@ -98,6 +103,7 @@ def run(
         where=texts.places_of(where),
         engines=texts.engines_of(engines),
         url=url,
+        access=ServerAccess(api_key_file, ca, client_cert),
         **_baselines(baseline or []),
         checkpoint=checkpoint,
         repeats=repeats,

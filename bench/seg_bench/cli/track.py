@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_runtime.cli.options import ApiKeyFileOption, CaOption, ClientCertOption
+
 if TYPE_CHECKING:
     from seg_bench.track_run import TrackRow, TrackRun
 
@@ -36,6 +38,9 @@ def track(
     url: Annotated[
         str | None, typer.Option(help="Measure on this running server instead: grpc://HOST:PORT.")
     ] = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: Annotated[str, typer.Option(help="What computes in process, as for seg-run.")] = "auto",
     sequence: Annotated[
         list[str] | None, typer.Option(help="Only this sequence; may be given several times.")
@@ -80,12 +85,16 @@ def track(
     from seg_bench.machine import shown_command
     from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, Tracker, check_jpegs, find_sam2_checkpoint
     from seg_bench.track_run import measure_trackers
+    from seg_runtime.access import ServerAccess
     from seg_runtime.connection import connect
     from seg_runtime.console import progress_bar
     from seg_runtime.sam2.models import find_sam2
 
     sequences = load_davis(data, sequence or None, split=split)
-    with connect(url or repo, threads=threads, engine=engine) as session:
+    access = ServerAccess(api_key_file, ca, client_cert)
+    access.require_server(url)
+    api_key, tls = (access.api_key(), access.tls()) if url else (None, None)
+    with connect(url or repo, threads=threads, engine=engine, api_key=api_key, tls=tls) as session:
         name = model or find_sam2(session)
         trackers: list[Tracker] = [OurTracker(session, name)]
         spec = session.spec(f"{name}_image_encoder")

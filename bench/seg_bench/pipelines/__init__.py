@@ -133,7 +133,15 @@ def _open_session(candidate: Candidate) -> Session:
 
         shared = None if candidate.where == "in-process" else candidate.where == "shared-memory"
         engine = candidate.engine or "auto"
-        return connect(candidate.target, threads=candidate.threads, shared_memory=shared, engine=engine)
+        access = candidate.access
+        return connect(
+            candidate.target,
+            threads=candidate.threads,
+            shared_memory=shared,
+            engine=engine,
+            api_key=access.api_key() if access else None,
+            tls=access.tls() if access else None,
+        )
     from seg_bench.baseline import TorchSession
 
     height, width = candidate.input_size_hw

@@ -34,7 +34,8 @@ def choose_remote(options: RunOptions) -> tuple[Subject, ...]:
     """The models of the server of `options.url` that are asked for. Raises as `choose_local`, ServerError."""
     from seg_runtime import connect
 
-    with connect(options.url or "") as session:
+    access = options.access
+    with connect(options.url or "", api_key=access.api_key(), tls=access.tls()) as session:
         return _choose(options, session, session.models())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from seg_bench.latency import MOST_WARM_UP
 from seg_bench.run.suites import Suite
+from seg_runtime.access import ServerAccess
 from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
 
@@ -64,6 +65,7 @@ class RunOptions:
         engines: what computes in process, each measured on its own: "auto" or keys of
             `seg_runtime.engines.ENGINES`.
         url: a running server for the server places; None starts one from `repo`.
+        access: what gets into that server.
         baseline: also measure each model's PyTorch checkpoint.
         channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
         official: also measure each SAM with segment_anything's own exported decoder, and each Mask R-CNN as
@@ -99,6 +101,7 @@ class RunOptions:
     where: tuple[Place, ...] = ("in-process",)
     engines: tuple[str, ...] = (AUTO,)
     url: str | None = None
+    access: ServerAccess = field(default_factory=ServerAccess)
     baseline: bool = False
     channels_last: bool = False
     official: bool = False
@@ -168,6 +171,7 @@ class RunOptions:
             raise BadInputError("--duration is how long a level of load lasts: add --concurrency or --rate")
 
     def _check_url(self) -> None:
+        self.access.require_server(self.url)
         if self.url is None:
             return
         scheme = self.url.partition("://")[0].rstrip("s")

@@ -160,6 +160,7 @@ class Plan:
                     threads=options.threads if engine else None,
                     kind=subject.kind,
                     parts=() if engine else self.models_of([name]),
+                    access=None if engine or server else options.access,
                 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from seg_runtime.address import ClientOptions, parse_address
+from seg_runtime.access import ServerAccess
+from seg_runtime.address import ClientOptions, TlsOptions, parse_address
 from seg_runtime.errors import BadInputError, EdgesegError
 from seg_runtime.triton_client import ModelStatistics, TritonClient
 
@@ -20,16 +21,19 @@ class ServerClock:
     Args:
         target: address of the server.
         models: that the call runs: the first of them once, the others at least once.
+        access: what gets into it.
 
     Raises:
         BadInputError: not an address.
     """
 
-    def __init__(self, target: str, models: Sequence[str]) -> None:
+    def __init__(self, target: str, models: Sequence[str], access: ServerAccess | None = None) -> None:
         address = parse_address(target)
         if address is None:
             raise BadInputError(f"'{target}' is not the address of a server")
-        self._client = TritonClient(address, ClientOptions())
+        access = access or ServerAccess()
+        options = ClientOptions(tls=access.tls() or TlsOptions(), api_key=access.api_key())
+        self._client = TritonClient(address, options)
         self._models = models
         self._before: list[ModelStatistics] | None = None
 

@@ -166,7 +166,7 @@ def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) ->
 def _server_clock(candidate: Candidate, stack: ExitStack) -> ServerClock | None:
     if not candidate.parts:
         return None
-    return stack.enter_context(closing(ServerClock(candidate.target, candidate.parts)))
+    return stack.enter_context(closing(ServerClock(candidate.target, candidate.parts, candidate.access)))
 
 
 def _call_of(pipeline: Pipeline, images: Sequence[Any], batch: int) -> Callable[[int], object]:

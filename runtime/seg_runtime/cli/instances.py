@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import (
+    ApiKeyFileOption,
+    CaOption,
+    ClientCertOption,
+    EngineOption,
+    JsonOption,
+    RepoOption,
+    UrlOption,
+    open_session,
+)
 from seg_runtime.console import progress_bar, stderr_console
 
 if TYPE_CHECKING:
@@ -45,6 +54,9 @@ def instances(
     ] = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
     batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
@@ -63,13 +75,15 @@ def instances(
 
         seg-run instances cells/ --url grpc://localhost:8001 -o out --json
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.errors import BadImageError
     from seg_runtime.images import list_images
     from seg_runtime.instance_files import segment_instance_files
     from seg_runtime.instances import InstanceSegmenter
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     files = list_images(images)
-    with open_session(repo, url, engine) as session, progress_bar() as progress:
+    with open_session(repo, url, access, engine) as session, progress_bar() as progress:
         segmenter = InstanceSegmenter(
             session,
             model or _only_model(session),

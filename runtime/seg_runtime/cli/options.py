@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from seg_runtime.access import ServerAccess
     from seg_runtime.session import Session
 
-__all__ = ["EngineOption", "JsonOption", "RepoOption", "UrlOption", "open_session"]
+__all__ = [
+    "ApiKeyFileOption",
+    "CaOption",
+    "ClientCertOption",
+    "EngineOption",
+    "JsonOption",
+    "RepoOption",
+    "UrlOption",
+    "open_session",
+]
 
 RepoOption = Annotated[
     Path | None,
@@ -19,6 +29,32 @@ RepoOption = Annotated[
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Triton server instead: grpc://HOST:8001 or http://HOST:8000."),
+]
+ApiKeyFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key-file",
+        help="File with the server's API key.",
+        metavar="FILE",
+        show_default="the key in EDGESEG_API_KEY",
+    ),
+]
+CaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        help="PEM file of the certificates to trust, for grpcs:// and https://.",
+        metavar="FILE",
+        show_default="the system's",
+    ),
+]
+ClientCertOption = Annotated[
+    str | None,
+    typer.Option(
+        "--client-cert",
+        help="PEM file of this client's certificate and private key, for a server that asks for one.",
+        metavar="FILE",
+    ),
 ]
 EngineOption = Annotated[
     str,
@@ -31,11 +67,12 @@ EngineOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-def open_session(repo: Path | None, url: str | None, engine: str = "auto") -> Session:
-    """The session of `--repo` with an `--engine`, or of `--url`.
+def open_session(repo: Path | None, url: str | None, access: ServerAccess, engine: str = "auto") -> Session:
+    """The session of `--repo` with an `--engine`, or of `--url` with what the server wants.
 
     Raises:
-        BadInputError: `--repo` and `--url` are both given, or `--url` with an engine; an unknown engine.
+        BadInputError: `--repo` and `--url` are both given, or `--url` with an engine; an unknown engine;
+            a key or certificates without `--url`.
         EdgesegError: as `seg_runtime.connect`.
     """
     from seg_runtime.errors import BadInputError
@@ -44,6 +81,9 @@ def open_session(repo: Path | None, url: str | None, engine: str = "auto") -> Se
         raise BadInputError("--repo runs in process and --url on a server: give one of them")
     if url is not None and "://" not in url:
         raise BadInputError(f"--url wants grpc://HOST:PORT or http://HOST:PORT, not '{url}'")
+    access.require_server(url)
     from seg_runtime.connection import connect
 
-    return connect(url or repo or Path("triton_repo"), engine=engine)
+    if url is None:
+        return connect(repo or Path("triton_repo"), engine=engine)
+    return connect(url, engine=engine, api_key=access.api_key(), tls=access.tls())

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_runtime.cli import instances, sam, track
-from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import (
+    ApiKeyFileOption,
+    CaOption,
+    ClientCertOption,
+    EngineOption,
+    JsonOption,
+    RepoOption,
+    UrlOption,
+    open_session,
+)
 from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -58,6 +67,9 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, overlays and results.jsonl.")],
     repo: RepoOption = None,
     url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
     threshold: Annotated[
         float | None, typer.Option(help="Foreground probability instead of the model's own, 0 to 1.")
@@ -107,14 +119,16 @@ def segment(
 
         seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.crf import CrfSpec
     from seg_runtime.images import list_images
     from seg_runtime.postprocess import PostProcess
     from seg_runtime.segment_files import segment_files
     from seg_runtime.semantic import SemanticSegmenter
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     files = list_images(images)
-    with open_session(repo, url, engine) as session:
+    with open_session(repo, url, access, engine) as session:
         segmenter = SemanticSegmenter(
             session,
             model,
@@ -128,7 +142,14 @@ def segment(
 
 
 @app.command()
-def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption = False) -> None:
+def models(
+    repo: RepoOption = None,
+    url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the models that a repository or server offers.
 
     Examples:
@@ -137,10 +158,12 @@ def models(repo: RepoOption = None, url: UrlOption = None, as_json: JsonOption =
 
         seg-run models --url grpc://localhost:8001 --json
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.errors import RepositoryError
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     specs = []
-    with open_session(repo, url) as session:
+    with open_session(repo, url, access) as session:
         for name in session.models():
             try:
                 specs.append(session.spec(name))

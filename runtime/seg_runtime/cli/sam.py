@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import (
+    ApiKeyFileOption,
+    CaOption,
+    ClientCertOption,
+    EngineOption,
+    JsonOption,
+    RepoOption,
+    UrlOption,
+    open_session,
+)
 from seg_runtime.console import stderr_console
 
 if TYPE_CHECKING:
@@ -54,6 +63,9 @@ def sam(
     model: ModelOption = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
     overlay: OverlayOption = True,
     logits: Annotated[
@@ -74,17 +86,19 @@ def sam(
 
         seg-run sam chest.png --point 160,250 --multimask --url grpc://localhost:8001 -o out
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.images import read_image
     from seg_runtime.sam import SamPredictor
     from seg_runtime.sam.files import segment_prompts
     from seg_runtime.sam.objects import group_prompts, read_mask_input
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     points = [_point(text) for text in point or ()]
     boxes = [_box(text) for text in box or ()]
     pixels = read_image(image, 3)
     size_hw = (pixels.shape[0], pixels.shape[1])
     with (
-        open_session(repo, url, engine) as session,
+        open_session(repo, url, access, engine) as session,
         SamPredictor(session, _name(session, model)) as predictor,
     ):
         dense = None if mask is None else read_mask_input(mask, predictor.transform, size_hw)
@@ -122,6 +136,9 @@ def everything(
     model: ModelOption = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
     overlay: OverlayOption = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write a file for each mask.")] = True,
@@ -137,12 +154,14 @@ def everything(
 
         seg-run everything street.jpg --crop-layers 1 --crop-downscale 2 --min-area 100 -o out
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.images import read_image
     from seg_runtime.sam import SamAutomaticMaskGenerator
     from seg_runtime.sam.files import segment_everything
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     pixels = read_image(image, 3)
-    with open_session(repo, url, engine) as session:
+    with open_session(repo, url, access, engine) as session:
         generator = SamAutomaticMaskGenerator(
             session,
             _name(session, model),

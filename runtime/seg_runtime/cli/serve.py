@@ -12,7 +12,7 @@ import typer
 from seg_runtime.console import run_app
 
 if TYPE_CHECKING:
-    from seg_runtime.server import TritonServer
+    from seg_runtime.server import ServerTls, TritonServer
     from seg_runtime.server.check import RepositoryCheck
 
 __all__ = ["app", "main"]
@@ -50,8 +50,22 @@ def serve(
         ),
     ] = None,
     shared_memory: Annotated[
-        bool, typer.Option(help="Let clients on this machine pass tensors in shared memory.")
+        bool,
+        typer.Option(help="Let this user's clients on this machine pass tensors in shared memory."),
     ] = True,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a key that clients must send, for all but the health checks."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of the certificate for gRPC with TLS; HTTP then stays on localhost."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: only clients with a certificate that these have signed get in."),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=0, help="ONNX Runtime threads per model, on a CPU; 0 uses all cores.")
     ] = 0,
@@ -68,10 +82,11 @@ def serve(
 
         seg-serve
 
-        seg-serve triton_repo --models unet_lung --host 0.0.0.0
+        seg-serve --models unet_lung --host 0.0.0.0 --api-key-file key --tls-cert tls.pem --tls-key tls.key
 
         seg-serve triton_repo --model-control poll --http-port 0 --grpc-port 0 --metrics-port 0 --json
     """
+    from seg_runtime.access import read_api_key
     from seg_runtime.server import ServerOptions, TritonServer
 
     options = ServerOptions(
@@ -84,6 +99,8 @@ def serve(
         models=tuple(name.strip() for name in models.split(",") if name.strip()),
         response_cache_mb=response_cache_mb,
         client_shared_memory=shared_memory,
+        api_key=read_api_key(api_key_file) if api_key_file else None,
+        tls=_tls(tls_cert, tls_key, tls_client_ca),
         threads=threads,
         ready_timeout_s=ready_timeout,
         log_file=log,
@@ -110,16 +127,35 @@ def _stop_on_signals() -> None:
         signal.signal(number, interrupt)
 
 
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    from seg_runtime.errors import BadInputError
+    from seg_runtime.server import ServerTls
+
+    if certificate and key:
+        return ServerTls(certificate, key, client_ca)
+    if certificate or key or client_ca:
+        raise BadInputError("TLS needs --tls-cert and --tls-key: give both")
+    return None
+
+
 def _announce(server: TritonServer, found: RepositoryCheck, as_json: bool) -> None:
+    from seg_runtime.server.exposure import describe_exposure
+
     if found.not_built:
         typer.echo(f"not built, so not served: {', '.join(found.not_built)}", err=True)
+    if exposure := describe_exposure(server.options):
+        typer.echo(exposure, err=True)
     addresses = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
+    secret = server.secret_file
     if as_json:
-        typer.echo(json.dumps({**addresses, "pid": server.pid, "models": found.servable}))
+        facts = {"pid": server.pid, "models": found.servable, "secret_file": str(secret) if secret else None}
+        typer.echo(json.dumps({**addresses, **facts}))
         return
     typer.echo(f"serving {', '.join(found.servable)} from {server.repository}")
     for name, url in addresses.items():
         typer.echo(f"  {name:8}{url}")
+    if server.options.model_control == "explicit":
+        typer.echo(f"  to load and unload models send the header edgeseg-secret, from {secret}")
     typer.echo("Ctrl-C stops it")
 
 

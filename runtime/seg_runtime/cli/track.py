@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from seg_runtime.cli.options import EngineOption, JsonOption, RepoOption, UrlOption, open_session
+from seg_runtime.cli.options import (
+    ApiKeyFileOption,
+    CaOption,
+    ClientCertOption,
+    EngineOption,
+    JsonOption,
+    RepoOption,
+    UrlOption,
+    open_session,
+)
 from seg_runtime.console import progress_bar, stderr_console
 
 if TYPE_CHECKING:
@@ -93,6 +102,9 @@ def track(
     ] = None,
     repo: RepoOption = None,
     url: UrlOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    ca: CaOption = None,
+    client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -113,16 +125,18 @@ def track(
 
         seg-run track 0 --box 300,0,500,400 --live -o out.mp4
     """
+    from seg_runtime.access import ServerAccess
     from seg_runtime.sam2.models import find_sam2
     from seg_runtime.track_files import track_video
     from seg_runtime.video import open_video
     from seg_runtime.video.writer import check_video_path
 
+    access = ServerAccess(api_key_file, ca, client_cert)
     check_video_path(out)
     texts = point or [], box or [], mask or []
     with open_video(video, latest=live, allow_truncated=allow_truncated, fps=fps) as source:
         prompts = _prompts(*texts, object_id, source)
-        with open_session(repo, url, engine) as session:
+        with open_session(repo, url, access, engine) as session:
             name = model or find_sam2(session)
             predictor = _predictor(session, name)
             with _Shown(source, live, as_json) as shown:

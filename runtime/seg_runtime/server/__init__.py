@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seg_runtime.server.options import ServerOptions
+from seg_runtime.server.options import ServerOptions, ServerTls
 from seg_runtime.server.process import TritonServer
 
-__all__ = ["ServerOptions", "TritonServer"]
+__all__ = ["ServerOptions", "ServerTls", "TritonServer"]

@@ -13,7 +13,7 @@ from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository, model_not_found
 from seg_runtime.server.check_sam2 import sam2_faults
 
-__all__ = ["RepositoryCheck", "check_repository", "require_servable"]
+__all__ = ["RepositoryCheck", "check_repository", "require_servable", "with_steps"]
 
 _FILES = {"onnxruntime": GRAPH_FILE, "tensorrt": ENGINE_FILE}
 
@@ -83,6 +83,19 @@ def require_servable(path: str | Path, models: Sequence[str] = ()) -> Repository
             f"repository '{path}' has no model to serve: publish one with seg-export{waiting}"
         )
     return found
+
+
+def with_steps(path: str | Path, models: Sequence[str]) -> tuple[str, ...]:
+    """Models and those that their ensembles' steps need, each once. Raises RepositoryError."""
+    found: dict[str, None] = {}
+    waiting = list(models)
+    while waiting:
+        model = waiting.pop()
+        if model not in found:
+            found[model] = None
+            config = _parse(Path(path) / model / CONFIG_FILE)
+            waiting += [step.model_name for step in config.ensemble_scheduling.step]
+    return tuple(sorted(found))
 
 
 def _faults(repository: Repository, model: str) -> list[str]:

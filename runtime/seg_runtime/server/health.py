@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -26,9 +27,14 @@ class ModelState:
     reason: str
 
 
-def model_states(http_url: str, timeout_s: float = 5.0) -> dict[str, ModelState] | None:
-    """State of each model in the repository by name; None while the server does not answer."""
-    entries = _post(http_url, "/v2/repository/index", timeout_s)
+def model_states(
+    http_url: str, headers: Mapping[str, str], timeout_s: float = 5.0
+) -> dict[str, ModelState] | None:
+    """State of each model in the repository by name; None while the server does not answer.
+
+    `headers` open the server's index, see `seg_runtime.server.access`.
+    """
+    entries = _post(http_url, "/v2/repository/index", headers, timeout_s)
     if entries is None:
         return None
     names = {entry["name"] for entry in entries}
@@ -55,11 +61,13 @@ def shorten_reason(reason: str) -> str:
     return " ".join(text.split())
 
 
-def _post(http_url: str, path: str, timeout_s: float) -> list[dict[str, str]] | None:
+def _post(
+    http_url: str, path: str, headers: Mapping[str, str], timeout_s: float
+) -> list[dict[str, str]] | None:
     address = urlsplit(http_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:
-        connection.request("POST", path, body=b"{}")
+        connection.request("POST", path, body=b"{}", headers=dict(headers))
         answer = connection.getresponse()
         if answer.status != 200:
             return None

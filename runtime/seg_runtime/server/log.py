@@ -17,6 +17,7 @@ __all__ = ["LogReader", "log_reason"]
 _KEPT_LINES = 500
 # Triton begins a line with the severity and date, then source and line: E1103 10:00:00.1 42 a.cc:1] "..."
 _ERROR_LINE = re.compile(r"^[EF]\d{4} [^\]]*\] (.*)$")
+_TRITON_LINE = re.compile(r"[IWEF]\d{4} ")
 _LOUD_AND_HARMLESS = re.compile(r"NVML|CUDA|Cuda|DCGM|cudaGet", re.IGNORECASE)
 _PLAIN_ERROR = re.compile(r"error|failed|cannot|exception", re.IGNORECASE)
 
@@ -28,6 +29,9 @@ class LogReader:
         path: a file that the copy is added to, or None.
         to_stderr: also copy to stderr.
 
+    Attributes:
+        has_begun: whether Triton has written a line, which it does once it knows its arguments.
+
     Raises:
         ServerError: the file cannot be written.
     """
@@ -37,6 +41,7 @@ class LogReader:
         self._copy = _open(path) if path else None
         self._to_stderr = to_stderr
         self._thread: threading.Thread | None = None
+        self.has_begun = False
 
     def follow(self, stream: IO[bytes]) -> None:
         """Read a stream to its end, in a thread, and close it."""
@@ -78,6 +83,7 @@ class LogReader:
             for line in stream:
                 text = line.decode("utf-8", errors="replace").rstrip()
                 self._lines.append(text)
+                self.has_begun = self.has_begun or _TRITON_LINE.match(text) is not None
                 if self._copy and not self._copy.closed:
                     self._copy.write(line)
                 if self._to_stderr:
@@ -95,7 +101,7 @@ def log_reason(lines: list[str]) -> str:
     """The line that says most about a failure: the last error of Triton's, else any, else the last."""
     found = [match.group(1) for match in map(_ERROR_LINE.match, lines) if match]
     errors = [text for text in found if not _LOUD_AND_HARMLESS.search(text)]
-    plain = [line for line in lines if _PLAIN_ERROR.search(line) and not re.match(r"[IWEF]\d{4} ", line)]
+    plain = [line for line in lines if _PLAIN_ERROR.search(line) and not _TRITON_LINE.match(line)]
     for candidates in (errors, plain, [line for line in lines if line.strip()]):
         if candidates:
             return " ".join(candidates[-1].strip().strip('"').split())

@@ -21,15 +21,17 @@ def choose_ports(options: ServerOptions) -> Ports:
     """
     wanted = (options.http_port, options.grpc_port, options.metrics_port)
     with ExitStack() as held:
-        http, grpc, metrics = (port or _free_port(options.host, held) for port in wanted)
+        http, grpc, metrics = (
+            port or _free_port(host, held) for host, port in zip(options.hosts, wanted, strict=True)
+        )
     if len({http, grpc, metrics}) < 3:
         raise ServerError(f"HTTP, gRPC and metrics need three ports; given were {http}, {grpc}, {metrics}")
     return http, grpc, metrics
 
 
-def require_free(host: str, ports: Ports) -> None:
+def require_free(hosts: tuple[str, str, str], ports: Ports) -> None:
     """Raises ServerError naming the first port that cannot be listened on."""
-    for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
+    for name, host, port in zip(("http", "grpc", "metrics"), hosts, ports, strict=True):
         try:
             with _bound(host, port):
                 pass

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 
 from seg_runtime.errors import ServerError, ServerLostError, ServerTimeoutError
-from seg_runtime.server.check import RepositoryCheck, require_servable
+from seg_runtime.server.access import Locks, program_flags
+from seg_runtime.server.check import RepositoryCheck, require_servable, with_steps
 from seg_runtime.server.child import WatchedProgram
+from seg_runtime.server.concealment import close_memory, hide_arguments
 from seg_runtime.server.health import model_states, reachable_host
 from seg_runtime.server.leftovers import (
     NAME_VARIABLE,
@@ -27,6 +29,7 @@ from seg_runtime.server.locate import ServerProgram, find_server, prepare_backen
 from seg_runtime.server.log import LogReader
 from seg_runtime.server.options import DEFAULT_CACHE_MB, ServerOptions
 from seg_runtime.server.ports import choose_ports, require_free
+from seg_runtime.server.secret_files import SecretFiles
 from seg_runtime.server.watch import ServerWatch
 
 __all__ = ["TritonServer"]
@@ -60,18 +63,26 @@ class TritonServer:
         self._watch: ServerWatch | None = None
         self._folder: Path | None = None
         self._name = ""
+        self._locks = Locks(self.options)
+        self._secret: SecretFiles | None = None
 
     @property
     def http_url(self) -> str:
-        return f"http://{reachable_host(self.options.host)}:{self._ports[0]}"
+        return f"http://{reachable_host(self.options.http_host)}:{self._ports[0]}"
 
     @property
     def grpc_url(self) -> str:
-        return f"grpc://{reachable_host(self.options.host)}:{self._ports[1]}"
+        scheme = "grpcs" if self.options.tls else "grpc"
+        return f"{scheme}://{reachable_host(self.options.host)}:{self._ports[1]}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://{reachable_host(self.options.host)}:{self._ports[2]}/metrics"
+        return f"http://{reachable_host(self.options.metrics_host)}:{self._ports[2]}/metrics"
+
+    @property
+    def secret_file(self) -> Path | None:
+        """Holds the secret that opens what changes the running server, None where nothing can be opened."""
+        return self._secret.paths[0] if self._secret else None
 
     @property
     def pid(self) -> int | None:
@@ -99,9 +110,9 @@ class TritonServer:
         self.stop()
         remove_leftovers()
         found = require_servable(self.repository, self.options.models)
-        require_free(self.options.host, self._ports)
+        require_free(self.options.hosts, self._ports)
         try:
-            self._launch(found.response_cache)
+            self._launch(found)
             self._wait_ready(found.servable)
         except BaseException:
             self.stop()
@@ -112,7 +123,8 @@ class TritonServer:
         """Wait until the server is stopped by another thread, or is lost; what is left of it is then ended.
 
         It is lost when it ends, when a process of a model ends that should be served, and when it
-        does not answer for `options.hang_timeout_s`.
+        does not answer for `options.hang_timeout_s`. Meanwhile the memory of models that are loaded later
+        is closed to other users.
 
         Raises:
             ServerLostError: it is lost; says why.
@@ -128,6 +140,7 @@ class TritonServer:
                 reason = f"the server ended with code {code}: {self._reason()}"
             if self._process is not process:
                 return
+            self._conceal()
             reason = reason or watch.look()
         self._end(_LOST_GRACE_S)
         raise ServerLostError(reason)
@@ -145,7 +158,7 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def _launch(self, response_cache: bool) -> None:
+    def _launch(self, found: RepositoryCheck) -> None:
         self._log = LogReader(self.options.log_file, self.options.log_to_stderr)
         self._name = new_server_name()
         self._folder = Path(tempfile.gettempdir()) / self._name
@@ -161,9 +174,8 @@ class TritonServer:
                 f"--backend-config={backend},shm-region-prefix-name={memory_prefix(self._name)}"
                 for backend in ("onnxruntime", "python")
             ]
-        if self.options.client_shared_memory and self._knows_client_shm(environment):
-            arguments.append("--allow-client-shm=true")
-        arguments += self._with_cache(response_cache).arguments(self.repository, self._ports)
+        arguments += self._with_cache(found.response_cache).arguments(self._served(found), self._ports)
+        arguments += self._lock(program_flags(self._program.executable, environment))
         command = [str(self._program.executable), *arguments]
         self._process = WatchedProgram(command, environment, self._folder, memory_prefix(self._name))
         self._log.follow(self._process.output)
@@ -180,18 +192,41 @@ class TritonServer:
             return replace(options, response_cache_mb=DEFAULT_CACHE_MB)
         return options
 
-    def _knows_client_shm(self, environment: dict[str, str]) -> bool:
-        """Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag."""
-        command = [str(self._program.executable), "--help"]
-        answer = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
-        return b"--allow-client-shm" in answer.stdout + answer.stderr
+    def _served(self, found: RepositoryCheck) -> Path:
+        """What the server gets as its repository: where it is not to follow changes, links to the models."""
+        if self.options.model_control != "none" or self._folder is None:
+            return self.repository
+        links = self._folder / "models"
+        links.mkdir()
+        for model in with_steps(self.repository, found.servable):
+            (links / model).symlink_to(self.repository / model)
+        return links
+
+    def _lock(self, flags: str) -> list[str]:
+        """Arguments that close what changes the server, with a new secret for those who may."""
+        self._locks = Locks(self.options)
+        arguments = self._locks.arguments(flags)
+        if self.options.client_shared_memory:
+            # Servers since 2026 refuse client shared memory without this flag; older ones refuse the flag.
+            arguments += ["--allow-client-shm=true"] if "--allow-client-shm" in flags else []
+        if self.options.client_shared_memory or self.options.model_control == "explicit":
+            self._secret = SecretFiles(self._locks.secret, self._ports)
+        return arguments
+
+    def _conceal(self) -> None:
+        """Keep keys and memory of the running server from other users of the machine."""
+        if self._process and self._log and self._log.has_begun:
+            hide_arguments(self._process.pid, self._locks.values)
+        if self._name:
+            close_memory(memory_prefix(self._name))
 
     def _wait_ready(self, models: tuple[str, ...]) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
         for attempt in count():
             if self._process is None or self._watch is None or self._process.poll() is not None:
                 raise ServerError(f"the server ended while it started: {self._reason()}")
-            states = model_states(self.http_url)
+            self._conceal()
+            states = model_states(self.http_url, self._locks.headers)
             if states is not None:
                 broken = next((name for name in models if name in states and states[name].failed), None)
                 if broken:
@@ -199,6 +234,7 @@ class TritonServer:
                     raise ServerError(f"model '{broken}' cannot be served: {reason}")
                 if all(name in states and states[name].ready for name in models):
                     self._watch.lost_backend()  # Now it knows the backends, whenever they end.
+                    self._conceal()
                     return
             if attempt % _TRIES_PER_LOOK == 0 and (lost := self._watch.lost_backend(starting=True)):
                 raise ServerError(f"the server cannot start: {lost}")
@@ -219,6 +255,9 @@ class TritonServer:
             if process is not None:
                 process.end(grace_s)
         finally:
+            if self._secret:
+                self._secret.remove()
+                self._secret = None
             if self._log:
                 self._log.close()
             if self._name:
