@@ -98,7 +98,10 @@ def sam(
     if variant is not None and variant_config is not None:
         raise BadInputError("--variant and --variant-config both say which SAM it is: pass one of them")
     if download and variant_config is not None:
-        raise BadInputError("--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h")
+        raise BadInputError(
+            "--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h instead of "
+            "--variant-config"
+        )
     refuse_without(context, "random", "seed")
     require_torch()
     arguments = _arguments(variant, variant_config)

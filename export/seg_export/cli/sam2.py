@@ -82,7 +82,8 @@ def sam2(
         raise BadInputError("--variant and --variant-config both say which SAM2 it is: pass one of them")
     if download and variant_config is not None:
         raise BadInputError(
-            "--download fetches official checkpoints: pass --variant, as in --variant sam2.1_tiny"
+            "--download fetches official checkpoints: pass --variant sam2.1_tiny and so on instead of "
+            "--variant-config"
         )
     refuse_without(context, "random", "seed")
     require_torch()
