@@ -6,6 +6,7 @@ that describe the pixels are read, and pydicom's own messages are left out.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -60,17 +61,14 @@ def read_dicom(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         try:
             return _display(dataset)
         except Exception:  # noqa: BLE001 - likewise
-            raise BadImageError(
-                f"its pixels cannot be decoded ({_encoding(dataset)}): export it uncompressed, or as PNG"
-            ) from None
+            raise BadImageError(_undecodable(dataset)) from None
 
 
 @cache
 def _image_tags() -> list[int]:
     """Elements of the groups "image presentation" and "pixel data"; no others are kept in memory."""
-    from pydicom.datadict import DicomDictionary
-
-    return [tag for tag in DicomDictionary if tag >> 16 in (0x0028, 0x7FE0)]
+    known = importlib.import_module("pydicom.datadict").DicomDictionary
+    return [tag for tag in known if tag >> 16 in (0x0028, 0x7FE0)]
 
 
 @contextmanager
@@ -87,12 +85,17 @@ def _quiet() -> Iterator[None]:
             log.disabled = not enabled
 
 
-def _encoding(dataset: Any) -> str:
-    """How the pixels are stored, in DICOM's own words."""
-    from pydicom.uid import UID_dictionary
+def _undecodable(dataset: Any) -> str:
+    """Why pixels cannot be decoded, as far as DICOM's own words for it say."""
+    from pydicom.uid import UID
 
-    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
-    return str(UID_dictionary[syntax][0]) if syntax in UID_dictionary else "an unknown transfer syntax"
+    syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
+    # Names are those of the standard; what it does not know could be anything.
+    known = syntax.type == "Transfer Syntax"
+    if known and not syntax.is_compressed:
+        return "its pixels are cut off, or not what its header says: copy or export it again"
+    stored = syntax.name if known else "an unknown transfer syntax"
+    return f"its pixels cannot be decoded ({stored}): export it uncompressed, or as PNG"
 
 
 def _display(dataset: Any) -> NDArray[np.uint8]:

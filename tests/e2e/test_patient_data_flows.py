@@ -106,4 +106,4 @@ def test_records_and_reports_name_files_and_no_folders(
         assert not any(word in text for word in (str(study), "alice", str(tmp_path)))
         assert not re.search(rf"\b{re.escape(os.uname().nodename)}\b", text)
     assert '"case0"' in (tmp_path / "record.json").read_text(encoding="utf-8")
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((tmp_path / "tmp").rglob("*.png")) == []
