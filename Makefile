@@ -12,7 +12,7 @@ SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 WORKERS := -n 2 --dist loadfile
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 faults-server quick full lanes lint types docs tables setup clean
+.PHONY: demo test test-aarch64 faults-server quick full lanes lint types audit sbom docs tables setup clean
 
 demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
@@ -56,6 +56,13 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+# Exit code 1 for a known vulnerability, 3 where the advisory service could not be asked.
+audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; asks pypi.org
+	$(BIN)/python .ci/audit.py constraints.txt
+
+sbom: $(READY)  ## out/sbom.json: CycloneDX of the versions in constraints.txt
+	$(BIN)/python .ci/sbom.py constraints.txt out/sbom.json
 
 docs: $(READY)  ## docs/commands.md from the commands themselves
 	(for pair in seg-export:seg_export.cli seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \

@@ -48,7 +48,10 @@ def describe_machine() -> Machine:
 
 
 def shown_command(arguments: Sequence[str]) -> str:
-    """A command line fit for a record: absolute paths keep their last part, hosts elsewhere are hidden."""
+    """A command line fit for a record.
+
+    Paths that are absolute or leave the folder keep their last part; other hosts and passwords are hidden.
+    """
     program, *others = arguments
     return shlex.join([Path(program).name, *map(_shown_argument, others)])
 
@@ -62,9 +65,9 @@ def _shown_argument(argument: str) -> str:
     option, separator, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     if "://" in value:
         url = urlsplit(value)
-        if url.hostname not in _LOCAL_HOSTS:
-            value = f"{url.scheme}://SERVER" + (f":{url.port}" if url.port else "")
-    elif Path(value).is_absolute():
+        host = (url.hostname or "") if url.hostname in _LOCAL_HOSTS else "SERVER"
+        value = f"{url.scheme}://{host}" + (f":{url.port}" if url.port else "")
+    elif Path(value).is_absolute() or Path(value).parts[:1] in (("..",), ("~",)):
         value = Path(value).name
     return f"{option}{separator}{value}"
 

@@ -43,6 +43,7 @@ class Checkpoint:
         class_names: one per output channel.
         metadata: free-form facts about the training run.
         sha256: hex SHA-256 of the file it was loaded from; else empty.
+        described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
     """
 
     family: str
@@ -52,3 +53,4 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    described: bool = True

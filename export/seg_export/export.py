@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from seg_export.assumptions import Assumption, assumed_values, assumptions
 from seg_export.cases import VerificationCase, extreme_cases
 from seg_export.checkpoint import Checkpoint, load_checkpoint
 from seg_export.ensembles import with_sam2_ensembles, with_sam_ensemble
@@ -39,12 +40,14 @@ STEPS = ("load", "trace", "optimise", "precision", "verify", "publish")
 class ExportedModel:
     """A published version and the proof that it computes what its checkpoint computes.
 
-    `report` and `precision` are None for an ensemble, which only runs models that have theirs.
+    `report` and `precision` are None for an ensemble, which only runs models that have theirs. `assumptions`
+    are of the checkpoint and the same for all its models; none unless it is a plain state dict.
     """
 
     published: PublishedModel
     report: VerificationReport | None
     precision: PrecisionReport | None
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def export_model(
@@ -118,13 +121,20 @@ def export_models(
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
     name = check_model_name(name or checkpoint.family)
-    size_hw = size_hw or checkpoint.preprocessing.input_size_hw
-    models = traceable_models(checkpoint, name, size_hw, max_batch_size)
+    models = traceable_models(
+        checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size
+    )
+    assumed = assumptions(checkpoint, models[0].spec, size_given=size_hw is not None)
     if embeddings == "fp16":
         models = with_half_embeddings(models)
     calibrations = [calibration_images(model, calibrate) if calibrate else None for model in models]
     models = tuple(
-        replace(model, spec=replace(model.spec, precision=_precision_of(model, precision)))
+        replace(
+            model,
+            spec=replace(
+                model.spec, precision=_precision_of(model, precision), assumed=assumed_values(assumed)
+            ),
+        )
         for model in models
     )
     with staging_folder(repo) as staging:
@@ -139,7 +149,9 @@ def export_models(
         begin("publish")
         together = _with_ensembles(checkpoint.family, name, staged)
         return tuple(
-            ExportedModel(published, reports.get(published.spec.name), precisions.get(published.spec.name))
+            ExportedModel(
+                published, reports.get(published.spec.name), precisions.get(published.spec.name), assumed
+            )
             for published in publish_together(repo, together)
         )
 
@@ -251,6 +263,9 @@ def load_published(
         checkpoint = load_checkpoint(checkpoint)
     model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
     _check_same_tensors(spec, model.spec)
+    # What is made of an image is called so; a SAM2's mask prompt takes a mask and nothing else.
+    if images is not None and not any(tensor.name.startswith("image") for tensor in spec.inputs):
+        raise BadInputError(f"model '{name}' takes no images: leave --images out")
     model = replace(model, spec=spec)
     return model, graph_path, _cases(model, images)
 

@@ -45,6 +45,7 @@ def recognise(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
             tensors,
             Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, size_hw),
             sha256=file_sha256(path),
+            described=False,
         )
     if is_sam2(tensors):
         return describe_sam2(tensors, sam2_arguments(tensors), path)
@@ -80,7 +81,9 @@ def _semantic(
     preprocessing = Preprocessing(
         Preprocessing.mean * channels, Preprocessing.std * channels, None, (side, side)
     )
-    return Checkpoint(family, arguments, tensors, preprocessing, names, sha256=file_sha256(path))
+    return Checkpoint(
+        family, arguments, tensors, preprocessing, names, sha256=file_sha256(path), described=False
+    )
 
 
 def describe_sam2(
@@ -94,7 +97,7 @@ def describe_sam2(
         )
     side = arguments.get("image_size", 1024)
     preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side))
-    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path))
+    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path), described=False)
 
 
 def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
@@ -112,7 +115,7 @@ def _torchvision_maskrcnn(tensors: dict[str, torch.Tensor], path: Path) -> Check
     if classes != len(names) + 1:
         names = ("object",) if classes == 2 else tuple(f"class_{label}" for label in range(1, classes))
     preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (800, 1333))
-    return Checkpoint("maskrcnn", arguments, tensors, preprocessing, names, sha256=sha256)
+    return Checkpoint("maskrcnn", arguments, tensors, preprocessing, names, sha256=sha256, described=False)
 
 
 def first_three(items: list[str]) -> str:

@@ -159,6 +159,8 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
         "parameter_count": str(spec.parameter_count),
         "toolkit_version": spec.toolkit_version,
     }
+    if spec.assumed:
+        values["assumed"] = json.dumps(dict(spec.assumed))
     if spec.clahe:
         clahe = {"clip_limit": spec.clahe.clip_limit, "tile_grid_hw": spec.clahe.tile_grid_hw}
         values["clahe"] = json.dumps(clahe)
@@ -211,6 +213,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         parameter_count=int(values.get("parameter_count", "0")),
         parity=Parity(**json.loads(values["parity"])) if "parity" in values else None,
         toolkit_version=values.get("toolkit_version", ""),
+        assumed=dict(json.loads(values.get("assumed", "{}"))),
         steps=tuple(
             EnsembleStep(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))
             for step in config.ensemble_scheduling.step

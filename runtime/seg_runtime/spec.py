@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -117,6 +117,8 @@ class ModelSpec:
         parameter_count: learned parameters of the PyTorch model.
         parity: figures of the verification, or None when the model was not made by seg-export.
         toolkit_version: edgeseg's version that published it.
+        assumed: what neither the checkpoint nor an option said, and the value that was taken, for example
+            {"mean": "0.485"}; empty for a checkpoint that says how its images are to be prepared.
         steps: the models that an ensemble runs, in order; empty for a model with a graph of its own.
         by_products: what an ensemble makes besides `outputs` and no client asks for; Triton wants every
             tensor between the steps to be used or given out.
@@ -142,6 +144,7 @@ class ModelSpec:
     parameter_count: int = 0
     parity: Parity | None = None
     toolkit_version: str = ""
+    assumed: Mapping[str, str] = field(default_factory=dict, hash=False)
     steps: tuple[EnsembleStep, ...] = ()
     by_products: tuple[TensorSpec, ...] = ()
 

@@ -161,6 +161,10 @@ def test_a_recorded_command_hides_folders_and_hosts() -> None:
             "--data=/home/me/x",
             "a/b",
             "http://localhost:1",
+            "http://me:secret@localhost:1",
+            "../me/study",
         ]
     )
-    assert shown == "seg-bench run --url grpc://SERVER:8001 --data=x a/b http://localhost:1"
+    assert shown == (
+        "seg-bench run --url grpc://SERVER:8001 --data=x a/b http://localhost:1 http://localhost:1 study"
+    )

@@ -21,7 +21,13 @@ from torch.nn import functional as F
 from seg_bench.sam2_trackers import Sam2Tracker
 from seg_export.checkpoint import Checkpoint, build_model
 from seg_export.engines.check import check_graphs
-from seg_export.export import ExportedModel, export_model, export_models, load_published
+from seg_export.export import (
+    ExportedModel,
+    export_model,
+    export_models,
+    load_published,
+    verify_published,
+)
 from seg_export.families import traceable_models
 from seg_export.models.sam2 import VARIANTS
 from seg_export.models.sam2_memory import round_to_bfloat16
@@ -489,3 +495,10 @@ def test_tiny_variant_at_full_size_tracks_three_objects_over_four_frames_as_sam2
         got = steps(FLOWS["three_objects"](ours, ours.init_state(source), *arguments))
     assert any(0.02 < np.mean(mask > 0) < 0.98 for _, _, masks in wanted for mask in masks)
     assert_steps_equal(got, wanted, relative=1e-3, min_iou=0.999)
+
+
+def test_images_are_refused_for_a_model_that_takes_none(small_sam2_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="'sam2_mask_prompt' takes no images: leave --images out"):
+        verify_published(
+            small_sam2_folder / "repo", "sam2_mask_prompt", small_sam2_folder / "weights.pth", images=tmp_path
+        )

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seg_export.cli.given import given
 from seg_export.cli.options import JsonOption, RepoOption
 from seg_export.cli.output import echo_json
 from seg_runtime.console import progress_bar, stdout_console
+from seg_runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +24,7 @@ __all__ = ["builder_progress", "check"]
 
 
 def check(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(help="Names of models, or ONNX files. Default: every model of the repository."),
@@ -49,6 +52,10 @@ def check(
     """
     from seg_export.engines.check import check_graphs, parse_capabilities, require_built
 
+    if models and all(model.endswith(".onnx") for model in models) and given(context, "repo"):
+        raise BadInputError(
+            "--repo has no effect on ONNX files: leave it out, or name models of the repository"
+        )
     capabilities = parse_capabilities(compute_capability)
     with builder_progress() as on_progress:
         results = check_graphs(models or [], repo, capabilities, on_progress=on_progress)

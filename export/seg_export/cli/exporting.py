@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_export.cli.output import report_table
+import typer
+
+from seg_export.cli.output import echo_json, report_table
 from seg_runtime.console import progress_bar, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from seg_export.checkpoint import Checkpoint
     from seg_export.export import ExportedModel
 
-__all__ = ["export", "exported_as_dict", "show"]
+__all__ = ["export", "show"]
 
 
 def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
@@ -30,7 +32,21 @@ def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[
         raise
 
 
-def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
+def show(exported: Sequence[ExportedModel], as_json: bool) -> None:
+    """Print what was published on stdout, and on stderr what was assumed of a plain state dict."""
+    from seg_export.assumptions import assumptions_text
+
+    if as_json:
+        models = [_as_dict(model) for model in exported]
+        echo_json(models[0] if len(models) == 1 else models)
+    else:
+        for model in exported:
+            _show_model(model)
+    if text := assumptions_text(exported[0].assumptions):
+        typer.echo(text, err=True)
+
+
+def _as_dict(exported: ExportedModel) -> dict[str, Any]:
     """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
@@ -43,10 +59,11 @@ def exported_as_dict(exported: ExportedModel) -> dict[str, Any]:
         "verification": exported.report.as_dict() if exported.report else None,
         "nodes_in_fp32": dict(exported.precision.kept) if exported.precision else None,
         "calibration": asdict(calibration) if calibration else None,
+        "assumptions": [asdict(each) for each in exported.assumptions],
     }
 
 
-def show(exported: ExportedModel) -> None:
+def _show_model(exported: ExportedModel) -> None:
     """Print the verification and what was published."""
     published = exported.published
     console = stdout_console()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.exporting import export, show
+from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
@@ -17,7 +18,6 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
-from seg_export.cli.output import echo_json
 from seg_runtime.console import progress_bar
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
@@ -31,6 +31,7 @@ _DEFAULT_ARCH = "maskrcnn_resnet50_fpn"
 
 
 def maskrcnn(
+    context: typer.Context,
     *,
     arch: Annotated[
         str | None,
@@ -105,6 +106,7 @@ def maskrcnn(
             "name the weights with exactly one of --checkpoint FILE, --pretrained nuclei, --download "
             "and --random"
         )
+    refuse_without(context, "random", "seed", "classes")
     size_hw = parse_size_hw(size) if size else None
     require_torch()
     changes = {"max_detections": max_detections, "norm_eps": norm_eps}
@@ -115,7 +117,7 @@ def maskrcnn(
         classes,
         seed,
     )
-    (exported,) = export(
+    exported = export(
         weights,
         repo,
         name or (f"maskrcnn_{pretrained}" if pretrained else weights.arguments["arch"]),
@@ -126,10 +128,7 @@ def maskrcnn(
         max_batch_size=max_batch,
         serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
     )
-    if as_json:
-        echo_json(exported_as_dict(exported))
-    else:
-        show(exported)
+    show(exported, as_json)
 
 
 def _weights(
@@ -140,9 +139,14 @@ def _weights(
     from seg_export.random_weights import random_maskrcnn
 
     if path is not None:
-        return load_maskrcnn_checkpoint(path, arch, **changes)
-    arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
-    return random_maskrcnn({**arguments, **changes}, seed)
+        weights = load_maskrcnn_checkpoint(path, arch, **changes)
+    else:
+        arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
+        weights = random_maskrcnn({**arguments, **changes}, seed)
+    built = weights.arguments["arch"]
+    if "norm_eps" in changes and built == "maskrcnn_resnet50_fpn_v2":
+        raise BadInputError(f"--norm-eps has no effect on {built}, which has torchvision's own: leave it out")
+    return weights
 
 
 def _given(checkpoint: Path | None, pretrained: str | None) -> Path | None:

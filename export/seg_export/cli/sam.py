@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.exporting import export, show
+from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CalibrateOption,
     CheckpointOption,
@@ -17,7 +18,6 @@ from seg_export.cli.options import (
     RepoOption,
     require_torch,
 )
-from seg_export.cli.output import echo_json
 from seg_runtime.console import progress_bar
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
@@ -29,6 +29,7 @@ __all__ = ["sam"]
 
 
 def sam(
+    context: typer.Context,
     *,
     variant: Annotated[
         str | None,
@@ -97,7 +98,11 @@ def sam(
     if variant is not None and variant_config is not None:
         raise BadInputError("--variant and --variant-config both say which SAM it is: pass one of them")
     if download and variant_config is not None:
-        raise BadInputError("--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h")
+        raise BadInputError(
+            "--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h instead of "
+            "--variant-config"
+        )
+    refuse_without(context, "random", "seed")
     require_torch()
     arguments = _arguments(variant, variant_config)
     if random:
@@ -118,11 +123,7 @@ def sam(
         serving=serving,
         embeddings=embeddings,
     )
-    if as_json:
-        echo_json([exported_as_dict(model) for model in exported])
-        return
-    for model in exported:
-        show(model)
+    show(exported, as_json)
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.exporting import export, show
+from seg_export.cli.given import refuse_without
 from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
-from seg_export.cli.output import echo_json
 from seg_runtime.console import progress_bar
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
@@ -23,6 +23,7 @@ DEFAULT = "sam2.1_tiny"
 
 
 def sam2(
+    context: typer.Context,
     *,
     variant: Annotated[
         str | None,
@@ -81,8 +82,10 @@ def sam2(
         raise BadInputError("--variant and --variant-config both say which SAM2 it is: pass one of them")
     if download and variant_config is not None:
         raise BadInputError(
-            "--download fetches official checkpoints: pass --variant, as in --variant sam2.1_tiny"
+            "--download fetches official checkpoints: pass --variant sam2.1_tiny and so on instead of "
+            "--variant-config"
         )
+    refuse_without(context, "random", "seed")
     require_torch()
     arguments = _arguments(variant, variant_config)
     if random:
@@ -98,11 +101,7 @@ def sam2(
         precision=precision,
         serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
     )
-    if as_json:
-        echo_json([exported_as_dict(model) for model in exported])
-        return
-    for model in exported:
-        show(model)
+    show(exported, as_json)
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seg_export.cli.exporting import export, exported_as_dict, show
+from seg_export.cli.exporting import export, show
+from seg_export.cli.given import given, refuse_without
 from seg_export.cli.options import load, require_torch
-from seg_export.cli.output import echo_json
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -29,6 +29,7 @@ __all__ = [
     "SeedOption",
     "SemanticPretrainedOption",
     "SizeOption",
+    "check_options",
     "publish_semantic",
     "semantic_weights",
 ]
@@ -57,6 +58,24 @@ ResponseCacheOption = Annotated[
 NoWarmUpOption = Annotated[
     bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
 ]
+
+
+def check_options(context: typer.Context, max_batch: int, *random_only: str) -> None:
+    """Refuse options that cannot take effect.
+
+    Args:
+        context: of the command.
+        max_batch: largest batch that is served.
+        random_only: parameters of the command that describe the network of --random.
+
+    Raises:
+        BadInputError: names the option, and what to do.
+    """
+    refuse_without(context, "random", *random_only)
+    if max_batch == 1 and given(context, "queue_delay_us"):
+        raise BadInputError(
+            "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
+        )
 
 
 def semantic_weights(
@@ -114,8 +133,4 @@ def publish_semantic(
         warm_up=not no_warm_up,
         response_cache=response_cache,
     )
-    (exported,) = export(weights, repo, name, serving=serving, **options)
-    if as_json:
-        echo_json(exported_as_dict(exported))
-    else:
-        show(exported)
+    show(export(weights, repo, name, serving=serving, **options), as_json)

@@ -28,6 +28,7 @@ from seg_export.cli.semantic import (
     ResponseCacheOption,
     SeedOption,
     SemanticPretrainedOption,
+    check_options,
     publish_semantic,
     semantic_weights,
 )
@@ -37,6 +38,7 @@ __all__ = ["transunet"]
 
 
 def transunet(
+    context: typer.Context,
     *,
     checkpoint: CheckpointOption = None,
     pretrained: SemanticPretrainedOption = None,
@@ -80,6 +82,7 @@ def transunet(
 
       seg-export transunet --random --arch small --size 256
     """
+    check_options(context, max_batch, "seed", "arch", "size", "channels", "classes")
     chosen = (_arguments(arch, size, channels, classes), seed) if random else None
     weights = semantic_weights("transunet", checkpoint, pretrained, chosen)
     publish_semantic(

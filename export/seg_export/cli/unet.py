@@ -30,6 +30,7 @@ from seg_export.cli.semantic import (
     SeedOption,
     SemanticPretrainedOption,
     SizeOption,
+    check_options,
     publish_semantic,
     semantic_weights,
 )
@@ -38,6 +39,7 @@ __all__ = ["unet"]
 
 
 def unet(
+    context: typer.Context,
     *,
     checkpoint: CheckpointOption = None,
     pretrained: SemanticPretrainedOption = None,
@@ -79,6 +81,7 @@ def unet(
 
       seg-export unet --random --transposed --name unet_31m --json
     """
+    check_options(context, max_batch, "seed", "features", "channels", "classes", "transposed")
     size_hw = parse_size_hw(size) if size else None
     widths = list(parse_features(features))
     arguments: dict[str, Any] = {

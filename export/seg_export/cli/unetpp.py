@@ -30,6 +30,7 @@ from seg_export.cli.semantic import (
     SeedOption,
     SemanticPretrainedOption,
     SizeOption,
+    check_options,
     publish_semantic,
     semantic_weights,
 )
@@ -38,6 +39,7 @@ __all__ = ["unetpp"]
 
 
 def unetpp(
+    context: typer.Context,
     *,
     checkpoint: CheckpointOption = None,
     pretrained: SemanticPretrainedOption = None,
@@ -84,6 +86,7 @@ def unetpp(
 
       seg-export unetpp --random --transposed --name unetpp_9m --json
     """
+    check_options(context, max_batch, "seed", "features", "channels", "classes", "transposed")
     size_hw = parse_size_hw(size) if size else None
     widths = list(parse_features(features))
     arguments: dict[str, Any] = {

@@ -1,0 +1,296 @@
+"""Every option of every `seg-export` command changes what is done, or is refused: none is ignored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import WEIGHTS
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import seg_export.bisect
+import seg_export.cli.exporting
+import seg_export.cli.maskrcnn
+import seg_export.cli.sam
+import seg_export.cli.sam2
+import seg_export.cli.semantic
+import seg_export.engines.build
+import seg_export.engines.check
+import seg_export.export
+import seg_export.manage
+import seg_export.maskrcnn_checkpoints
+import seg_export.random_weights
+import seg_export.verify
+from seg_export.checkpoint import load_checkpoint
+from seg_export.cli import app
+from seg_export.random_weights import random_semantic
+from seg_runtime.errors import BadInputError, EdgesegError
+
+SMALL_TRANSUNET = {
+    "image_size": 64,
+    "width": 8,
+    "units": [1, 1, 1],
+    "hidden": 64,
+    "layers": 1,
+    "mlp": 64,
+    "head_channels": 16,
+    "decoder_channels": [16, 8, 8, 8],
+}
+
+BASES: dict[str, dict[str, list[str]]] = {
+    "unet": {
+        "checkpoint": ["--checkpoint", "unet.pth"],
+        "pretrained": ["--pretrained", "lung"],
+        "random": ["--random", "--features", "4,8"],
+    },
+    "unetpp": {
+        "checkpoint": ["--checkpoint", "unetpp.pth"],
+        "pretrained": ["--pretrained", "lung"],
+        "random": ["--random", "--features", "4,8"],
+    },
+    "transunet": {
+        "checkpoint": ["--checkpoint", "transunet.pth"],
+        "pretrained": ["--pretrained", "lung"],
+        "random": ["--random", "--arch", "small", "--size", "64"],
+    },
+    "maskrcnn": {
+        "checkpoint": ["--checkpoint", "maskrcnn.pth"],
+        "pretrained": ["--pretrained", "nuclei"],
+        "download": ["--download"],
+        "random": ["--random", "--arch", "maskrcnn_light_fpn"],
+    },
+    "sam": {
+        "checkpoint": ["--checkpoint", "sam.pth"],
+        "download": ["--download"],
+        "pretrained": ["--tiny"],
+        "random": ["--random"],
+    },
+    "sam2": {
+        "checkpoint": ["--checkpoint", "sam2.pth"],
+        "download": ["--download"],
+        "random": ["--random"],
+    },
+    "list": {"": []},
+    "verify": {
+        "checkpoint": ["model", "--checkpoint", "unetpp.pth"],
+        "pretrained": ["model", "--pretrained", "unetpp_lung"],
+    },
+    "check": {"": ["model"]},
+    "build": {"": ["model"]},
+    "rollback": {"": ["model"]},
+    "remove": {"": ["model"]},
+}
+"""Commands, the sources that each can take its weights from, and the arguments that name one."""
+
+VALUES = {
+    "arch": "maskrcnn_resnet34_fpn",
+    "backend": "tensorrt",
+    "calibrate": "folder",
+    "channels": "3",
+    "checkpoint": "unet.pth",
+    "classes": "3",
+    "compute_capability": "86",
+    "depth": "1",
+    "embeddings": "fp16",
+    "engine": "openvino",
+    "features": "4,6",
+    "images": "folder",
+    "instances": "2",
+    "max_batch": "3",
+    "max_detections": "7",
+    "name": "other",
+    "norm_eps": "0.1",
+    "opset": "19",
+    "precision": "fp16",
+    "pretrained": "nuclei",
+    "queue_delay_us": "70",
+    "repo": "elsewhere",
+    "seed": "7",
+    "size": "96",
+    "to": "3",
+    "variant": "vit_l",
+    "variant_config": "variant.json",
+    "version": "3",
+}
+"""Another value than the default for each option that is no flag."""
+
+OTHERS = {
+    ("transunet", "arch"): "r50_vit_b16",
+    ("sam2", "variant"): "sam2.1_small",
+    ("sam2", "variant_config"): "variant2.json",
+}
+"""Where one command's values are not another's."""
+
+COMMANDS: Any = get_command(app)
+
+
+def _options(command: str) -> list[Any]:
+    parameters = COMMANDS.commands[command].params
+    return [each for each in parameters if each.param_type_name == "option" and each.name != "help"]
+
+
+CASES = [
+    (command, source, option.name)
+    for command, sources in BASES.items()
+    for source in sources
+    for option in _options(command)
+    if option.name != source
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small plain state dicts, a description of a variant and a folder."""
+    folder = tmp_path_factory.mktemp("files")
+    for family, arguments in (
+        ("unet", {"features": [4, 8]}),
+        ("unetpp", {"features": [4, 6, 8]}),
+        ("transunet", SMALL_TRANSUNET),
+    ):
+        torch.save(random_semantic(family, arguments).state_dict, folder / f"{family}.pth")
+    shutil.copy(WEIGHTS / "maskrcnn_nuclei.pth", folder / "maskrcnn.pth")
+    for name in ("sam.pth", "sam2.pth"):
+        (folder / name).touch()
+    sam = {"encoder_embed_dim": 8, "encoder_depth": 1, "encoder_num_heads": 1}
+    sam2 = {"embed_dim": 8, "num_heads": 1, "stages": [1], "global_att_blocks": []}
+    (folder / "variant.json").write_text(json.dumps({**sam, "encoder_global_attn_indexes": []}))
+    (folder / "variant2.json").write_text(json.dumps(sam2))
+    (folder / "folder").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load_once() -> Any:
+    """`load_checkpoint`, which reads a file once."""
+    return cache(load_checkpoint)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterator[list[Any]]:
+    """What the commands hand to the library, which does nothing."""
+    monkeypatch.chdir(files)
+    seen: list[Any] = []
+
+    def record(value: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            options = {name: each for name, each in options.items() if not callable(each)}
+            seen.append([*map(_plain, arguments), {name: _plain(each) for name, each in options.items()}])
+            return value
+
+        return call
+
+    monkeypatch.setattr(seg_export.checkpoint, "load_checkpoint", load_once)
+    monkeypatch.setattr(seg_export.maskrcnn_checkpoints, "load_checkpoint", load_once)
+    small = replace(random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "small"})
+    monkeypatch.setattr(seg_export.random_weights, "random_maskrcnn", record(small))
+    for module in (seg_export.cli.sam, seg_export.cli.sam2):
+        for name in ("_load", "_random"):
+            monkeypatch.setattr(module, name, record(small))
+        monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
+    monkeypatch.setattr(seg_export.cli.maskrcnn, "_download", lambda arch: Path("maskrcnn.pth"))
+    for module in ("semantic", "maskrcnn", "sam", "sam2"):
+        monkeypatch.setattr(
+            getattr(seg_export.cli, module), "show", lambda exported, as_json: seen.append(as_json)
+        )
+    spec = SimpleNamespace(name="model", version=1)
+    report = SimpleNamespace(as_dict=dict)
+    for module, name, value in (
+        (seg_export.export, "export_models", ()),
+        (seg_export.export, "verify_published", report),
+        (seg_export.verify, "require_parity", None),
+        (seg_export.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
+        (seg_export.cli.verify, "report_table", "table"),
+        (seg_export.cli.verify, "_show", None),
+        (seg_export.engines.check, "check_graphs", ()),
+        (seg_export.engines.build, "build_engines", ()),
+        (seg_export.manage, "list_models", ()),
+        (seg_export.manage, "rollback", spec),
+        (seg_export.manage, "remove", None),
+    ):
+        monkeypatch.setattr(module, name, record(value))
+    yield seen
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[tuple[str, str], Any]:
+    """What a command does with its source alone, once it was run."""
+    return {}
+
+
+def _plain(value: Any) -> str:
+    """Weights by what they are, anything else by what it prints."""
+    if hasattr(value, "state_dict"):
+        return repr((value.family, value.arguments, value.sha256, value.preprocessing))
+    return repr(value)
+
+
+def _outcome(seen: list[Any], *arguments: str) -> tuple[str, str]:
+    """What a command did and printed. Raises the error that it ended with."""
+    seen.clear()
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, EdgesegError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return repr(seen), result.stdout
+
+
+@pytest.mark.parametrize(("command", "source", "option"), CASES)
+def test_option_changes_what_is_done_or_is_refused(
+    seen: list[Any], outcomes: dict[tuple[str, str], Any], command: str, source: str, option: str
+) -> None:
+    (parameter,) = (each for each in _options(command) if each.name == option)
+    value = [] if parameter.is_flag else [OTHERS.get((command, option)) or VALUES[option]]
+    base = [command, *BASES[command][source]]
+    if (command, source) not in outcomes:
+        outcomes[command, source] = _outcome(seen, *base)
+    try:
+        assert _outcome(seen, *base, parameter.opts[0], *value) != outcomes[command, source]
+    except EdgesegError as error:
+        assert error.exit_code == 2
+        assert parameter.opts[0] in str(error)
+
+
+def test_all_commands_are_looked_at() -> None:
+    assert set(BASES) == set(COMMANDS.commands)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["unet", "--checkpoint", "unet.pth", "--classes", "1"], "--classes has no effect without --random"),
+        (
+            ["unetpp", "--pretrained", "lung", "--max-batch", "1", "--queue-delay-us", "100"],
+            "--queue-delay-us has no effect with --max-batch 1",
+        ),
+        (["check", "model.onnx", "--repo", "elsewhere"], "--repo has no effect on ONNX files"),
+        (["sam", "--tiny", "--seed", "0"], "--seed has no effect without --random"),
+    ],
+)
+def test_option_without_effect_is_refused_even_with_its_default(
+    seen: list[Any], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        _outcome(seen, *arguments)
+    assert seen == []
+
+
+def test_epsilon_of_norms_is_refused_where_torchvision_sets_its_own(
+    seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seg_export import maskrcnn_checkpoints
+
+    second = replace(
+        random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "maskrcnn_resnet50_fpn_v2"}
+    )
+    monkeypatch.setattr(maskrcnn_checkpoints, "load_maskrcnn_checkpoint", lambda *_, **__: second)
+    with pytest.raises(BadInputError, match="--norm-eps has no effect on maskrcnn_resnet50_fpn_v2"):
+        _outcome(seen, "maskrcnn", "--download", "--norm-eps", "0")
