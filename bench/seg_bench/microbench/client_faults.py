@@ -19,6 +19,7 @@ from seg_runtime.session import Session
 __all__ = ["CLIENT_FAULTS"]
 
 _TIMEOUT_S = 2.0
+_RETRY_S = 1.0
 _SLACK_S = 1.0
 _STRANGERS = 200
 
@@ -32,7 +33,7 @@ def _connection_fails(scheme: str, fault: Fault) -> Callable[[Place], list[Outco
         proxy = FaultProxy(http if scheme == "http" else grpc)
         try:
             url = f"{scheme}://127.0.0.1:{proxy.port}"
-            with connect(url, timeout_s=_TIMEOUT_S, retry_budget_s=0, shared_memory=False) as session:
+            with connect(url, timeout_s=_TIMEOUT_S, retry_budget_s=_RETRY_S, shared_memory=False) as session:
                 place.ask(session)
                 failure, seconds = _ask_while(proxy, fault, session, place)
         finally:
@@ -69,7 +70,7 @@ def _strangers_hold_connections(protocol: str) -> Callable[[Place], list[Outcome
         start = time.monotonic()
         with (
             _trickle(port),
-            connect(url, timeout_s=_TIMEOUT_S, retry_budget_s=0, shared_memory=False) as session,
+            connect(url, timeout_s=_TIMEOUT_S, retry_budget_s=_RETRY_S, shared_memory=False) as session,
         ):
             for _ in range(20):
                 place.ask(session)
