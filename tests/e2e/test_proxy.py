@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from certificates import Certificates, make_certificates
 from scaling_model import publish_scaling_model, some_images
-from strangers import HTTP_CHANGES
 
+from seg_bench.microbench.strangers import HTTP_CHANGES
 from seg_runtime.access import SECRET
 from seg_runtime.connection import TlsOptions, connect
 from seg_runtime.errors import ServerError

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from certificates import Certificates, make_certificates
 from scaling_model import publish_scaling_model, some_images
-from strangers import GRPC_CHANGES, HTTP_CHANGES, ask_grpc, ask_http
 
+from seg_bench.microbench.strangers import GRPC_CHANGES, HTTP_CHANGES, ask_grpc, ask_http
 from seg_runtime.access import SECRET, ServerAccess, find_secret, key_header
 from seg_runtime.address import parse_address
 from seg_runtime.connection import TlsOptions, connect
