@@ -464,7 +464,7 @@ def test_an_encoder_of_another_variant_is_refused_by_the_client_of_a_server_that
     monkeypatch.setattr(process, "require_servable", check_repository)
     two = ("sam2_image_encoder", "sam2_mask_decoder")
     with (
-        TritonServer(damaged, replace(OPTIONS, models=two)) as server,
+        TritonServer(damaged, replace(OPTIONS, models=two, model_control="explicit")) as server,
         connect(server.grpc_url) as session,
     ):
         with pytest.raises(BadInputError, match=r"^model 'sam2_mask_decoder' is of checkpoint .* cdcd"):

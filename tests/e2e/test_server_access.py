@@ -18,7 +18,7 @@ from seg_bench.microbench.strangers import GRPC_CHANGES, HTTP_CHANGES, ask_grpc,
 from seg_runtime.access import SECRET, ServerAccess, find_secret, key_header
 from seg_runtime.address import parse_address
 from seg_runtime.connection import TlsOptions, connect
-from seg_runtime.errors import ServerError, ServerUnavailableError
+from seg_runtime.errors import ModelNotFoundError, ServerError, ServerUnavailableError
 from seg_runtime.server import ServerOptions, ServerTls, TritonServer
 
 pytest.importorskip("pytriton")
@@ -142,6 +142,18 @@ def test_the_servers_own_user_gets_shared_memory_where_it_is_on(server: TritonSe
         # Also where strangers do not get the index.
         assert {"pair", "scale"} <= set(session.models())
         assert session.infer("scale", {"image": some_images(1)})["probabilities"].shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_client_without_the_secret_still_lists_models_and_names_unknown_ones(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setattr("seg_runtime.triton_client.find_secret", lambda address: None)
+    with connect(server.grpc_url if protocol == "grpc" else server.http_url) as session:
+        assert session.where == protocol
+        assert {"pair", "scale"} <= set(session.models())
+        with pytest.raises(ModelNotFoundError, match="did you mean 'scale'"):
+            session.spec("scal")
 
 
 def test_chosen_models_come_with_their_steps_and_no_others(server: TritonServer) -> None:
