@@ -11,42 +11,36 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_runtime.access import API_KEY, SECRET, find_secret, key_header
-from seg_runtime.address import Address, ClientOptions, TlsOptions
+from seg_runtime.address import Address, ClientOptions
 from seg_runtime.deadline import Deadline
 from seg_runtime.errors import (
     EdgesegError,
     InferenceError,
-    MissingExtraError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
 )
 from seg_runtime.triton_connections import Connections
 from seg_runtime.triton_errors import client_errors, timed_out, translate
+from seg_runtime.triton_transport import (
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    import_client,
+    infer_large,
+    new_client,
+    within,
+)
 
 __all__ = ["OLDEST_SERVER", "ModelStatistics", "TritonClient", "field"]
 
 OLDEST_SERVER = (2, 20)
 """Oldest Triton whose shared memory, parameters and repository index work as they are used here."""
 
-_MAX_MESSAGE = 2**31 - 1
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
-_KEEPALIVE_MS, _UNACKNOWLEDGED_MS = 330_000, 20_000
-"""How often a ping goes out while a request is computed, and how long bytes may stay unacknowledged.
-
-A server with gRPC's defaults, as Triton's, ends the connection after three pings less than 300 s apart
-while it has nothing to send. A machine that vanished is noticed without pings: its end of the connection
-does not acknowledge the request (gRPC sets TCP_USER_TIMEOUT to the second number).
-"""
-_DEADLINE_LATE_S = 0.2
-"""How much later than its deadline gRPC may say so."""
 _LAST_WORDS_S = 0.2
 """How long closing a connection may take before it goes on in the background."""
-_LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Answer = TypeVar("Answer")
 
@@ -92,7 +86,7 @@ class TritonClient:
     def __init__(self, address: Address, options: ClientOptions) -> None:
         self.address = address
         self._options = options
-        self.tensors = _import_client(address)
+        self.tensors = import_client(address)
         self._errors = client_errors()
         self._connections = Connections(self._connect, self._disconnect, shared=address.grpc)
         self._deadline = Deadline()
@@ -114,21 +108,21 @@ class TritonClient:
         That is when the retry budget has passed since the first failure, or the deadline is near.
         """
         delays_s, last_try_s = _delays_s(), math.inf
-        failure: EdgesegError | None = None
+        failures: list[EdgesegError] = []
         with self.limit():
             while True:
                 try:
                     return attempt()
                 except retry_on as error:
-                    failure = error
-                except ServerTimeoutError as error:
-                    if failure is None:
+                    delay_s, now_s = next(delays_s), time.monotonic()
+                    last_try_s = min(last_try_s, now_s + self._options.retry_budget_s)
+                    if delay_s > min(last_try_s - now_s, self._deadline.remaining_s()):
                         raise
-                    raise failure from error  # It says more than that time ran out.
-                delay_s, now_s = next(delays_s), time.monotonic()
-                last_try_s = min(last_try_s, now_s + self._options.retry_budget_s)
-                if delay_s > min(last_try_s - now_s, self._deadline.remaining_s()):
-                    raise failure
+                    failures = [error.with_traceback(None)]
+                except ServerTimeoutError as error:
+                    if not failures:
+                        raise
+                    raise failures.pop() from error  # It says more than that time ran out.
                 time.sleep(delay_s)
 
     def check_server(self) -> tuple[str, ...]:
@@ -191,7 +185,7 @@ class TritonClient:
 
     def infer(self, model: str, inputs: list[Any], outputs: list[Any], in_message: bool = True) -> Any:
         """tritonclient's `InferResult`; `in_message` says that tensors travel up in the request itself."""
-        method = _infer_large if self.address.grpc and in_message else "infer"
+        method = infer_large if self.address.grpc and in_message else "infer"
         return self._call(method, model, inputs, outputs=outputs)
 
     def register(self, region: str, byte_size: int) -> None:
@@ -226,7 +220,7 @@ class TritonClient:
                 named["headers"] = self._headers(method)
                 function = getattr(client, method) if isinstance(method, str) else partial(method, client)
                 call = partial(function, *arguments, **named)
-                return call(client_timeout=seconds) if self.address.grpc else _limited(call, seconds)
+                return call(client_timeout=seconds) if self.address.grpc else within(call, seconds)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -244,11 +238,8 @@ class TritonClient:
         return headers | key_header(SECRET, secret, grpc) if secret else headers
 
     def _connect(self) -> Any:
-        arguments = _grpc_arguments if self.address.grpc else _http_arguments
         with self._translated():
-            return self.tensors.InferenceServerClient(
-                self.address.location, **arguments(self.address, self._options)
-            )
+            return new_client(self.tensors, self.address, self._options)
 
     def _disconnect(self, client: Any) -> None:
         def close() -> None:
@@ -264,113 +255,12 @@ class TritonClient:
         closing.join(_LAST_WORDS_S)
 
 
-def _infer_large(client: Any, *arguments: Any, client_timeout: float, **named: Any) -> Any:
-    """gRPC's `infer` for a request that may not fit into the buffers of the network.
-
-    `infer` itself returns from its deadline only after the request was written, which a server that has
-    stopped to read never lets happen. Waiting for another thread costs 0.1 ms, so it is for these alone.
-
-    Raises:
-        TimeoutError: the request is not even written.
-    """
-    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
-    request = client.async_infer(
-        *arguments,
-        callback=lambda result, error: answers.put((result, error)),
-        client_timeout=client_timeout,
-        **named,
-    )
-    try:
-        result, error = answers.get(timeout=client_timeout + _DEADLINE_LATE_S)
-    except Empty:
-        request.cancel()
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return result
-
-
-def _limited(call: Callable[[], Answer], seconds: float) -> Answer:
-    """A call of the HTTP client that ends in time. Its own timeouts are for one read or write each.
-
-    Raises:
-        TimeoutError: it did not; the connection cannot be used again.
-    """
-    import gevent
-
-    with gevent.Timeout(seconds) as limit:
-        try:
-            return call()
-        except gevent.Timeout as expired:
-            if expired is not limit:
-                raise
-            raise TimeoutError from expired
-
-
-def _grpc_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
-    channel = [
-        ("grpc.max_send_message_length", _MAX_MESSAGE),
-        ("grpc.max_receive_message_length", _MAX_MESSAGE),
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", _UNACKNOWLEDGED_MS),
-        ("grpc.http2.max_pings_without_data", 0),  # any number: else there are none after the second
-        # gRPC's own back-off grows to two minutes, far beyond the retry budget.
-        ("grpc.initial_reconnect_backoff_ms", int(1000 * _FIRST_DELAY_S)),
-        ("grpc.max_reconnect_backoff_ms", int(1000 * _LONGEST_DELAY_S)),
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
-    if address.location.rpartition(":")[0] in _LOCAL_HOSTS:
-        channel.append(("grpc.enable_http_proxy", 0))
-    arguments: dict[str, Any] = {"channel_args": channel, "ssl": address.encrypted}
-    if address.encrypted:
-        tls = options.tls
-        paths = {
-            "root_certificates": tls.ca,
-            "certificate_chain": tls.certificate,
-            "private_key": tls.private_key,
-        }
-        arguments.update({name: str(path) for name, path in paths.items() if path})
-    return arguments
-
-
-def _http_arguments(address: Address, options: ClientOptions) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "connection_timeout": options.timeout_s,
-        "network_timeout": options.timeout_s,
-        "ssl": address.encrypted,
-    }
-    if address.encrypted:
-        arguments["ssl_context_factory"] = lambda: _gevent_ssl_context(options.tls)
-    return arguments
-
-
-def _gevent_ssl_context(tls: TlsOptions) -> Any:
-    import gevent.ssl
-
-    context = gevent.ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
-    if tls.certificate:
-        context.load_cert_chain(str(tls.certificate), str(tls.private_key) if tls.private_key else None)
-    return context
-
-
-def _import_client(address: Address) -> Any:
-    if address.grpc:
-        import tritonclient.grpc
-
-        return tritonclient.grpc
-    try:
-        import tritonclient.http
-    except (ImportError, RuntimeError) as error:
-        raise MissingExtraError("the HTTP client", "http") from error
-    return tritonclient.http
-
-
 def _delays_s() -> Iterator[float]:
     """Seconds between attempts: doubling up to a limit, with jitter so that clients do not march in step."""
-    delay_s = _FIRST_DELAY_S
+    delay_s = FIRST_DELAY_S
     while True:
         yield delay_s * random.uniform(0.5, 1.0)
-        delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
 
 def field(message: Any, name: str) -> Any:
