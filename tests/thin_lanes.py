@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,17 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = ("cpu", "dicom", "http")
 _UV = [sys.executable, "-m", "uv", "--quiet", "--no-progress"]
 _TIMEOUT_S = 300
+_GUARD = """
+import os, sys
+
+def guard(event, arguments):
+    host = arguments[0] if event == "socket.getaddrinfo" else "localhost"
+    if str(host) not in ("localhost", "127.0.0.1", "::1", "None"):
+        os.write(2, f"network: {host}\\n".encode())
+
+sys.addaudithook(guard)
+"""
+"""Every Python of an environment reports names that it looks up: nothing here asks for a download."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Environment:
             env={**self.variables, "PYTHONWARNINGS": "default"},
         )
         ours = [line for line in done.stderr.splitlines() if "Warning: " in line and "/seg_" in line]
-        if done.returncode != exit_code or ours or "Traceback" in done.stderr:
+        if done.returncode != exit_code or ours or re.search("^(network: |Traceback)", done.stderr, re.M):
             versions = " ".join(f"{name}=={version}" for name, version in sorted(self.versions().items()))
             pytest.fail(
                 f"{' '.join(words)}\nexit code {done.returncode}, expected {exit_code}\n"
@@ -111,6 +123,8 @@ def install(lane: Lane, wheel: Path, folder: Path) -> Environment:
     done = subprocess.run([*_UV, *into, *wanted], check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{lane} does not resolve: {done.stderr}"
     subprocess.run([*_UV, *into, "--no-deps", str(wheel)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "sitecustomize.py").write_text(_GUARD, encoding="utf-8")
     # The sources of this checkout must not come before the wheel.
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
