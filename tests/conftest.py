@@ -128,6 +128,7 @@ def nuclei_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow_to_make
 def tiny_maskrcnn_repo() -> Path:
     """A model repository with `cells`, a small random Mask R-CNN of 3 classes; never write into it."""
     return artifact(published.tiny_maskrcnn)

@@ -93,6 +93,7 @@ def row(run: Run, model: str, runtime: str) -> Record:
     return next(record for record in run.records if (record.model.name, record.runtime) == (model, runtime))
 
 
+@pytest.mark.slow
 def test_every_model_gets_a_row_and_the_baseline_its_own(measured: Run) -> None:
     assert measured.complete
     rows = {(record.model.name, record.runtime) for record in measured.records}

@@ -95,6 +95,7 @@ def fake_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # This machine
 
 
+@pytest.mark.slow
 def test_this_machine_is_what_other_programs_say_it_is(here: Facts) -> None:
     assert not isinstance(here.machine, Failed)
     own = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
@@ -154,12 +155,14 @@ def test_graph_that_engines_are_tried_with_is_x_plus_x() -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_command_prints_a_screen_and_ends_with_0() -> None:
     result = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
     assert result.exit_code == 0
     assert f"ONNX Runtime {onnxruntime.__version__}, CPU" in result.stdout
 
 
+@pytest.mark.slow
 def test_json_has_the_facts_and_the_findings() -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
     document = json.loads(result.stdout)
@@ -169,6 +172,7 @@ def test_json_has_the_facts_and_the_findings() -> None:
     assert {"processor", "ONNX Runtime", "seg-serve"} <= set(names)
 
 
+@pytest.mark.slow
 def test_command_never_imports_torch(fake_modules: Path) -> None:
     (fake_modules / "torch.py").write_text("raise SystemExit('torch was imported')\n")
     code = "import sys; from seg_bench.cli import main; sys.argv = ['seg-bench', 'doctor', '--json']; main()"

@@ -135,6 +135,7 @@ KILLED_RUN = """
 """
 
 
+@pytest.mark.slow
 def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
     data: Path, finished: TrainResult, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
     assert all(torch.equal(ours.state_dict[name], theirs.state_dict[name]) for name in theirs.state_dict)
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
     result = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, workers=1))
     assert curve(result.history) == curve(finished.history)
@@ -229,6 +231,7 @@ def test_training_stops_after_patience_epochs_without_a_better_dice(
     assert load_checkpoint(tmp_path / "run" / "best.pth").metadata["val_dice"] == 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"loss": "focal"}, {"channels_last": False}])
 def test_other_settings_train_too(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, epochs=2, **changes)
@@ -267,6 +270,7 @@ def test_gradients_are_clipped_and_the_average_follows() -> None:
     torch.testing.assert_close(state.evaluated.get_parameter("weight").detach(), expected)
 
 
+@pytest.mark.slow
 def test_augmentation_never_turns_an_image_upside_down() -> None:
     """A mark in the upper middle stays in the upper half; a flip sideways happens."""
     image = np.zeros((64, 64), np.uint8)

@@ -205,6 +205,7 @@ def test_an_ensemble_that_does_not_fit_its_step_ends_the_start_with_the_servers_
     assert list(temporary_folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_polling_swaps_to_a_good_version_and_keeps_the_old_one_for_a_bad_version(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     publish_scaling_model(repo, "scale", factor=0.01)
@@ -268,6 +269,7 @@ def test_a_killed_server_can_be_started_again_on_its_ports_and_leaves_nothing(
     assert list(temporary_folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ending_seg_serve_leaves_no_process_and_no_shared_memory(
     models: Path, temporary_folder: Path, number: signal.Signals
@@ -294,6 +296,7 @@ def test_ending_seg_serve_leaves_no_process_and_no_shared_memory(
     assert shared_memory(memory) == []
 
 
+@pytest.mark.slow
 def test_a_fresh_checkout_beside_a_built_model_is_no_obstacle(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     publish_scaling_model(repo, "scale")

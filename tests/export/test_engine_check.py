@@ -94,6 +94,7 @@ def test_convolutional_networks_in_fp32_compile_for_every_capability(tiny_repo: 
     assert failures(results) == []
 
 
+@pytest.mark.slow
 def test_nested_and_transformer_networks_in_half_precision_compile(tmp_path: Path) -> None:
     nested = random_semantic("unetpp", {"features": [8, 16, 16]}, seed=2)
     export_models(nested, tmp_path, "unetpp", size_hw=(64, 64), precision="fp16")

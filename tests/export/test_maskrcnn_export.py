@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from marks import slow_to_make
 from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from typer.testing import CliRunner
@@ -47,6 +48,7 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
+@slow_to_make
 def repo(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> Path:
     folder = tmp_path_factory.mktemp("maskrcnn")
     export_models(checkpoint, folder, "cells", size_hw=SIZE_HW)
@@ -126,6 +128,7 @@ def fifty_images() -> Iterator[NDArray[np.uint8]]:
         yield image[:height, :width]
 
 
+@pytest.mark.slow
 def test_equals_torchvision_on_fifty_images_of_many_sizes(repo: Path, checkpoint: Checkpoint) -> None:
     """Images that do not fill the canvas: torchvision pads them to it, as in a batch."""
     model = traceable_model(checkpoint, "cells", SIZE_HW, 8)
@@ -187,6 +190,7 @@ def test_rows_without_a_detection_are_empty() -> None:
     assert (logits[count[0] :] < 0).all() and np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_compiles_with_a_real_builder_in_fp32(repo: Path) -> None:
     (result,) = check_graphs(["cells"], repo, ("86",))
     assert result.built, result.reason

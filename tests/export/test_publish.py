@@ -181,6 +181,7 @@ def one_kilobyte_per_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_steps, "trace", partial(trace, external_data_above=1000))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_kilobyte_per_file")
 def test_weights_beside_the_graph_are_published_with_it_and_run(tmp_path: Path) -> None:
     repo, checkpoint = tmp_path / "repo", random_unet(features=(4, 8))
@@ -198,6 +199,7 @@ def test_weights_beside_the_graph_are_published_with_it_and_run(tmp_path: Path) 
     assert [entry.name for entry in tmp_path.iterdir()] == ["repo"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_kilobyte_per_file")
 def test_disk_that_fills_up_with_weights_beside_the_graph(tiny_disk: Path) -> None:
     publish_constant(tiny_disk, 1.5)
@@ -268,6 +270,7 @@ print(json.dumps(step))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "a configuration without its version", "a version"])
 def test_publisher_killed_before_any_file_operation_leaves_a_loadable_repository(
     before: str, tmp_path: Path
@@ -308,6 +311,7 @@ def publish_three(repo: Path, value: float) -> None:
         publish_together(repo, [*models, StagedModel(ensemble, ServingSpec(), staging / "both")])
 
 
+@pytest.mark.slow
 def test_publisher_of_an_ensemble_killed_before_any_file_operation_never_leaves_a_mixed_one(
     tmp_path: Path,
 ) -> None:
@@ -366,6 +370,7 @@ for value in range(1000):
 """
 
 
+@pytest.mark.slow
 def test_publisher_killed_at_random_moments_leaves_a_loadable_repository(tmp_path: Path) -> None:
     repo, delays, version = tmp_path / "repo", random.Random(0), 0
     for _ in range(4):

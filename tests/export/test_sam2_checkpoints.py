@@ -158,6 +158,7 @@ def test_plain_state_dict_and_our_own_file_load_too(small_file: Path, tmp_path: 
         assert all(torch.equal(again.state_dict[key], value) for key, value in weights.state_dict.items())
 
 
+@pytest.mark.slow
 def test_file_that_cannot_be_used_is_refused(small_file: Path, tmp_path: Path) -> None:
     content = small_file.read_bytes()
     (tmp_path / "short.pt").write_bytes(content[: len(content) // 2])
@@ -242,6 +243,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_export_of_a_described_variant_publishes_its_models_and_ensembles(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     code, out, err = run("--variant-config", "small.json", "--checkpoint", str(small_file), "--json")

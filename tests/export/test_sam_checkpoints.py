@@ -105,6 +105,7 @@ def test_random_weights_are_seeded_and_hide_no_positions() -> None:
             assert tensor.std() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "wanted"), [(one, other) for one in VARIANTS for other in VARIANTS if one != other]
 )
@@ -166,6 +167,7 @@ def test_variant_configuration_is_read_alone_or_with_other_facts(tmp_path: Path)
         assert read_variant_config(tmp_path / "variant.json") == SMALL
 
 
+@pytest.mark.slow
 def test_export_of_a_described_variant_publishes_its_three_models(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     arguments = ("--variant-config", "small.json", "--checkpoint", str(small_file))

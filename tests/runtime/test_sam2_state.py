@@ -156,6 +156,7 @@ class TestHandles:
 class TestManyVideos:
     """State is in the state alone."""
 
+    @pytest.mark.slow
     def test_videos_tracked_in_turns_and_from_threads_never_mix(
         self, session: TorchSam2Session, predictor: Sam2VideoPredictor, folder: Path, tmp_path: Path
     ) -> None:
@@ -183,6 +184,7 @@ class TestManyVideos:
 class TestStreams:
     """Videos without a known end."""
 
+    @pytest.mark.slow
     def test_a_stream_is_tracked_forwards_as_a_file_is(
         self, predictor: Sam2VideoPredictor, tmp_path: Path
     ) -> None:
@@ -234,6 +236,7 @@ class TestStreams:
 class TestLongVideos:
     """Memory stays within what was asked for."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("history_mb", [0, 1024])
     def test_a_tracked_frame_costs_a_mask_in_half_precision_at_most(
         self, session: TorchSam2Session, history_mb: int, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def run_both(original: SAM2VideoPredictor, folder: Path, flow: str, **options: A
     return got, wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", FLOWS)
 def test_masks_on_every_frame_equal_sam2s(sam21: SAM2VideoPredictor, shapes: Path, flow: str) -> None:
     got, wanted = run_both(sam21, shapes, flow)

@@ -202,6 +202,7 @@ def test_released_and_foreign_handles_are_refused_in_one_line(session: Session, 
         kept.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_kept_output_survives_a_restart_of_the_server(session: Session, server: TritonServer) -> None:
     kept = keep_one(session)

@@ -97,6 +97,7 @@ def test_eight_threads_get_the_serial_answers(server: TritonServer, repository: 
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_killed_and_restarted_server_is_survived(
