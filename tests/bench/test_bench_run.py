@@ -104,6 +104,7 @@ def test_every_model_gets_a_row_and_the_baseline_its_own(measured: Run) -> None:
     }
 
 
+@pytest.mark.slow
 def test_accuracy_is_what_a_user_of_the_segmenter_gets(measured: Run, repo: Path, data: Path) -> None:
     from seg_runtime import SemanticSegmenter, connect
 

@@ -109,6 +109,7 @@ def test_this_machine_is_what_other_programs_say_it_is(here: Facts) -> None:
     assert here.shared_memory.total == volume.f_blocks * volume.f_frsize
 
 
+@pytest.mark.slow
 def test_libraries_of_this_machine_are_those_that_python_imports(here: Facts) -> None:
     assert isinstance(here.onnxruntime, OnnxRuntime)
     assert here.onnxruntime.version == onnxruntime.__version__

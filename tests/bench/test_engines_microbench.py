@@ -22,6 +22,7 @@ def measured(tiny_repo: Path) -> EngineTimes:
     return measure_engines(tiny_repo, {"unet_tiny": "unet_tiny"}, rounds=2, calls=3)
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_samples(measured: EngineTimes) -> None:
     (graph,) = measured.graphs
     assert [row.way for row in graph.rows] == list(WAYS)

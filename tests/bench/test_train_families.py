@@ -54,6 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [NESTED, TRANSFORMER], ids=lambda recipe: recipe.family)
 def test_each_family_trains_and_its_checkpoint_loads_as_that_family(
     data: Path, tmp_path: Path, recipe: SemanticRecipe

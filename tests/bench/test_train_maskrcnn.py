@@ -37,6 +37,7 @@ def finished(nuclei_folder: Path, split: Split, tmp_path_factory: pytest.TempPat
     return train_maskrcnn(nuclei_folder, split, out, RECIPE, SETTINGS)
 
 
+@pytest.mark.slow
 def test_run_leaves_a_checkpoint_that_can_be_exported_and_says_how_it_was_made(
     finished: TrainResult, split: Split
 ) -> None:
@@ -53,6 +54,7 @@ def test_run_leaves_a_checkpoint_that_can_be_exported_and_says_how_it_was_made(
     assert build_model(checkpoint).training is False
 
 
+@pytest.mark.slow
 def test_stopped_run_resumes_with_the_identical_loss_curve(
     finished: TrainResult, nuclei_folder: Path, split: Split, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_model_card_states_the_files_hash(family: str, checkpoint: Checkpoint) -
     assert checkpoint.sha256 in (WEIGHTS / f"{family}_lung.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_shipped_model_segments_test_xrays_well(checkpoint: Checkpoint, xray_folder: Path) -> None:
     model, preprocessing = build_model(checkpoint), checkpoint.preprocessing
     scores = []

@@ -243,6 +243,7 @@ def test_polling_swaps_to_a_good_version_and_keeps_the_old_one_for_a_bad_version
     assert answers[-1] == 3
 
 
+@pytest.mark.slow
 def test_a_killed_server_can_be_started_again_on_its_ports_and_leaves_nothing(
     models: Path, temporary_folder: Path
 ) -> None:

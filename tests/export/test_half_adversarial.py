@@ -101,6 +101,7 @@ def chain(encoder: onnx.ModelProto, decoder: onnx.ModelProto, images: Tensors) -
     return embedding | GraphRunner(decoder, "decoder")(prompts(embedding["image_embeddings"]))
 
 
+@pytest.mark.slow
 def test_naive_conversion_of_a_sam_overflows_and_the_published_one_does_not(
     in_fp32: dict[str, onnx.ModelProto], published: tuple[Path, tuple[ExportedModel, ...]]
 ) -> None:
@@ -135,6 +136,7 @@ def test_what_overflows_in_both_halves_is_told(published: tuple[Path, tuple[Expo
         assert len(exported.precision.kept) < exported.precision.nodes
 
 
+@pytest.mark.slow
 def test_bisect_names_the_product_that_overflows_in_a_sam(
     hot_sam: Checkpoint, published: tuple[Path, tuple[ExportedModel, ...]]
 ) -> None:

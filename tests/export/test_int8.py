@@ -195,6 +195,7 @@ def test_errors_are_found_whatever_values_are_called(image: Array) -> None:
     assert len(errors) == 3
 
 
+@pytest.mark.slow
 def test_products_of_two_values_are_no_layers() -> None:
     model = traceable_model(load_checkpoint(WEIGHTS), "sam_tiny_encoder", (1024, 1024), 1)
     ops = [node.op_type for node in layers(optimise(trace(model), model))]

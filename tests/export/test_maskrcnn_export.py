@@ -179,6 +179,7 @@ def test_a_batch_gives_what_single_images_give_and_noise_in_the_padding_does_not
         assert (alone["boxes"] <= [width, height, width, height]).all()
 
 
+@pytest.mark.slow
 def test_rows_without_a_detection_are_empty() -> None:
     model = traceable_model(random_maskrcnn({**LIGHT, "max_detections": 400}), "cells", SIZE_HW, 8)
     with torch.inference_mode():
@@ -196,6 +197,7 @@ def test_compiles_with_a_real_builder_in_fp32(repo: Path) -> None:
     assert result.built, result.reason
 
 
+@pytest.mark.slow
 def test_half_precision_holds_is_finite_on_extremes_and_compiles_for_all(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
@@ -210,6 +212,7 @@ def test_half_precision_holds_is_finite_on_extremes_and_compiles_for_all(
     assert {item.compute_capability for item in results if item.built} == set(CAPABILITIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [*(f"maskrcnn_resnet{body}_fpn" for body in (18, 50, 101)), V2])
 def test_a_state_dict_says_what_it_is(tmp_path: Path, arch: str) -> None:
     model = build_maskrcnn(arch=arch, num_classes=3)
@@ -223,6 +226,7 @@ def test_a_state_dict_says_what_it_is(tmp_path: Path, arch: str) -> None:
         load_maskrcnn_checkpoint(tmp_path / "weights.pth", "maskrcnn_resnet34_fpn")
 
 
+@pytest.mark.slow
 def test_names_of_old_torchvision_files_are_understood_as_torchvision_understands_them(
     tmp_path: Path,
 ) -> None:
@@ -274,6 +278,7 @@ def test_sizes_that_cannot_be_served_are_refused(checkpoint: Checkpoint, tmp_pat
     assert not (tmp_path / "repo").exists()
 
 
+@pytest.mark.slow
 def test_the_command_publishes_a_size_that_is_no_multiple_of_32(tmp_path: Path) -> None:
     command = ["maskrcnn", "--arch", "maskrcnn_light_fpn", "--random", "--classes", "2", "--size", "100x150"]
     result = CliRunner().invoke(app, [*command, "--max-detections", "12", "--repo", str(tmp_path), "--json"])

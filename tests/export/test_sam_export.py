@@ -314,6 +314,7 @@ def test_published_halves_are_verified_against_any_checkpoint(repo: Path, small_
         verify_published(repo, "sam_tiny_encoder", small)
 
 
+@pytest.mark.slow
 def test_half_precision_embeddings_join_graphs_in_fp32(small_sam_repo: Path) -> None:
     repository = Repository(small_sam_repo)
     encoder, decoder = (repository.spec(f"small_fp16_{part}") for part in ("encoder", "decoder"))
@@ -345,6 +346,7 @@ def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks
     assert np.mean((half_masks > 0) != (masks > 0)) < 0.005
 
 
+@pytest.mark.slow
 def test_embeddings_that_overflow_half_precision_are_refused(tmp_path: Path) -> None:
     small = random_sam(SMALL_SAM)
     name = "image_encoder.neck.3.weight"
@@ -359,6 +361,7 @@ def test_models_without_an_embedding_cannot_have_it_in_half_precision(tmp_path: 
         export_models(random_unet(features=(4, 8)), tmp_path / "repo", embeddings="fp16")
 
 
+@pytest.mark.slow
 def test_nothing_is_published_when_the_second_graph_strays(
     small_sam_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,6 +265,7 @@ def test_model_without_our_contract_says_so(fake: FakeTriton) -> None:
         session.spec("tiny")
 
 
+@pytest.mark.slow
 def test_closed_session_refuses_work_and_its_handles(session: TritonSession) -> None:
     kept = session.infer("tiny", {"image": images(1)}, keep=["probabilities"])["probabilities"]
     session.close()
