@@ -53,6 +53,34 @@ def publish_scaling_model(
     return folder / "model.onnx"
 
 
+def int8_graph() -> bytes:
+    """The mean of 3x3 pixels by 255, in int8: for a white image the largest sums that there can be."""
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 1])
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 1, SIDE, SIDE])
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["pixels"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["float", "step", "zero"], ["quantised"]),
+        helper.make_node("DequantizeLinear", ["quantised", "step", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["weight", "weight_step", "zero"], ["w"]),
+        helper.make_node("Conv", ["x", "w"], ["sums"], pads=[1, 1, 1, 1]),
+        helper.make_node("QuantizeLinear", ["sums", "out_step", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "out_step", "zero"], ["probabilities"]),
+    ]
+    weights = [
+        helper.make_tensor("step", TensorProto.FLOAT, [], [255 / 127]),
+        helper.make_tensor("weight_step", TensorProto.FLOAT, [], [1 / 127 / 9 / 255]),
+        helper.make_tensor("out_step", TensorProto.FLOAT, [], [1 / 127]),
+        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+        helper.make_tensor("weight", TensorProto.INT8, [1, 1, 3, 3], [127] * 9),
+    ]
+    graph = helper.make_graph(nodes, "int8", [image], [output], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
 def scaling_graph(factor: float) -> bytes:
     from onnx import TensorProto, helper
 

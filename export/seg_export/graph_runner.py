@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.engines.onnx_engine import EXACT_INT8
 from seg_runtime.errors import MissingExtraError, ParityError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class GraphRunner:
             raise MissingExtraError("ONNX Runtime", "export") from error
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.add_session_config_entry(*EXACT_INT8)
         if in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if folder is not None:

@@ -69,9 +69,9 @@ def fitted(folder: Path, out: Path) -> Path:
     return out
 
 
-def test_deployed_quality_is_torchvisions(repo: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+def test_deployed_quality_is_torchvisions(nuclei_repo: Path, nuclei_folder: Path, tmp_path: Path) -> None:
     folder = fitted(nuclei_folder, tmp_path / "fitted")
-    with connect(repo, engine="onnxruntime") as session:
+    with connect(nuclei_repo, engine="onnxruntime") as session:
         ours, our_scores = score(InstancesPipeline(session, "maskrcnn_nuclei"), folder)
     theirs, their_scores = score(TorchInstancesPipeline(WEIGHTS), folder)
     assert theirs["ap"] > 0.4 and theirs["ap50"] > 0.7

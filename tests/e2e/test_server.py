@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import session_members
-from scaling_model import publish_scaling_model, scaling_graph, scaling_spec, some_images
+from scaling_model import int8_graph, publish_scaling_model, scaling_graph, scaling_spec, some_images
 
 from seg_runtime.connection import connect
 from seg_runtime.errors import RepositoryError, ServerError
@@ -51,6 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_families_repo: Path) -
     repo = tmp_path_factory.mktemp("server") / "repo"
     publish_scaling_model(repo, "scale", factor=0.01, serving=ServingSpec(max_queue_delay_us=20_000))
     publish_scaling_model(repo, "cached", factor=0.02, serving=ServingSpec(response_cache=True))
+    publish_scaling_model(repo, "int8", graph=int8_graph())
     for model in FAMILIES:
         shutil.copytree(tiny_families_repo / model, repo / model)
     return repo
@@ -111,6 +112,18 @@ def test_answers_are_those_of_onnxruntime_bit_for_bit(server: TritonServer, batc
     images = some_images(batch, seed=batch)
     with client_of(server) as client:
         np.testing.assert_array_equal(infer(client, "scale", images), in_process(0.01, images))
+
+
+@pytest.mark.parametrize("where", ["in process", "server"])
+def test_largest_sums_in_int8_do_not_overflow(server: TritonServer, models: Path, where: str) -> None:
+    white = np.full((1, 8, 8, 1), 255, np.uint8)
+    if where == "server":
+        with client_of(server) as client:
+            answer = infer(client, "int8", white)
+    else:
+        with connect(str(models), engine="onnxruntime") as session:
+            answer = session.infer("int8", {"image": white})["probabilities"]
+    np.testing.assert_allclose(answer[0, 0, 1:-1, 1:-1], 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", FAMILIES)

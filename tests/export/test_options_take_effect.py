@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import WEIGHTS
+from published import WEIGHTS
 from typer.main import get_command
 from typer.testing import CliRunner
 

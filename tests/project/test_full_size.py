@@ -102,7 +102,7 @@ def test_modules_run_as_commands_count_and_imports_for_type_checkers_do_not(tmp_
     names = {
         path.relative_to(dependencies.ROOT).as_posix() for path in dependencies.closure([Path(__file__)])
     }
-    assert "dependencies.py" in names
+    assert "tests/dependencies.py" in names
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom typing import TYPE_CHECKING\n"

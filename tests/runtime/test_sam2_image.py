@@ -156,7 +156,7 @@ def test_the_embedding_is_sam2s_without_its_constant(
     for predictor in (ours, original):
         predictor.set_image(Image.fromarray(SQUARE))
     wanted = original.get_image_embedding() - model.no_mem_embed.reshape(1, -1, 1, 1)
-    np.testing.assert_allclose(ours.get_image_embedding(), wanted.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours.get_image_embedding(), wanted.detach().numpy(), atol=1e-4)
 
 
 def test_padding_with_the_label_minus_10_changes_nothing(ours: Sam2ImagePredictor) -> None:

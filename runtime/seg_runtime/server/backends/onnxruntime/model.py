@@ -125,6 +125,8 @@ def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads(config)
     options.inter_op_num_threads = 1
+    # As seg_runtime's own engine: without it int8 sums overflow on processors without VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     on_gpu = args["model_instance_kind"] == "GPU"
     if on_gpu and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
