@@ -47,9 +47,9 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    complete = folder.with_suffix(".complete")
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        complete = folder / ".complete"
         yield folder, not complete.exists()
         complete.touch()
 
