@@ -107,7 +107,7 @@ def small_sam_repo() -> Path:
 
 
 @pytest.fixture(scope="session")
-@slow_to_make
+@full_size
 def half_folder() -> Path:
     """Repositories in half precision, `sam` and `lung`, of the models that ship; never write into them."""
     return artifact(published.half)

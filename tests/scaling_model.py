@@ -53,8 +53,11 @@ def publish_scaling_model(
     return folder / "model.onnx"
 
 
-def int8_graph() -> bytes:
-    """The mean of 3x3 pixels by 255, in int8: for a white image the largest sums that there can be."""
+def int8_graph(layers: int = 1) -> bytes:
+    """The mean of 3x3 pixels by 255, in int8: for a white image the largest sums that there can be.
+
+    With more layers, which share one weight, the mean of such means.
+    """
     from onnx import TensorProto, helper
 
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 1])
@@ -62,17 +65,22 @@ def int8_graph() -> bytes:
     nodes = [
         helper.make_node("Transpose", ["image"], ["pixels"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("QuantizeLinear", ["float", "step", "zero"], ["quantised"]),
-        helper.make_node("DequantizeLinear", ["quantised", "step", "zero"], ["x"]),
-        helper.make_node("DequantizeLinear", ["weight", "weight_step", "zero"], ["w"]),
-        helper.make_node("Conv", ["x", "w"], ["sums"], pads=[1, 1, 1, 1]),
-        helper.make_node("QuantizeLinear", ["sums", "out_step", "zero"], ["rounded"]),
-        helper.make_node("DequantizeLinear", ["rounded", "out_step", "zero"], ["probabilities"]),
+        helper.make_node("Mul", ["float", "share"], ["value_0"]),
     ]
+    for index in range(layers):
+        last = f"value_{index + 1}" if index + 1 < layers else "probabilities"
+        nodes += [
+            helper.make_node("QuantizeLinear", [f"value_{index}", "step", "zero"], [f"q_{index}"]),
+            helper.make_node("DequantizeLinear", [f"q_{index}", "step", "zero"], [f"x_{index}"]),
+            helper.make_node("DequantizeLinear", ["weight", "weight_step", "zero"], [f"w_{index}"]),
+            helper.make_node("Conv", [f"x_{index}", f"w_{index}"], [f"sum_{index}"], pads=[1, 1, 1, 1]),
+            helper.make_node("QuantizeLinear", [f"sum_{index}", "step", "zero"], [f"r_{index}"]),
+            helper.make_node("DequantizeLinear", [f"r_{index}", "step", "zero"], [last]),
+        ]
     weights = [
-        helper.make_tensor("step", TensorProto.FLOAT, [], [255 / 127]),
-        helper.make_tensor("weight_step", TensorProto.FLOAT, [], [1 / 127 / 9 / 255]),
-        helper.make_tensor("out_step", TensorProto.FLOAT, [], [1 / 127]),
+        helper.make_tensor("share", TensorProto.FLOAT, [], [1 / 255]),
+        helper.make_tensor("step", TensorProto.FLOAT, [], [1 / 127]),
+        helper.make_tensor("weight_step", TensorProto.FLOAT, [], [1 / 127 / 9]),
         helper.make_tensor("zero", TensorProto.INT8, [], [0]),
         helper.make_tensor("weight", TensorProto.INT8, [1, 1, 3, 3], [127] * 9),
     ]

@@ -15,6 +15,8 @@ from seg_export import maskrcnn_checkpoints, sam2_checkpoints, sam_checkpoints
 from seg_export.checkpoint_types import Checkpoint
 from seg_export.models.maskrcnn import build_maskrcnn
 from seg_export.models.sam import build_sam
+from seg_export.pretrained import PRETRAINED, pretrained_path
+from seg_runtime.hashing import file_sha256
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["Assumption", "assumed_values", "assumptions", "assumptions_text"]
@@ -52,10 +54,10 @@ def assumptions(checkpoint: Checkpoint, spec: ModelSpec, *, size_given: bool) ->
         size_given: whether the input's size was asked for.
 
     Returns:
-        Nothing for a checkpoint that says how its images are to be prepared, for official weights, of which
-        it is known, and for random ones.
+        Nothing for a checkpoint that says how its images are to be prepared, for official weights and those
+        of the package, of which it is known, and for random ones.
     """
-    if checkpoint.described or _is_official(checkpoint.sha256):
+    if checkpoint.described or _is_official(checkpoint.sha256) or _is_packaged(checkpoint.sha256):
         return ()
     return tuple(_ROWS[checkpoint.family](checkpoint, spec, size_given))
 
@@ -93,6 +95,10 @@ def _is_official(sha256: str) -> bool:
     modules = (maskrcnn_checkpoints, sam_checkpoints, sam2_checkpoints)
     known = [beginning for module in modules for _, beginning in module.OFFICIAL.values()]
     return bool(sha256) and sha256.startswith(tuple(known))
+
+
+def _is_packaged(sha256: str) -> bool:
+    return any(file_sha256(pretrained_path(name)) == sha256 for name in PRETRAINED)
 
 
 def _semantic(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> Iterable[Assumption]:

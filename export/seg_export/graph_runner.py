@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_runtime.engines.onnx_engine import EXACT_INT8
+from seg_runtime.engines.onnx_engine import exact_session
 from seg_runtime.errors import MissingExtraError, ParityError
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class GraphRunner:
             raise MissingExtraError("ONNX Runtime", "export") from error
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.add_session_config_entry(*EXACT_INT8)
         if in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if folder is not None:
@@ -55,7 +54,7 @@ class GraphRunner:
         failures = _failures()
         self._failures: tuple[type[Exception], ...] = (ValueError, *failures)
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = exact_session(source, options, ["CPUExecutionProvider"])
         except failures as error:
             raise ParityError(f"ONNX Runtime cannot load {what}: {error}") from error
         self._outputs = [node.name for node in self._session.get_outputs()]

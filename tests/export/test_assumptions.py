@@ -19,9 +19,11 @@ from seg_export.cli import app
 from seg_export.export import export_model
 from seg_export.families import traceable_models
 from seg_export.maskrcnn_checkpoints import load_maskrcnn_checkpoint
+from seg_export.pretrained import pretrained_path
 from seg_export.random_weights import random_sam, random_sam2, random_semantic
 from seg_export.sam_checkpoints import load_sam_checkpoint
 from seg_runtime.repository import Repository
+from seg_runtime.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,14 @@ def test_described_checkpoint_assumes_nothing(
     assert "assumed" not in (tmp_path / "repo" / "model" / "config.pbtxt").read_text()
     plain = export_model(plain_unet, tmp_path / "repo", "plain", size_hw=(32, 32))
     assert plain.assumptions
+
+
+def test_weights_of_the_package_assume_nothing_though_they_are_a_plain_state_dict() -> None:
+    checkpoint = load_checkpoint(pretrained_path("sam_tiny"))
+    spec = ModelSpec("sam_tiny_encoder", version=1, task="sam-encoder", family="sam", inputs=(), outputs=())
+    assert not checkpoint.described
+    assert assumptions(checkpoint, spec, size_given=False) == ()
+    assert assumptions(replace(checkpoint, sha256="ab" * 32), spec, size_given=False)
 
 
 def test_size_is_assumed_unless_it_was_given_or_the_weights_have_it(tmp_path: Path, plain_unet: Path) -> None:

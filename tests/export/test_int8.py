@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from marks import slow_to_make
+from marks import full_size
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sam_models import WEIGHTS
@@ -212,7 +212,7 @@ def few_xrays(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Pa
 
 
 @pytest.fixture(scope="module")
-@slow_to_make
+@full_size
 def int8_models(
     tmp_path_factory: pytest.TempPathFactory, xray_folder: Path, few_xrays: Path
 ) -> tuple[Path, tuple[ExportedModel, ...]]:

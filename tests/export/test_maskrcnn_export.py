@@ -128,7 +128,7 @@ def fifty_images() -> Iterator[NDArray[np.uint8]]:
         yield image[:height, :width]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_equals_torchvision_on_fifty_images_of_many_sizes(repo: Path, checkpoint: Checkpoint) -> None:
     """Images that do not fill the canvas: torchvision pads them to it, as in a batch."""
     model = traceable_model(checkpoint, "cells", SIZE_HW, 8)

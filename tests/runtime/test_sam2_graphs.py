@@ -54,7 +54,7 @@ def test_shapes_are_tracked_as_by_sam2(
     compare(original, session, write_jpegs(moving_shapes(10), tmp_path), flow)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("flow", ["three_objects", "correction", "reverse", "box_and_points"])
 @pytest.mark.parametrize("clip", ["bedroom.mp4", "cups.mp4"])
 def test_40_frames_of_a_clip_are_tracked_as_by_sam2(

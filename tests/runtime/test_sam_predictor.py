@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import segment_anything
 import torch
+from marks import full_size
 from numpy.typing import NDArray
 from sam_models import DiscSamSession, load_tiny_sam
 from segment_anything.modeling import Sam
@@ -70,6 +71,7 @@ def discs() -> DiscSamSession:
 
 
 @pytest.fixture(scope="module", params=IMAGES, ids=lambda path: path.stem[:20])
+@full_size
 def pair(request: pytest.FixtureRequest, sam: Sam, session: Session) -> Iterator[Pair]:
     image = read_image(request.param, 3)
     original = segment_anything.SamPredictor(sam)

@@ -17,7 +17,7 @@ from seg_runtime.errors import EngineError, InferenceError, MissingExtraError, R
 from seg_runtime.repository import GRAPH_FILE, version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["EXACT_INT8", "OnnxEngine", "OrtKept", "preload_cuda"]
+__all__ = ["OnnxEngine", "OrtKept", "exact_session", "preload_cuda"]
 
 PROVIDERS = {
     "CPU": "CPUExecutionProvider",
@@ -29,10 +29,38 @@ PROVIDERS = {
 _FATAL_ONLY = 4
 """ONNX Runtime's log level: its errors reach the caller as exceptions, not on stderr as well."""
 
-EXACT_INT8 = ("session.x64quantprecision", "1")
-"""Entry of a session's configuration. On x86 processors without VNNI, ONNX Runtime's faster int8 products add in
-16 bits, which overflow: masks are then wrong. Elsewhere it changes nothing.
-(onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When should I try U8U8")"""
+_EXACT_INT8 = "session.x64quantprecision"
+_INT8_AS_FLOAT = "session.disable_quant_qdq"
+_SHARED_WEIGHT = "Attempt to replace the existing tensor"
+
+
+def exact_session(source: Any, options: Any, providers: list[Any]) -> Any:
+    """An `onnxruntime.InferenceSession` whose sums in int8 do not overflow.
+
+    On x86 processors without VNNI, ONNX Runtime's faster int8 products add in 16 bits, and masks are wrong. The
+    exact ones do not load where two layers share a weight; such a graph computes in floating point between
+    its roundings, which gives the same. Other processors and graphs are not concerned.
+    Source: `kOrtSessionOptionsAvx2PrecisionMode` in onnxruntime_session_options_config_keys.h.
+
+    Args:
+        source: path of the graph, or its bytes.
+        options: `onnxruntime.SessionOptions`, which is changed.
+        providers: as of `InferenceSession`.
+
+    Raises:
+        Exception: as `InferenceSession`.
+    """
+    import onnxruntime as ort
+
+    options.add_session_config_entry(_EXACT_INT8, "1")
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except _onnxruntime_errors() as error:
+        if _SHARED_WEIGHT not in str(error):
+            raise
+    options.add_session_config_entry(_EXACT_INT8, "0")
+    options.add_session_config_entry(_INT8_AS_FLOAT, "1")
+    return ort.InferenceSession(source, options, providers=providers)
 
 
 class OrtKept:
@@ -71,11 +99,10 @@ class OnnxEngine:
         path = version_file(spec, folder, GRAPH_FILE)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
-        options.add_session_config_entry(*EXACT_INT8)
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._runner = ort.InferenceSession(path, options, providers=_providers(device))
+            self._runner = exact_session(path, options, _providers(device))
         except _onnxruntime_errors() as error:
             raise RepositoryError(
                 f"{path} cannot be loaded ({_first_line(error)}): publish '{spec.name}' again with seg-export"

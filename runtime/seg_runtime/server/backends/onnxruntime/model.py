@@ -125,8 +125,6 @@ def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads(config)
     options.inter_op_num_threads = 1
-    # As seg_runtime's own engine: without it int8 sums overflow on processors without VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     on_gpu = args["model_instance_kind"] == "GPU"
     if on_gpu and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -134,11 +132,24 @@ def _open(graph: Path, config: dict[str, Any], args: dict[str, str], label: str)
             onnxruntime.preload_dlls()  # The CUDA and cuDNN that pip installed.
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]}))
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        return _exact_session(onnxruntime, str(graph), options, providers)
     except Exception as error:
         raise pb_utils.TritonModelException(
             f"{label} cannot be loaded from {graph.name}: {_one_line(error)}"
         ) from error
+
+
+def _exact_session(onnxruntime: Any, graph: str, options: Any, providers: list[Any]) -> Any:
+    """Int8 without sums that overflow, as `exact_session` of seg_runtime, which says why."""
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:
+        if "Attempt to replace the existing tensor" not in str(error):
+            raise
+    options.add_session_config_entry("session.x64quantprecision", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=providers)
 
 
 def _threads(config: dict[str, Any]) -> int:
