@@ -37,9 +37,9 @@ _SHARED_WEIGHT = "Attempt to replace the existing tensor"
 def exact_session(source: Any, options: Any, providers: list[Any]) -> Any:
     """An `onnxruntime.InferenceSession` whose sums in int8 do not overflow.
 
-    On x86 processors without VNNI, ONNX Runtime's faster int8 products add in 16 bits, and masks are wrong. The
-    exact ones do not load where two layers share a weight; such a graph computes in floating point between
-    its roundings, which gives the same. Other processors and graphs are not concerned.
+    On x86 processors without VNNI, ONNX Runtime's faster int8 products add in 16 bits, and masks are wrong.
+    The exact ones do not load where two layers share a weight; such a graph computes in floating point
+    between its roundings, which gives the same. Other processors and graphs are not concerned.
     Source: `kOrtSessionOptionsAvx2PrecisionMode` in onnxruntime_session_options_config_keys.h.
 
     Args:
