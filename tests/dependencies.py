@@ -20,16 +20,18 @@ _COMMANDS = {
 }
 
 
-def fingerprint(sources: Iterable[Path], *, data: bool = False) -> str:
+def fingerprint(sources: Iterable[Path], *, data: bool = False, without: Iterable[Path] = ()) -> str:
     """SHA-256 of these Python files and of every file that they import.
 
     Args:
         sources: Python files of this repository.
         data: add the weights and images of the repository, which sources name by path only.
+        without: files that do not count.
     """
     files = set(closure(sources))
     if data:
         files |= {path for pattern in _DATA for path in ROOT.glob(pattern) if path.is_file()}
+    files -= {path.resolve() for path in without}
     lines = {path.relative_to(ROOT).as_posix(): _sha256(path) for path in files}
     return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 

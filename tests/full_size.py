@@ -57,8 +57,8 @@ def _changed(path: Path) -> bool:
 
 @cache
 def _stamp(path: Path) -> str:
-    """Of a test file: everything that its outcome rests on."""
-    files = fingerprint([path, ROOT / "tests" / "conftest.py"], data=True)
+    """Of a test file: everything that its outcome rests on, which this module, that only chooses, is not."""
+    files = fingerprint([path, ROOT / "tests" / "conftest.py"], data=True, without=(Path(__file__),))
     return sha256(f"{files} {_PINS.read_text()}".encode()).hexdigest()
 
 
@@ -79,11 +79,15 @@ class _Stamps:
         self._outcomes: defaultdict[str, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if "full" not in report.keywords:
+            return
         name = report.nodeid.partition("::")[0]
         self._before.setdefault(name, _stamp(ROOT / name))
         self._outcomes[name].add(report.outcome)
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or session.shouldfail:
+            return  # Stopped in the middle of a file, perhaps.
         passed = {name for name, outcomes in self._outcomes.items() if outcomes == {"passed"}}
         stamps = _stamps() | {name: self._before[name] for name in passed}
         kept = {name: stamps[name] for name in sorted(stamps) if (ROOT / name).is_file()}

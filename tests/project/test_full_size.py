@@ -98,6 +98,18 @@ def test_failed_test_gets_no_stamp_and_runs_again(project: Path) -> None:
     assert outcome(project) == "1 failed, 1 passed"
 
 
+def test_run_that_is_stopped_by_its_first_failure_stamps_nothing(project: Path) -> None:
+    (project / "tests" / "full.json").unlink()
+    (project / "tests" / "test_also.py").write_text(
+        "import pytest\n\n\n@pytest.mark.full\ndef test_first():\n    pass\n\n\n"
+        "@pytest.mark.full\ndef test_second():\n    raise ValueError\n"
+    )
+    assert outcome(project, "--full", "stamp", "-x", "-m", "full") == "1 failed, 1 passed, 1 deselected"
+    assert not (project / "tests" / "full.json").exists()
+    assert outcome(project, "--full", "stamp", "-m", "full") == "1 failed, 2 passed, 1 deselected"
+    assert list(json.loads((project / "tests" / "full.json").read_text())) == ["tests/test_models.py"]
+
+
 def test_modules_run_as_commands_count_and_imports_for_type_checkers_do_not(tmp_path: Path) -> None:
     names = {
         path.relative_to(dependencies.ROOT).as_posix() for path in dependencies.closure([Path(__file__)])
