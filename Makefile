@@ -9,7 +9,7 @@ UNETPP := triton_repo/unetpp_lung/1/model.onnx
 TRANSUNET := triton_repo/transunet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 # Two processes fill two cores and hold two large models at most; a file's tests share fixtures.
-WORKERS := -n 2 --dist loadfile
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
 .PHONY: demo test test-aarch64 faults-server quick full lanes lint types audit sbom docs tables setup clean

@@ -37,6 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_out(config, items)
+    # Files that take long come first, so that pytest-xdist's workers end at about the same time.
+    costs: defaultdict[Path, int] = defaultdict(int)
+    for item in items:
+        costs[item.path] = max(costs[item.path], _cost(item))
+    items.sort(key=lambda item: -costs[item.path])
+
+
+def _cost(item: pytest.Item) -> int:
+    marks = {mark.name for mark in item.iter_markers()}
+    return 3 if "full" in marks else 2 if "lanes" in marks else 1 if "slow" in marks else 0
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     full = [item for item in items if item.get_closest_marker("full")]
     choice = config.getoption("full")
     if choice in ("all", "stamp") or not full:
