@@ -31,6 +31,7 @@ __all__: list[str] = []
 
 _LOOK_EVERY_S = 0.25
 _GRACE_S = 2.0
+_TRIES = 20
 _KILL_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -51,7 +52,7 @@ def main() -> None:
     _kill_the_rest()
     for left in Path("/dev/shm").glob(f"{task['memory_prefix']}*"):
         left.unlink(missing_ok=True)
-    shutil.rmtree(task["folder"], ignore_errors=True)
+    _remove_folder(Path(task["folder"]))
     _end_like(status)
 
 
@@ -103,6 +104,15 @@ def _kill_the_rest() -> None:
         except ChildProcessError:
             return
         time.sleep(0.02)
+
+
+def _remove_folder(folder: Path) -> None:
+    """What was just killed may have been writing into it."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _children() -> list[int]:
