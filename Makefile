@@ -37,7 +37,7 @@ test: $(READY)  ## every test; full-size models where what they rest on has chan
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
 	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
 
-# 6 minutes on two cores.
+# 8 minutes on two cores.
 faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers
 	$(BIN)/python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
 
