@@ -73,7 +73,10 @@ class FaultProxy:
                 client.close()
                 continue
             server.settimeout(None)
-            self._pairs.append(_Pair(client, server, self._fault))
+            pair = _Pair(client, server, self._fault)
+            # Known before it passes anything on, so that no connection in use escapes a fault.
+            self._pairs.append(pair)
+            pair.start()
 
 
 class _Pair:
@@ -82,7 +85,9 @@ class _Pair:
     def __init__(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         self.fault = fault
         self._client, self._server = client, server
-        for source, sink in ((client, server), (server, client)):
+
+    def start(self) -> None:
+        for source, sink in ((self._client, self._server), (self._server, self._client)):
             threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
     def close(self) -> None:
