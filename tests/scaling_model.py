@@ -70,7 +70,9 @@ def int8_graph(layers: int = 1) -> bytes:
     for index in range(layers):
         last = f"value_{index + 1}" if index + 1 < layers else "probabilities"
         nodes += [
-            helper.make_node("QuantizeLinear", [f"value_{index}", "step", "zero"], [f"q_{index}"]),
+            # Several channels: the kernel for a single one adds without overflow.
+            helper.make_node("Concat", [f"value_{index}"] * 4, [f"four_{index}"], axis=1),
+            helper.make_node("QuantizeLinear", [f"four_{index}", "step", "zero"], [f"q_{index}"]),
             helper.make_node("DequantizeLinear", [f"q_{index}", "step", "zero"], [f"x_{index}"]),
             helper.make_node("DequantizeLinear", ["weight", "weight_step", "zero"], [f"w_{index}"]),
             helper.make_node("Conv", [f"x_{index}", f"w_{index}"], [f"sum_{index}"], pads=[1, 1, 1, 1]),
@@ -80,9 +82,9 @@ def int8_graph(layers: int = 1) -> bytes:
     weights = [
         helper.make_tensor("share", TensorProto.FLOAT, [], [1 / 255]),
         helper.make_tensor("step", TensorProto.FLOAT, [], [1 / 127]),
-        helper.make_tensor("weight_step", TensorProto.FLOAT, [], [1 / 127 / 9]),
+        helper.make_tensor("weight_step", TensorProto.FLOAT, [], [1 / 127 / 36]),
         helper.make_tensor("zero", TensorProto.INT8, [], [0]),
-        helper.make_tensor("weight", TensorProto.INT8, [1, 1, 3, 3], [127] * 9),
+        helper.make_tensor("weight", TensorProto.INT8, [1, 4, 3, 3], [127] * 36),
     ]
     graph = helper.make_graph(nodes, "int8", [image], [output], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
