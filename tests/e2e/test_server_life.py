@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,16 @@ def serving(repo: Path, temporary: Path) -> Iterator[Serving]:
         wait_until(lambda: started.processes() == [])
 
 
+def send_to(processes: list[int], number: signal.Signals) -> bool:
+    """Whether there was one. Triton ends some by itself, which it starts to complete a configuration."""
+    reached = 0
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            reached += 1
+    return reached > 0
+
+
 @pytest.mark.parametrize("stopped", ["", "tritonserver", "triton_python_backend_stub"])
 def test_a_killed_seg_serve_leaves_nothing_even_of_processes_that_cannot_react(
     models: Path, temporary: Path, stopped: str
@@ -179,18 +189,19 @@ def test_a_backend_that_is_killed_while_it_loads_ends_the_start_with_one_line(
     models: Path, temporary: Path
 ) -> None:
     with serving(models, temporary) as server:
-        wait_until(lambda: server.processes(STUB) != [])
-        os.kill(server.processes(STUB)[0], signal.SIGSTOP)
+        wait_until(lambda: send_to(server.processes(STUB)[:1], signal.SIGSTOP))
         # Loading takes longer than the first look at it, as it does with models that fill the memory.
         wait_until(lambda: len(server.processes(STUB)) == 2)
         time.sleep(1.5)
-        for pid in server.processes(STUB):
-            os.kill(pid, signal.SIGKILL)
+        send_to(server.processes(STUB), signal.SIGKILL)
         output, errors = server.process.communicate(timeout=60)
         assert server.process.returncode == 2
         assert output == ""
+        # Triton 2.51 crashes when it happens while it completes the model's configuration.
         assert re.fullmatch(
-            r"error: the server cannot start: a backend process of .* by SIGKILL .*\n", errors
+            "error: the server "
+            r"(cannot start: a backend process of .* by SIGKILL|ended by SIGSEGV while it started:) .*\n",
+            errors,
         )
         assert server.left() == []
 
@@ -202,7 +213,7 @@ def test_seg_serve_ends_with_code_4_and_one_line_when_its_server_is_killed(
         os.kill(int(server.wait_ready()["pid"]), signal.SIGKILL)
         _, errors = server.process.communicate(timeout=60)
         assert server.process.returncode == 4
-        assert re.fullmatch(r"error: the server ended with code -9: .*\n", errors)
+        assert re.fullmatch(r"error: the server ended by SIGKILL .*\n", errors)
         assert server.left() == []
 
 

@@ -40,7 +40,7 @@ def _triton_killed(place: Place) -> list[Outcome]:
         session = connect(place.grpc_url)
         with under_load(lambda: place.ask(session)):
             os.kill(triton, signal.SIGKILL)
-            outcome = _must_end(served, "the server ended with code -9")
+            outcome = _must_end(served, "the server ended by SIGKILL")
     with session:
         if outcome.failure:
             return [outcome]

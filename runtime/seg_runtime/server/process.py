@@ -30,7 +30,7 @@ from seg_runtime.server.log import LogReader
 from seg_runtime.server.options import DEFAULT_CACHE_MB, ServerOptions
 from seg_runtime.server.ports import choose_ports, require_free
 from seg_runtime.server.secret_files import SecretFiles
-from seg_runtime.server.watch import ServerWatch
+from seg_runtime.server.watch import ServerWatch, how_it_ended
 
 __all__ = ["TritonServer"]
 
@@ -137,7 +137,7 @@ class TritonServer:
         while reason is None:
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(_LOOK_EVERY_S)
-                reason = f"the server ended with code {code}: {self._reason()}"
+                reason = f"the server ended {how_it_ended(code)}: {self._reason()}"
             if self._process is not process:
                 return
             self._conceal()
@@ -223,8 +223,10 @@ class TritonServer:
     def _wait_ready(self, models: tuple[str, ...]) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
         for attempt in count():
-            if self._process is None or self._watch is None or self._process.poll() is not None:
-                raise ServerError(f"the server ended while it started: {self._reason()}")
+            if self._process is None or self._watch is None:
+                raise ServerError("the server was stopped while it started")
+            if (code := self._process.poll()) is not None:
+                raise ServerError(f"the server ended {how_it_ended(code)} while it started: {self._reason()}")
             self._conceal()
             states = model_states(self.http_url, self._locks.headers)
             if states is not None:

@@ -8,6 +8,7 @@ or has heard that it cannot be loaded. That is how it is found here.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import suppress
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 from seg_runtime.server.health import answer_status
 
-__all__ = ["ServerWatch"]
+__all__ = ["ServerWatch", "how_it_ended"]
 
 _STUB = "triton_python_backend_stub"
 _LIVE_EVERY_S = 5.0
@@ -78,7 +79,8 @@ class ServerWatch:
         for pid in confirmed:
             backend = self._known[pid]
             if starting or self._is_served(backend):
-                return f"a backend process of model '{backend.model}' ended {_how(ended[pid])}"
+                how = how_it_ended(os.waitstatus_to_exitcode(ended[pid]))
+                return f"a backend process of model '{backend.model}' ended {how}"
         return None
 
     def _is_served(self, backend: _Backend) -> bool:
@@ -123,9 +125,9 @@ def _backend(pid: int) -> _Backend | None:
     return None
 
 
-def _how(exit_status: int) -> str:
-    number = exit_status & 0x7F
-    if not number:
-        return f"with code {exit_status >> 8}"
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"by {name} (out of memory?)" if number == signal.SIGKILL else f"by {name}"
+def how_it_ended(exit_code: int) -> str:
+    """Of a process: "with code 1", "by SIGSEGV". Negative numbers are signals, as in `subprocess`."""
+    if exit_code >= 0:
+        return f"with code {exit_code}"
+    name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    return f"by {name} (out of memory?)" if -exit_code == signal.SIGKILL else f"by {name}"
