@@ -8,6 +8,8 @@ LUNG := triton_repo/unet_lung/1/model.onnx
 UNETPP := triton_repo/unetpp_lung/1/model.onnx
 TRANSUNET := triton_repo/transunet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
+# Compiled modules are kept, or every process that a test starts compiles them once more.
+unexport PYTHONDONTWRITEBYTECODE
 # Two processes fill two cores and hold two large models at most; a file's tests share fixtures.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx

@@ -54,6 +54,8 @@ def closure(sources: Iterable[Path]) -> frozenset[Path]:
 
 @cache
 def _direct(path: Path) -> tuple[Path, ...]:
+    if path == Path(__file__).resolve():
+        return ()  # It names the commands above, and runs none.
     modules = _modules()
     found = set()
     for name in _names(_RuntimeOnly().visit(ast.parse(path.read_text()))):

@@ -35,6 +35,7 @@ def test_figures_follow_from_the_samples(measured: EngineTimes) -> None:
     assert base.max_relative_difference == 0
 
 
+@pytest.mark.slow
 def test_engines_and_differences_are_those_of_sessions(measured: EngineTimes, tiny_repo: Path) -> None:
     answers = {}
     engines = ("onnxruntime", "openvino", "openvino", "onnxruntime", "openvino")

@@ -12,6 +12,7 @@ from seg_bench.microbench.maskrcnn_speed import FORMS, measure_maskrcnn
 from seg_runtime.errors import EdgesegError
 
 
+@pytest.mark.full
 def test_three_forms_find_as_many_objects_as_were_asked_for() -> None:
     told: list[str] = []
     result = measure_maskrcnn(
@@ -54,6 +55,7 @@ def test_forms_take_turns_and_keep_the_samples_of_all(monkeypatch: pytest.Monkey
     assert result.times_as_fast_as_torchvision_export["5"] == median([15, 11, 25, 21]) / 18.5
 
 
+@pytest.mark.full
 def test_more_objects_than_are_found_cannot_be_asked_for() -> None:
     with pytest.raises(EdgesegError, match="101 objects were asked for and"):
         measure_maskrcnn("maskrcnn_light_fpn", (64, 64), counts=(101,), turns=1, repeats=1)

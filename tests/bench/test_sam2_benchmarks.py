@@ -104,6 +104,7 @@ def test_the_shapes_move() -> None:
     assert tuple(frames[2][y, x]) == (220, 40, 30)
 
 
+@pytest.mark.slow
 def test_memory_is_told_while_30_frames_are_tracked() -> None:
     told: list[int] = []
     curve = measure_memory("small", 30, every=10, frame_size_hw=(96, 128), on_frames=told.append)

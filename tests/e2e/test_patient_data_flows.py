@@ -76,6 +76,7 @@ def test_segmenting_writes_nothing_of_the_header(
     _assert_unmarked(printed, tmp_path)
 
 
+@pytest.mark.slow
 def test_verifying_and_calibrating_record_nothing_of_the_header(
     run: Run, study: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,8 @@ from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.server.leftovers import NAME_VARIABLE
 
 pytest.importorskip("pytriton")
-pytestmark = pytest.mark.server
+# Processes are killed and waited for: 85 seconds.
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 COMMAND = (sys.executable, "-m", "seg_runtime.cli.serve")

@@ -31,7 +31,7 @@ from seg_bench.json_fields import to_json, write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.memory import peak_memory_mib
 
-__all__ = ["main", "measure", "measure_one", "original_sam", "paired", "prepare"]
+__all__ = ["main", "measure", "measure_one", "paired"]
 
 OURS, ORIGINAL = "edgeseg", "segment_anything"
 NAME = "sam"
@@ -46,19 +46,6 @@ SETTINGS: dict[str, Any] = {
 """The decoder is less sure of itself on an untrained encoder's embeddings than the defaults expect."""
 
 Masks = list[dict[str, Any]]
-
-
-def prepare(folder: Path, variant: str = "vit_b") -> None:
-    """Write a model repository, and the weights that segment_anything loads, into a folder."""
-    import torch
-
-    from seg_bench.microbench.sam_weights import sam_with_trained_decoder
-    from seg_export.export import export_models
-
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = sam_with_trained_decoder(variant)
-    torch.save(checkpoint.state_dict, folder / "weights.pth")
-    export_models(checkpoint, folder / "triton_repo", NAME)
 
 
 def measure(folder: Path, image: Path, rounds: int = 3, command: str = "") -> dict[str, Any]:
@@ -151,17 +138,11 @@ def _ours(folder: Path, image: NDArray[np.uint8], spent: dict[str, float]) -> Ca
     return lambda: generator.generate(image)
 
 
-def original_sam(folder: Path) -> Any:
-    """segment_anything's model with the weights of a folder from `prepare`."""
-    from seg_export.checkpoint import build_model
-    from seg_export.sam_checkpoints import load_sam_checkpoint
-
-    return build_model(load_sam_checkpoint(folder / "weights.pth"))
-
-
 def _original(folder: Path, image: NDArray[np.uint8], spent: dict[str, float]) -> Callable[[], Masks]:
     import segment_anything
     import torch
+
+    from seg_bench.microbench.sam_weights import original_sam
 
     torch.set_num_threads(THREADS)
     sam = original_sam(folder)
@@ -216,7 +197,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="File for the figures.")
     arguments = parser.parse_args()
     if arguments.step == "prepare":
-        prepare(arguments.folder, arguments.variant)
+        from seg_bench.microbench.sam_weights import prepare
+
+        prepare(arguments.folder, arguments.variant, NAME)
         return
     if arguments.image is None:
         parser.error("name the image with --image FILE")

@@ -1,18 +1,27 @@
-"""A SAM of official size whose masks have shapes, though nobody trained its encoder."""
+"""A SAM of official size whose masks have shapes, though nobody trained its encoder.
+
+    python -m seg_bench.microbench.sam_weights /tmp/sam
+
+writes `prepare`'s folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from seg_export.checkpoint import Checkpoint, load_checkpoint
+from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.export import export_models
 from seg_export.pretrained import pretrained_path
 from seg_export.random_weights import random_sam
-from seg_export.sam_checkpoints import variant_arguments
+from seg_export.sam_checkpoints import load_sam_checkpoint, variant_arguments
 
-__all__ = ["sam_with_trained_decoder"]
+__all__ = ["original_sam", "prepare", "sam_with_trained_decoder"]
 
 _ENCODER, _LAST_NORM = "image_encoder.", "image_encoder.neck.3."
 
@@ -46,7 +55,24 @@ def sam_with_trained_decoder(variant: str) -> Checkpoint:
     return replace(checkpoint, state_dict=state_dict, sha256=digest.hexdigest())
 
 
+def prepare(folder: Path, variant: str = "vit_b", name: str = "sam") -> None:
+    """Publish it as `name` in `triton_repo`, and write `weights.pth`, which segment_anything loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = sam_with_trained_decoder(variant)
+    torch.save(checkpoint.state_dict, folder / "weights.pth")
+    export_models(checkpoint, folder / "triton_repo", name)
+
+
+def original_sam(folder: Path) -> Any:
+    """segment_anything's model with the weights of a folder from `prepare`."""
+    return build_model(load_sam_checkpoint(folder / "weights.pth"))
+
+
 def _widened(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     widened = torch.zeros_like(like)
     widened[tuple(slice(length) for length in tensor.shape)] = tensor
     return widened
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))
