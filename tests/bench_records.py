@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from seg_bench.candidate import PYTORCH, Candidate
 from seg_bench.metrics.summary import summarize
 from seg_bench.records import (
     SCHEMA,
@@ -22,6 +23,11 @@ from seg_bench.records import (
     Run,
     Settings,
 )
+
+
+def torch_candidate(checkpoint: object, runtime: str = PYTORCH, threads: int | None = None) -> Candidate:
+    """A baseline for the pipelines that need no more than its checkpoint."""
+    return Candidate("any", "in-process", runtime, "", "", (), checkpoint=str(checkpoint), threads=threads)
 
 
 def make_accuracy(dice: float = 0.97, hd95: tuple[float, ...] = (5.0, 7.0, 9.0)) -> Accuracy:

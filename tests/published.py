@@ -120,7 +120,7 @@ def small_sam2(folder: Path) -> None:
 def vit_b(folder: Path) -> None:
     """`triton_repo` with a verified SAM of the size ViT-B, and its `weights.pth` for segment_anything."""
     # In a process of its own, which gives its memory back.
-    command = [sys.executable, "-m", "seg_bench.microbench.sam_weights", str(folder)]
+    command = [sys.executable, "-m", "seg_bench.random_sam", str(folder)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
 
 

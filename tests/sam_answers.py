@@ -2,7 +2,7 @@
 
     python tests/sam_answers.py ours|original FOLDER IMAGE ANSWERS.npz
 
-FOLDER is one of `seg_bench.microbench.sam_weights.prepare`.
+FOLDER is one of `seg_bench.random_sam.prepare`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _original(folder: Path) -> tuple[Any, Any]:
     import segment_anything
     import torch
 
-    from seg_bench.microbench.sam_weights import original_sam
+    from seg_bench.random_sam import original_sam
 
     predictor = segment_anything.SamPredictor(original_sam(folder))
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_runtime.errors import BadInputError, InferenceError, MissingExtraError
+import numpy as np
+
+from seg_bench.candidate import Candidate
+from seg_bench.torch_place import TorchPlace
+from seg_runtime.errors import BadInputError, MissingExtraError
 from seg_runtime.repository import model_not_found
 from seg_runtime.session import Handle, Session
 from seg_runtime.spec import ModelSpec
@@ -26,18 +30,13 @@ TUNED_ALLOCATOR = {
 
 
 class TorchSession(Session):
-    """Runs one checkpoint with eager PyTorch on the CPU, in inference mode.
+    """Runs the checkpoint of a semantic model with PyTorch, in inference mode.
 
     The module is the one that seg-export traces, so the arithmetic, the input and the output are
     those of the deployed graph.
 
     Args:
-        checkpoint: its file.
-        name: the deployed model's.
-        size_hw: (height, width) in pixels of the deployed model's input.
-        max_batch_size: largest batch of the deployed model, at least 1.
-        threads: intra-op threads, or None for PyTorch's own choice.
-        channels_last: NHWC memory order, which is faster on some networks.
+        candidate: a PyTorch baseline, with the name, size and largest batch of the deployed model.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -46,15 +45,8 @@ class TorchSession(Session):
 
     where = "in-process"
 
-    def __init__(
-        self,
-        checkpoint: Path,
-        name: str,
-        size_hw: tuple[int, int],
-        max_batch_size: int = 1,
-        threads: int | None = None,
-        channels_last: bool = False,
-    ) -> None:
+    def __init__(self, candidate: Candidate) -> None:
+        self._place = TorchPlace(candidate)
         try:
             import torch
 
@@ -62,18 +54,18 @@ class TorchSession(Session):
             from seg_export.families import traceable_model
         except ImportError as error:
             raise MissingExtraError("PyTorch", "export") from error
-        if threads is not None:
-            torch.set_num_threads(threads)
-        model = traceable_model(load_checkpoint(checkpoint), name, size_hw, max_batch_size)
-        self._torch = torch
-        order = torch.channels_last if channels_last else torch.contiguous_format
-        self._module = model.module.to(memory_format=order)
+        height, width = candidate.input_size_hw
+        checkpoint = load_checkpoint(Path(candidate.checkpoint or ""))
+        model = traceable_model(checkpoint, candidate.model, (height, width), candidate.max_batch_size)
+        self._torch, order = torch, self._place.memory_format
+        self._module = self._place.place(model.module)
 
         def reorder(network: Any, inputs: tuple[Any, ...]) -> Any:
             # A gray image counts as both orders; its strides decide which one PyTorch computes in.
             return torch.empty_like(inputs[0], memory_format=order).copy_(inputs[0])
 
         self._module.get_submodule("model").register_forward_pre_hook(reorder)
+        self._place.compile(self._module)
         self._spec = model.spec
 
     def models(self) -> tuple[str, ...]:
@@ -85,7 +77,7 @@ class TorchSession(Session):
         return self._spec
 
     def engine(self, model: str) -> str:
-        return f"PyTorch {self._torch.__version__}, CPU"
+        return self._place.engine
 
     def close(self) -> None:
         """Nothing to free: the module goes with the session."""
@@ -95,11 +87,19 @@ class TorchSession(Session):
     ) -> dict[str, Any]:
         if keep or any(isinstance(value, Handle) for value in inputs.values()):
             raise BadInputError("the PyTorch baseline keeps no handles: pass arrays and leave out keep")
-        try:
-            with self._torch.inference_mode():
-                tensors = [self._torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs]
-                outputs = self._module(*tensors)
-        except RuntimeError as error:
-            raise InferenceError(f"PyTorch failed on model '{spec.name}': {error}") from error
-        values = outputs if isinstance(outputs, tuple) else (outputs,)
-        return {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}
+        with self._place.computing():
+            tensors = [
+                self._torch.from_numpy(inputs[tensor.name]).to(self._place.device) for tensor in spec.inputs
+            ]
+            outputs = self._module(*tensors)
+            values = outputs if isinstance(outputs, tuple) else (outputs,)
+            return {
+                tensor.name: _numpy(value).astype(tensor.dtype, copy=False)
+                for tensor, value in zip(spec.outputs, values, strict=True)
+            }
+
+
+def _numpy(value: Any) -> NDArray[Any]:
+    """A tensor of any device; NumPy has no bfloat16."""
+    plain = value.float() if value.is_floating_point() else value
+    return np.asarray(plain.cpu().numpy())

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from seg_runtime.access import ServerAccess
 
-__all__ = ["BASELINES", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
+__all__ = ["BASELINES", "COMPILED", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
 
 ENGINE = "engine"
 PYTORCH = "PyTorch eager"
+COMPILED = "PyTorch compiled, bf16"
 OFFICIAL_DECODER = "ONNX Runtime (official decoder)"
 OFFICIAL_EXPORT = "ONNX Runtime (official export)"
-BASELINES = (PYTORCH, OFFICIAL_DECODER, OFFICIAL_EXPORT)
+BASELINES = (PYTORCH, COMPILED, OFFICIAL_DECODER, OFFICIAL_EXPORT)
 """Runtimes of the rows that deployed models are compared with."""
 
 
@@ -32,6 +33,7 @@ class Candidate:
         kind: "semantic", "sam" (measured with boxes) or "instances".
         checkpoint: file of the PyTorch baseline, else None.
         channels_last: NHWC memory order, for the PyTorch baseline.
+        device: "cpu" or "cuda", for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
         truth: as `RunOptions.truth`.
@@ -52,6 +54,7 @@ class Candidate:
     kind: str = "semantic"
     checkpoint: str | None = None
     channels_last: bool = False
+    device: str = "cpu"
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
     truth: str | None = None

@@ -5,10 +5,12 @@ Only `time.perf_counter` measures here, which never goes backwards; dates are fo
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = [
     "MOST_WARM_UP",
     "NOISY_SPREAD",
+    "Rule",
     "Samples",
     "Timings",
     "is_stable",
@@ -42,6 +45,21 @@ Call = Callable[[str, int], Mapping[str, float]]
 """(candidate, number of the call) -> milliseconds per stage, as the fields of `records.Latency`."""
 
 
+@dataclass(frozen=True)
+class Rule:
+    """When a candidate has been timed for long enough, as MLPerf's single stream asks for.
+
+    Attributes:
+        min_s: seconds of calls, besides the number of calls.
+        turn_s: calls follow one another for so long before the next candidate's turn; 0 for one call.
+        deadline: of `time.monotonic`; no round begins after it.
+    """
+
+    min_s: float = 0.0
+    turn_s: float = 0.0
+    deadline: float = math.inf
+
+
 @dataclass
 class Samples:
     """What was timed of one candidate.
@@ -52,6 +70,7 @@ class Samples:
         calibration_ms: time of a fixed loop before each timed call.
         stable: False when a warm-up until stable ended without becoming so.
         error: why it broke off, or None; the samples until then are kept.
+        early: what it has of what the rule asks for, when time was up before; else None.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -59,6 +78,7 @@ class Samples:
     calibration_ms: list[float] = field(default_factory=list)
     stable: bool = True
     error: EdgesegError | None = None
+    early: str | None = None
 
     @property
     def latency(self) -> Latency | None:
@@ -100,6 +120,7 @@ def measure_interleaved(
     warm_up: int,
     until_stable: bool = False,
     seed: int = 0,
+    rule: Rule | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Timings:
     """Time every candidate `repeats` times, all of them once per round, each round in a new order.
@@ -110,40 +131,62 @@ def measure_interleaved(
     Args:
         candidates: their names.
         call: runs one call and says how long each stage took.
-        repeats: rounds.
+        repeats: rounds; with a rule the fewest calls of a candidate.
         warm_up: calls per candidate before the first round, not counted.
         until_stable: end the warm-up of a candidate as soon as it `is_stable`.
         seed: of the order.
-        on_step: called with (done, total) after each call, warm-up included.
+        rule: makes rounds until every candidate has been timed for long enough, or there is no more time.
+        on_step: called with (done, total) after each turn, warm-up included.
     """
-    turns = _Turns(candidates, call)
+    turns = _Turns(candidates, call, repeats, rule or Rule())
     generator = np.random.default_rng(seed)
-    done, total, complete = 0, len(candidates) * (warm_up + repeats), True
+    progress = _Progress(len(candidates) * (warm_up + repeats), on_step)
+    complete = True
     try:
-        for number in range(warm_up + repeats):
+        for number in range(warm_up):
             for position in generator.permutation(len(candidates)):
-                name = candidates[position]
                 time.sleep(_SETTLE_S)
-                if number >= warm_up:
-                    turns.time(name, number)
-                else:
-                    turns.warm_up(name, number, until_stable)
-                done += 1
-                if on_step:
-                    on_step(done, total)
+                turns.warm_up(candidates[position], number, until_stable)
+                progress.step()
+        number = warm_up
+        while unfinished := turns.unfinished(number - warm_up):
+            for position in generator.permutation(len(unfinished)):
+                time.sleep(_SETTLE_S)
+                turns.time(unfinished[position], number)
+                progress.step()
+            number += 1
     except KeyboardInterrupt:
         complete = False
+    turns.note_early()
     if until_stable:
         turns.judge_warm_up()
     return Timings(turns.samples, complete)
 
 
-class _Turns:
-    """Makes one call at a time and keeps its times; a candidate that raised is not called again."""
+class _Progress:
+    def __init__(self, total: int, on_step: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._on_step = 0, total, on_step
 
-    def __init__(self, candidates: Sequence[str], call: Call) -> None:
+    def step(self) -> None:
+        self._done += 1
+        if self._on_step:
+            # With a rule nobody knows how many turns there will be.
+            self._on_step(self._done, max(self._total, self._done))
+
+
+class _Turns:
+    """Makes the calls of one turn and keeps their times; a candidate that raised is not called again."""
+
+    def __init__(self, candidates: Sequence[str], call: Call, repeats: int, rule: Rule) -> None:
         self.samples = {name: Samples() for name in candidates}
-        self._call = call
+        self._call, self._repeats, self._rule = call, repeats, rule
+
+    def unfinished(self, rounds: int) -> list[str]:
+        """Who takes a turn in the next round; nobody once time is up."""
+        if self._rule.min_s == 0:
+            return list(self.samples) if rounds < self._repeats and not self._late() else []
+        waiting = [name for name, samples in self.samples.items() if not self._is_enough(samples)]
+        return [] if self._late() else waiting
 
     def warm_up(self, name: str, number: int, until_stable: bool) -> None:
         samples = self.samples[name]
@@ -157,15 +200,35 @@ class _Turns:
         if samples.error:
             return
         calibration_ms = _calibration_ms()
-        spent = self._spent_ms(name, number)
-        if spent:
-            samples.calibration_ms.append(calibration_ms)
-        for stage, milliseconds in spent.items():
-            samples.stages.setdefault(stage, []).append(milliseconds)
+        end = time.monotonic() + self._rule.turn_s
+        for called in count(number):
+            spent = self._spent_ms(name, called)
+            if spent and called == number:
+                samples.calibration_ms.append(calibration_ms)
+            for stage, milliseconds in spent.items():
+                samples.stages.setdefault(stage, []).append(milliseconds)
+            if not spent or time.monotonic() >= end or self._is_enough(samples):
+                return
 
     def judge_warm_up(self) -> None:
         for samples in self.samples.values():
             samples.stable = is_stable(samples.warm_up_ms)
+
+    def note_early(self) -> None:
+        for samples in self.samples.values():
+            if not self._is_enough(samples):
+                totals = samples.stages.get("total", [])
+                samples.early = f"{len(totals)} of {self._repeats} calls"
+                if self._rule.min_s:
+                    samples.early += f", {sum(totals) / 1000:.1f} of {self._rule.min_s:g} s"
+
+    def _late(self) -> bool:
+        return time.monotonic() > self._rule.deadline
+
+    def _is_enough(self, samples: Samples) -> bool:
+        total_ms = samples.stages.get("total", ())
+        enough = len(total_ms) >= self._repeats and sum(total_ms) >= 1000 * self._rule.min_s
+        return samples.error is not None or enough
 
     def _spent_ms(self, name: str, number: int) -> Mapping[str, float]:
         """Milliseconds per stage; empty for a candidate that broke off, now or before."""

@@ -24,6 +24,7 @@ __all__ = [
     "SCHEMA",
     "STAGES",
     "Accuracy",
+    "Agreement",
     "Condition",
     "Data",
     "Energy",
@@ -121,6 +122,7 @@ class Settings:
         prompts: what a SAM was prompted with, or None for models that take none.
         engine: which engine was asked for in process, "auto" or a key of `seg_runtime.engines.ENGINES`;
             None for servers and baselines.
+        min_s: seconds of timed calls that were asked for, besides `repeats`.
     """
 
     threads: int | None
@@ -132,6 +134,7 @@ class Settings:
     channels_last: bool = False
     prompts: str | None = None
     engine: str | None = None
+    min_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,27 @@ class Accuracy:
     hd95_summary: MetricSummary
     objects: ObjectAccuracy | None = None
     images: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a row's masks are those of the fp32 graph, asked before anything is timed.
+
+    Attributes:
+        reference: what computed the fp32 graph, as `Record.engine`.
+        required: the lowest mask IoU that passes.
+        images: their names.
+        mask_iou: one value per image.
+    """
+
+    reference: str
+    required: float
+    images: tuple[str, ...]
+    mask_iou: tuple[float, ...]
+
+    @property
+    def lowest(self) -> float:
+        return min(self.mask_iou)
 
 
 @dataclass(frozen=True)
@@ -276,6 +300,8 @@ class Record:
         energy: None where nothing tells it.
         conditions: Dice under corruptions and on other data sets; None when not asked for.
         loads: latency and throughput under load; None when not asked for.
+        agreement: with the masks of the fp32 graph; None when it was not asked for.
+        early: what was timed of what was asked for ("12 of 64 calls"), where time was up before; else None.
         failure: one line, of a row that broke off; it may have no figures at all.
         noise: one line when the machine was too busy for this row's figures to be trusted, else None.
     """
@@ -297,6 +323,8 @@ class Record:
     energy: Energy | None = None
     conditions: tuple[Condition, ...] | None = None
     loads: tuple[LoadPoint, ...] | None = None
+    agreement: Agreement | None = None
+    early: str | None = None
     failure: str | None = None
     noise: str | None = None
 
@@ -396,6 +424,8 @@ def _check(record: Record, where: str) -> None:
             raise BadInputError(f"'{where}.conditions[{number}]' must have one value per image")
     if accuracy and not len(accuracy.dice) == len(accuracy.iou) == len(accuracy.hd95) > 0:
         raise BadInputError(f"the lists of '{where}.accuracy' must have one value per image")
+    if record.agreement and not len(record.agreement.images) == len(record.agreement.mask_iou) > 0:
+        raise BadInputError(f"'{where}.agreement' must have one value per image")
     stages = [getattr(latency, stage) for stage in (*STAGES, *SAM_STAGES, "transfer")] if latency else []
     if latency and len({len(samples) for samples in stages if samples is not None} | {0}) != 2:
         raise BadInputError(f"the lists of '{where}.latency' must have one value per call")

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bench_records import torch_candidate
 
 from seg_bench.data.nuclei import load_nuclei
 from seg_bench.data.splits import nuclei_split
@@ -73,7 +74,7 @@ def test_deployed_quality_is_torchvisions(nuclei_repo: Path, nuclei_folder: Path
     folder = fitted(nuclei_folder, tmp_path / "fitted")
     with connect(nuclei_repo, engine="onnxruntime") as session:
         ours, our_scores = score(InstancesPipeline(session, "maskrcnn_nuclei"), folder)
-    theirs, their_scores = score(TorchInstancesPipeline(WEIGHTS), folder)
+    theirs, their_scores = score(TorchInstancesPipeline(torch_candidate(WEIGHTS)), folder)
     assert theirs["ap"] > 0.4 and theirs["ap50"] > 0.7
     assert ours["ap"] == pytest.approx(theirs["ap"], abs=0.002)
     assert ours["ap50"] == pytest.approx(theirs["ap50"], abs=0.005)
@@ -88,7 +89,7 @@ def test_torchvisions_own_export_finds_what_torchvision_finds(nuclei_folder: Pat
     from seg_bench.official_maskrcnn import export_official_maskrcnn
 
     export_official_maskrcnn(WEIGHTS, tmp_path)
-    exported, eager = ExportedInstancesPipeline(tmp_path), TorchInstancesPipeline(WEIGHTS)
+    exported, eager = ExportedInstancesPipeline(tmp_path), TorchInstancesPipeline(torch_candidate(WEIGHTS))
     for sample in load_nuclei(nuclei_folder)[::5]:
         ours = exported.run([exported.load(sample)]).objects[0]
         theirs = eager.run([eager.load(sample)]).objects[0]

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from bench_records import torch_candidate
 from sam_models import WEIGHTS, DiscSamSession, load_tiny_sam
 
 from seg_bench.data.samples import Sample
@@ -80,7 +81,7 @@ def test_the_pytorch_baseline_answers_as_segment_anything_does(xray_folder: Path
 
     image = cv2.imread(str(xray_folder / "images" / "MCUCXR_0003_0.png"))
     boxes = np.array([[45.0, 55, 245, 368], [278, 56, 480, 353]])
-    outcome = TorchSamPipeline(WEIGHTS, threads=2).run([BoxPrompts(image, boxes)])
+    outcome = TorchSamPipeline(torch_candidate(WEIGHTS, threads=2)).run([BoxPrompts(image, boxes)])
     predictor = SamPredictor(load_tiny_sam())
     predictor.set_image(image)
     wanted = [predictor.predict(box=box, multimask_output=False)[0][0] for box in boxes]

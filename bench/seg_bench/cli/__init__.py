@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from seg_bench.cli import compare, data, doctor, report, run, schema, suggest, track, train
+from seg_bench.cli import compare, data, doctor, report, reproduce, run, schema, suggest, track, train
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("run")(run.run)
+app.command("reproduce")(reproduce.reproduce)
 app.command("track")(track.track)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

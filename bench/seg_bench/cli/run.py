@@ -157,6 +157,7 @@ def _baselines(chosen: list[Baseline]) -> dict[str, Any]:
     return {
         "baseline": channels_last or Baseline.TORCH in chosen,
         "channels_last": channels_last,
+        "compiled": Baseline.TORCH_COMPILE in chosen,
         "official": Baseline.OFFICIAL in chosen,
     }
 

@@ -48,6 +48,7 @@ class Baseline(str, Enum):
 
     TORCH = "torch"
     TORCH_CHANNELS_LAST = "torch-channels-last"
+    TORCH_COMPILE = "torch-compile"
     OFFICIAL = "official"
 
 
@@ -101,9 +102,9 @@ UrlOption = Annotated[
 BaselineOption = Annotated[
     list[Baseline] | None,
     typer.Option(
-        help="Also measure, in the same rounds: the original model in PyTorch (one of the first two), "
-        "a SAM with segment_anything's own exported decoder, a Mask R-CNN as torchvision's own export "
-        "(official). May be given twice."
+        help="Also measure, in the same rounds: the original model in PyTorch, on the GPU where there is one "
+        "(eager in either memory order, compiled in bfloat16), a SAM with segment_anything's own exported "
+        "decoder, a Mask R-CNN as torchvision's own export (official). May be repeated."
     ),
 ]
 CheckpointOption = Annotated[

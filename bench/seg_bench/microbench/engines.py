@@ -148,7 +148,7 @@ def prepare(
     Raises:
         BadInputError: that model is wanted and has no checkpoint; also all that `export_models` raises.
     """
-    from seg_bench.microbench.sam_weights import sam_with_trained_decoder
+    from seg_bench.random_sam import sam_with_trained_decoder
     from seg_export.export import export_models
     from seg_export.pretrained import pretrained_path
 

@@ -142,7 +142,7 @@ def _original(folder: Path, image: NDArray[np.uint8], spent: dict[str, float]) -
     import segment_anything
     import torch
 
-    from seg_bench.microbench.sam_weights import original_sam
+    from seg_bench.random_sam import original_sam
 
     torch.set_num_threads(THREADS)
     sam = original_sam(folder)
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="File for the figures.")
     arguments = parser.parse_args()
     if arguments.step == "prepare":
-        from seg_bench.microbench.sam_weights import prepare
+        from seg_bench.random_sam import prepare
 
         prepare(arguments.folder, arguments.variant, NAME)
         return

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.candidate import PYTORCH, Candidate
+from seg_bench.candidate import COMPILED, PYTORCH, Candidate
 from seg_bench.data.find import AnySample
 from seg_runtime.session import Session
 
@@ -111,19 +111,19 @@ def pipeline_of_thread(pipeline: Pipeline) -> Iterator[Pipeline]:
 
 def _open_original(candidate: Candidate) -> Pipeline | None:
     """What runs without any of our sessions: the original libraries, where they do all by themselves."""
-    checkpoint, threads = Path(candidate.checkpoint or ""), candidate.threads
-    if candidate.kind == "sam" and candidate.runtime == PYTORCH:
+    pytorch = candidate.runtime in (PYTORCH, COMPILED)
+    if candidate.kind == "sam" and pytorch:
         from seg_bench.pipelines.sam_torch import TorchSamPipeline
 
-        return TorchSamPipeline(checkpoint, threads, channels_last=candidate.channels_last)
-    if candidate.kind == "instances" and candidate.runtime == PYTORCH:
+        return TorchSamPipeline(candidate)
+    if candidate.kind == "instances" and pytorch:
         from seg_bench.pipelines.instances_torch import TorchInstancesPipeline
 
-        return TorchInstancesPipeline(checkpoint, threads, channels_last=candidate.channels_last)
+        return TorchInstancesPipeline(candidate)
     if candidate.kind == "instances" and candidate.official is not None:
         from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
 
-        return ExportedInstancesPipeline(Path(candidate.official), threads)
+        return ExportedInstancesPipeline(Path(candidate.official), candidate.threads)
     return None
 
 
@@ -144,12 +144,4 @@ def _open_session(candidate: Candidate) -> Session:
         )
     from seg_bench.baseline import TorchSession
 
-    height, width = candidate.input_size_hw
-    return TorchSession(
-        Path(candidate.checkpoint),
-        candidate.model,
-        (height, width),
-        max_batch_size=candidate.max_batch_size,
-        threads=candidate.threads,
-        channels_last=candidate.channels_last,
-    )
+    return TorchSession(candidate)

@@ -1,4 +1,4 @@
-"""A Mask R-CNN as its users run it without this toolkit: torchvision's model, eager and as its own export."""
+"""A Mask R-CNN as its users run it without this toolkit: torchvision's model, and as its own export."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample
 from seg_bench.official_maskrcnn import OFFICIAL_FILE, torchvision_model
 from seg_bench.pipelines import Objects, Outcome
 from seg_bench.pipelines.instances import objects_outcome
-from seg_runtime.errors import MissingExtraError
+from seg_bench.torch_place import TorchPlace
 from seg_runtime.images import read_image
 
 __all__ = ["ExportedInstancesPipeline", "TorchInstancesPipeline"]
@@ -24,12 +25,10 @@ Image = NDArray[np.uint8]
 
 
 class TorchInstancesPipeline:
-    """Eager torchvision on the CPU, which scales images and pastes masks by itself.
+    """torchvision, which scales images and pastes masks by itself; a compiled one has its backbone compiled.
 
     Args:
-        checkpoint: a Mask R-CNN's.
-        threads: intra-op threads, or None for PyTorch's own choice.
-        channels_last: NHWC memory order of the convolutions.
+        candidate: a PyTorch baseline.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -38,17 +37,11 @@ class TorchInstancesPipeline:
 
     where = "in-process"
 
-    def __init__(self, checkpoint: Path, threads: int | None = None, channels_last: bool = False) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise MissingExtraError("PyTorch with torchvision", "export") from error
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self._torch, self._model = torch, torchvision_model(checkpoint)
-        if channels_last:
-            self._model = self._model.to(memory_format=torch.channels_last)
-        self.engine = f"PyTorch {torch.__version__}, CPU"
+    def __init__(self, candidate: Candidate) -> None:
+        self._place = TorchPlace(candidate)
+        self._model = self._place.place(torchvision_model(Path(candidate.checkpoint or "")))
+        self._place.compile(self._model.backbone)
+        self.engine = self._place.engine
 
     def load(self, sample: AnySample) -> Image:
         """(H, W, 3) uint8 RGB."""
@@ -56,21 +49,25 @@ class TorchInstancesPipeline:
 
     def run(self, inputs: Sequence[Image]) -> Outcome:
         """Find the objects of these images in one call of the model."""
-        torch = self._torch
+        import torch
+
         start = time.perf_counter()
-        pixels = [torch.from_numpy(image).permute(2, 0, 1) / 255 for image in inputs]
-        prepared = time.perf_counter()
-        with torch.inference_mode():
+        with self._place.computing():
+            pixels = [
+                torch.from_numpy(image).to(self._place.device).permute(2, 0, 1) / 255 for image in inputs
+            ]
+            prepared = time.perf_counter()
             results = self._model(pixels)
-        done = time.perf_counter()
-        objects = [
-            Objects(
-                result["scores"].numpy(),
-                result["labels"].numpy().astype(np.int32),
-                (result["masks"][:, 0] >= _THRESHOLD).numpy(),
-            )
-            for result in results
-        ]
+            self._place.wait()
+            done = time.perf_counter()
+            objects = [
+                Objects(
+                    result["scores"].float().cpu().numpy(),
+                    result["labels"].cpu().numpy().astype(np.int32),
+                    (result["masks"][:, 0] >= _THRESHOLD).cpu().numpy(),
+                )
+                for result in results
+            ]
         total = 1000 * (time.perf_counter() - start)
         return objects_outcome(objects, 1000 * (prepared - start), 1000 * (done - prepared), total)
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, load_box_prompts, sam_outcome
+from seg_bench.torch_place import TorchPlace
 from seg_runtime.errors import MissingExtraError
 
 __all__ = ["TorchSamPipeline"]
 
 
 class TorchSamPipeline:
-    """Eager PyTorch on the CPU; all boxes of an image go in one call of `predict_torch`.
+    """All boxes of an image go in one call of `predict_torch`; of a compiled one the encoder is compiled.
 
     Args:
-        checkpoint: a SAM's.
-        threads: intra-op threads, or None for PyTorch's own choice.
-        channels_last: NHWC memory order of the convolutions.
+        candidate: a PyTorch baseline.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -32,7 +32,7 @@ class TorchSamPipeline:
 
     where = "in-process"
 
-    def __init__(self, checkpoint: Path, threads: int | None = None, channels_last: bool = False) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         try:
             import torch
             from segment_anything import SamPredictor
@@ -40,13 +40,11 @@ class TorchSamPipeline:
             from seg_export.checkpoint import build_model, load_checkpoint
         except ImportError as error:
             raise MissingExtraError("PyTorch with segment-anything", "export") from error
-        if threads is not None:
-            torch.set_num_threads(threads)
-        sam: Any = build_model(load_checkpoint(checkpoint))
-        if channels_last:
-            sam = sam.to(memory_format=torch.channels_last)
+        self._place = TorchPlace(candidate)
+        sam: Any = self._place.place(build_model(load_checkpoint(Path(candidate.checkpoint or ""))))
+        self._place.compile(sam.image_encoder)
         sam.mask_decoder.register_forward_hook(self._note_decoded)
-        self.engine = f"PyTorch {torch.__version__}, CPU"
+        self.engine = self._place.engine
         self._torch = torch
         self._predictor = SamPredictor(sam)
         self._decoded = 0.0
@@ -57,16 +55,19 @@ class TorchSamPipeline:
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:
         """`SamPredictor.set_image` in its two steps, then `predict_torch`."""
         (case,) = inputs
-        torch, predictor = self._torch, self._predictor
+        torch, predictor, place = self._torch, self._predictor, self._place
         start = time.perf_counter()
-        resized = torch.as_tensor(predictor.transform.apply_image(case.image))
-        pixels = resized.permute(2, 0, 1).contiguous()[None]
-        prepared = time.perf_counter()
-        predictor.set_torch_image(pixels, case.size_hw)
-        encoded = time.perf_counter()
-        boxes = predictor.transform.apply_boxes_torch(torch.as_tensor(case.boxes_xyxy), case.size_hw)
-        masks, _, _ = predictor.predict_torch(None, None, boxes, multimask_output=False)
-        mask = masks[:, 0].any(dim=0).numpy()
+        with place.computing():
+            resized = torch.as_tensor(predictor.transform.apply_image(case.image), device=place.device)
+            pixels = resized.permute(2, 0, 1).contiguous()[None]
+            prepared = time.perf_counter()
+            predictor.set_torch_image(pixels, case.size_hw)
+            place.wait()
+            encoded = time.perf_counter()
+            boxes_xyxy = torch.as_tensor(case.boxes_xyxy, device=place.device)
+            boxes = predictor.transform.apply_boxes_torch(boxes_xyxy, case.size_hw)
+            masks, _, _ = predictor.predict_torch(None, None, boxes, multimask_output=False)
+            mask = masks[:, 0].any(dim=0).cpu().numpy()
         end = time.perf_counter()
         return sam_outcome(
             np.asarray(mask, dtype=np.bool_),
@@ -77,4 +78,5 @@ class TorchSamPipeline:
         )
 
     def _note_decoded(self, *_: object) -> None:
+        self._place.wait()
         self._decoded = time.perf_counter()

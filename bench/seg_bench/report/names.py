@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seg_bench.candidate import BASELINES, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH
+from seg_bench.candidate import BASELINES, COMPILED, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH
 from seg_bench.records import Record
 from seg_runtime.engines import AUTO
 
@@ -21,7 +21,11 @@ __all__ = [
 ]
 
 PLACES = {"in-process": "in process", "grpc": "gRPC", "http": "HTTP", "shared-memory": "shared memory"}
-_CALLED = {OFFICIAL_DECODER: "official decoder", OFFICIAL_EXPORT: "torchvision's export"}
+_CALLED = {
+    COMPILED: COMPILED,
+    OFFICIAL_DECODER: "official decoder",
+    OFFICIAL_EXPORT: "torchvision's export",
+}
 
 
 def is_baseline(record: Record) -> bool:

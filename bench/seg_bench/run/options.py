@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from seg_bench.latency import MOST_WARM_UP
+from seg_bench.latency import MOST_WARM_UP, Rule
 from seg_bench.run.suites import Suite
 from seg_runtime.access import ServerAccess
 from seg_runtime.engines import AUTO, check_engine
@@ -68,10 +68,11 @@ class RunOptions:
         access: what gets into that server.
         baseline: also measure each model's PyTorch checkpoint.
         channels_last: run that baseline in NHWC memory order instead of PyTorch's usual NCHW.
+        compiled: also measure that checkpoint compiled by `torch.compile`, in bfloat16.
         official: also measure each SAM with segment_anything's own exported decoder, and each Mask R-CNN as
             torchvision's own export.
         checkpoint: the baselines' file, when it is not one that ships with the package.
-        repeats: timed calls per row.
+        repeats: timed calls per row; with `rule.min_s` the fewest.
         warm_up: calls per row before those; with `until_stable` at most as many.
         until_stable: end the warm-up of a row when its times change no more.
         threads: intra-op threads per model, everywhere; None leaves it to the runtimes.
@@ -79,6 +80,10 @@ class RunOptions:
         concurrency: callers at once, a level of load for each.
         rates: calls that are due per second, a level of load for each.
         duration_s: of each level of load; None for 10 s.
+        rule: for how long rows are timed.
+        gate: before it is timed, compare each row's masks with those of the fp32 graph, which must lie in
+            `repo`; a row that differs too much fails (`seg_bench.run.agreements`).
+        left_out: (precision, engine) pairs that are not measured.
         seed: of the order in which rows take turns.
         energy: also measure joules per image, where the machine has a meter.
         robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
@@ -104,6 +109,7 @@ class RunOptions:
     access: ServerAccess = field(default_factory=ServerAccess)
     baseline: bool = False
     channels_last: bool = False
+    compiled: bool = False
     official: bool = False
     checkpoint: Path | None = None
     repeats: int = 20
@@ -114,6 +120,9 @@ class RunOptions:
     concurrency: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
     duration_s: float | None = None
+    rule: Rule = field(default_factory=Rule)
+    gate: bool = False
+    left_out: frozenset[tuple[str, str]] = frozenset()
     seed: int = 0
     energy: bool = True
     robustness: bool = False
@@ -133,7 +142,7 @@ class RunOptions:
         self._check_load()
         if self.split_file and not self.part:
             raise BadInputError("--split-file needs --part train, val or test")
-        if self.checkpoint and not (self.baseline or self.official):
+        if self.checkpoint and not (self.baseline or self.compiled or self.official):
             raise BadInputError("--checkpoint is for a baseline: add --baseline torch")
         for engine in self.engines:
             check_engine(engine)

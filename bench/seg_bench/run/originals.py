@@ -15,11 +15,11 @@ __all__ = ["find_checkpoints", "official_exports"]
 
 def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
     """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
-    if not (options.baseline or options.official):
+    if not (options.baseline or options.compiled or options.official):
         return {}
     firsts: dict[str, Subject] = {}
     for subject in subjects:
-        if options.baseline or subject.kind != "semantic":
+        if options.baseline or options.compiled or subject.kind != "semantic":
             firsts.setdefault(subject.checkpoint_sha256, subject)
     named = {subject.name: subject for subject in firsts.values()}
     found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}

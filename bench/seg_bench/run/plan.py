@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
+from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
 from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
@@ -17,7 +18,8 @@ from seg_bench.run.choice import choose_local, choose_remote
 from seg_bench.run.options import RunOptions
 from seg_bench.run.originals import find_checkpoints, official_exports
 from seg_bench.run.subjects import Subject
-from seg_runtime.errors import BadInputError
+from seg_bench.torch_place import has_cuda
+from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import Repository
 
@@ -45,6 +47,7 @@ class Plan:
         model_bytes: size of their version folders, weights beside the graph included.
         checkpoints: files of the PyTorch baselines, by subject.
         official: folders of the original library's own exports, by subject.
+        fp32_graphs: the fp32 model of the same checkpoint, by subject; empty when none is needed.
         cases: conditions that models were not trained for, under which they are scored too.
     """
 
@@ -55,6 +58,7 @@ class Plan:
     model_bytes: Mapping[str, int]
     checkpoints: Mapping[str, Path]
     official: Mapping[str, Path]
+    fp32_graphs: Mapping[str, str] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
 
     def models_of(self, subjects: Collection[str]) -> tuple[str, ...]:
@@ -112,20 +116,29 @@ class Plan:
             if sum(self.model_bytes.get(model, 0) for model in self.models_of([name])) > LARGE_BYTES
         )
 
+    def precision_of(self, candidate: Candidate) -> str:
+        """ "fp32", "fp16", "int8", or "bf16" of a compiled baseline."""
+        if candidate.runtime == COMPILED:
+            return "bf16"
+        return "fp32" if candidate.runtime == PYTORCH else self.subjects[candidate.model].spec.precision
+
     def _baselines(self, options: RunOptions) -> Iterator[Candidate]:
-        for name, path in self.checkpoints.items():
+        runtimes = [PYTORCH] * options.baseline + [COMPILED] * options.compiled
+        device = "cuda" if runtimes and has_cuda() else "cpu"
+        for name, runtime in product(self.checkpoints, runtimes):
             subject = self.subjects[name]
             yield Candidate(
                 model=name,
                 where="in-process",
-                runtime=PYTORCH,
+                runtime=runtime,
+                device=device,
                 target="",
                 data=str(options.data),
                 truth=options.truth,
                 samples=self.samples,
                 threads=options.threads,
                 kind=subject.kind,
-                checkpoint=str(path),
+                checkpoint=str(self.checkpoints[name]),
                 channels_last=options.channels_last,
                 input_size_hw=subject.spec.input_size_hw,
                 max_batch_size=max(1, subject.spec.max_batch_size),
@@ -148,6 +161,8 @@ class Plan:
     def _deployed(self, options: RunOptions, server: TritonServer | None) -> Iterator[Candidate]:
         for name, subject in self.subjects.items():
             for place, engine in options.ways:
+                if (subject.spec.precision, engine) in options.left_out:
+                    continue
                 yield Candidate(
                     model=name,
                     where=place,
@@ -172,6 +187,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         folder: for files that the baselines need; it must last as long as the plan.
 
     Raises:
+        RepositoryError: also without the fp32 graph of a model whose masks are to be compared with it.
         BadInputError: no images, a mask of another size than its image, an empty one for a SAM, no models,
             no checkpoint for a baseline, batches for what takes one image, or images without objects for a
             model that finds them.
@@ -201,10 +217,28 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         subjects={subject.name: subject for subject in subjects},
         graph_sha256={name: file_sha256(path) for name, path in graphs.items()},
         model_bytes={name: _folder_bytes(path.parent) for name, path in graphs.items()},
-        checkpoints=checkpoints if options.baseline else {},
+        checkpoints=checkpoints if options.baseline or options.compiled else {},
         official=official_exports(options, every, subjects, checkpoints, folder),
+        fp32_graphs=_fp32_graphs(options, subjects) if options.gate else {},
         cases=cases,
     )
+
+
+def _fp32_graphs(options: RunOptions, subjects: Sequence[Subject]) -> dict[str, str]:
+    """The fp32 model of the same checkpoint in the repository, by subject."""
+    everything = choose_local(
+        replace(options, models=(), precisions=(), suite=None), Repository(options.repo)
+    )
+    of_checkpoint = {
+        subject.checkpoint_sha256: subject.name for subject in everything if subject.spec.precision == "fp32"
+    }
+    missing = [subject.name for subject in subjects if subject.checkpoint_sha256 not in of_checkpoint]
+    if missing:
+        raise RepositoryError(
+            f"'{options.repo}' has no fp32 graph of the checkpoint of '{missing[0]}' to compare masks with: "
+            "publish one with  seg-export"
+        )
+    return {subject.name: of_checkpoint[subject.checkpoint_sha256] for subject in subjects}
 
 
 def _target(place: str, options: RunOptions, server: TritonServer | None) -> str:

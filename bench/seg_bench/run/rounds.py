@@ -27,12 +27,13 @@ def time_rows(options: RunOptions, rows: Sequence[Row], server: TritonServer | N
         warm_up=options.warm_up,
         until_stable=options.until_stable,
         seed=options.seed,
+        rule=options.rule,
         on_step=lambda done, total: step("timing", done, total),
     )
     for name, row in live.items():
         samples = timings.samples[name]
         row.latency, row.noise, row.warm_up = samples.latency, samples.noise, len(samples.warm_up_ms)
-        row.calibration_ms = tuple(samples.calibration_ms)
+        row.calibration_ms, row.early = tuple(samples.calibration_ms), samples.early
         if samples.error:
             row.fail(samples.error)
         # Scoring needs memory of its own, so peaks are read before it.

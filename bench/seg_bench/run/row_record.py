@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.candidate import ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
+from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, PYTORCH, Candidate
 from seg_bench.data.objects import PROMPTS
 from seg_bench.records import Data, MeasuredModel, Record, Settings
 from seg_bench.run.options import RunOptions
@@ -37,6 +37,8 @@ def make_record(options: RunOptions, plan: Plan, row: Row) -> Record:
         energy=row.energy,
         conditions=row.conditions,
         loads=row.loads,
+        agreement=row.agreement,
+        early=row.early,
         failure=row.failure,
         noise=row.noise,
     )
@@ -58,22 +60,23 @@ def _settings(options: RunOptions, row: Row) -> Settings:
         repeats=options.repeats,
         batch=candidate.batch,
         seed=options.seed,
-        allocator=allocator if candidate.runtime == PYTORCH else None,
+        allocator=allocator if candidate.runtime in (PYTORCH, COMPILED) else None,
         channels_last=candidate.channels_last,
         prompts=PROMPTS if candidate.kind == "sam" else None,
         engine=candidate.engine,
+        min_s=options.rule.min_s,
     )
 
 
 def _measured_model(plan: Plan, candidate: Candidate) -> MeasuredModel:
     subject = plan.subjects[candidate.model]
-    spec, deployed = subject.spec, candidate.runtime != PYTORCH
+    spec, deployed = subject.spec, candidate.runtime not in (PYTORCH, COMPILED)
     own_decoder = subject.sam and deployed and candidate.runtime != OFFICIAL_DECODER
     return MeasuredModel(
         name=subject.name,
         family=spec.family,
         version=spec.version if deployed else None,
-        precision=spec.precision if deployed else "fp32",
+        precision=plan.precision_of(candidate),
         weights=spec.weights,
         parameters=subject.parameter_count or None,
         checkpoint_sha256=spec.checkpoint_sha256 or None,

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from seg_bench.baseline import TUNED_ALLOCATOR
-from seg_bench.candidate import PYTORCH, Candidate
+from seg_bench.candidate import COMPILED, PYTORCH, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.records import Accuracy, Condition, Energy, Latency, LoadPoint
+from seg_bench.records import Accuracy, Agreement, Condition, Energy, Latency, LoadPoint
 from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 
@@ -46,6 +46,8 @@ class Row:
     accuracy: Accuracy | None = None
     conditions: tuple[Condition, ...] | None = None
     loads: tuple[LoadPoint, ...] | None = None
+    agreement: Agreement | None = None
+    early: str | None = None
     failure: str | None = None
     error: EdgesegError | None = None
     _worker: WorkerProcess | None = None
@@ -68,7 +70,7 @@ class Row:
 
     def open(self, stack: ExitStack) -> None:
         """Start its process, which ends with `stack`. Raises as `WorkerProcess`."""
-        environment = TUNED_ALLOCATOR if self.candidate.runtime == PYTORCH else None
+        environment = TUNED_ALLOCATOR if self.candidate.runtime in (PYTORCH, COMPILED) else None
         self._worker = stack.enter_context(WorkerProcess(self.candidate, environment))
         self.engine, self.load_ms = self._worker.engine, self._worker.load_ms
 

@@ -12,6 +12,7 @@ from seg_bench.latency import noise_note
 from seg_bench.machine import describe_machine
 from seg_bench.records import SCHEMA, Run
 from seg_bench.run.accuracies import score_rows
+from seg_bench.run.agreements import check_agreement
 from seg_bench.run.conditions import score_conditions
 from seg_bench.run.energy_rows import device_rows
 from seg_bench.run.loads import load_rows
@@ -95,6 +96,8 @@ def _measure_group(
         if failure and row.candidate.runtime == "Triton":
             row.fail(failure)
     open_rows(group, stack, step)
+    if options.gate:
+        check_agreement(plan, options.repo, group, step)
     time_rows(options, group, server, step)
     if options.energy:
         device_rows(group, server, step)

@@ -6,6 +6,8 @@ environment variables, and two runtimes' thread pools never meet. The first line
 line on stdout, until stdin closes:
 
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
+    {"do": "mask", "sample": 0, "path": "a.npy"}
+                                         -> {}; its mask, (H, W) bool, is in this file
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
     {"do": "load", "concurrency": 4, "rate_per_s": null, "duration_s": 10}
@@ -31,6 +33,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from seg_bench.candidate import Candidate
 from seg_bench.data.find import find_samples, told_sample
 from seg_bench.data.splits import select
@@ -43,9 +47,10 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["Measurement", "main"]
 
 
-_REQUESTS = ("time", "score", "objects", "dice", "hold", "repeat", "load")
+_REQUESTS = ("time", "mask", "score", "objects", "dice", "hold", "repeat", "load")
 _IMAGES_UNDER_LOAD = 16
 """Images that are read before a load begins, and come again and again."""
+_IMAGES_HELD = 4
 
 
 class Measurement:
@@ -67,6 +72,7 @@ class Measurement:
         self._scorer, self._stop = Scorer(), threading.Event()
         self._samples = select(find_samples(Path(candidate.data), candidate.truth), candidate.samples)
         self._held: list[list[Any]] = []
+        self._read: dict[int, Any] = {}
 
     def facts(self) -> dict[str, Any]:
         """What the session says about itself: where tensors really travel, and what computes."""
@@ -78,7 +84,7 @@ class Measurement:
         Reading the files is not part of it, copying the result into the image's frame is. With a server there
         is also `transfer`, what it did not compute of `infer`, where it can be told.
         """
-        inputs = [self._pipeline.load(self._samples[number]) for number in samples]
+        inputs = [self._image(number) for number in samples]
         if self._clock is None:
             return dict(self._pipeline.run(inputs).spent_ms)
         self._clock.start()
@@ -105,6 +111,12 @@ class Measurement:
         """Let the load that runs end with the calls in flight; may be called from a signal handler."""
         self._stop.set()
 
+    def mask(self, sample: int, path: str) -> dict[str, Any]:
+        """Write the mask of one image, (H, W) bool in its frame, as a NumPy file."""
+        (mask,) = self._pipeline.run([self._image(sample)]).masks
+        np.save(path, mask)
+        return {}
+
     def score(self, sample: int) -> dict[str, float]:
         """As `Scorer.score`, of the image of this number."""
         named = self._samples[sample]
@@ -126,6 +138,14 @@ class Measurement:
             self._pipeline.run(self._held[made % len(self._held)])
             made += 1
         return {"calls": made}
+
+    def _image(self, number: int) -> Any:
+        """Read at most `_IMAGES_HELD` images once: between fast calls a device would wait for the next."""
+        if number not in self._read:
+            if len(self._read) == _IMAGES_HELD:
+                self._read.pop(next(iter(self._read)))
+            self._read[number] = self._pipeline.load(self._samples[number])
+        return self._read[number]
 
     def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
         """As `scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""

@@ -9,8 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample, tell_sample
@@ -69,6 +74,13 @@ class WorkerProcess:
     def time(self, samples: Sequence[int]) -> dict[str, float]:
         """Milliseconds per stage of one call with the images of these numbers."""
         return self._ask({"do": "time", "samples": list(samples)})
+
+    def mask(self, sample: int) -> NDArray[np.bool_]:
+        """The mask of one image, (H, W) in its frame."""
+        with TemporaryDirectory(prefix="seg-bench-") as folder:
+            path = Path(folder) / "mask.npy"
+            self._ask({"do": "mask", "sample": sample, "path": str(path)})
+            return np.asarray(np.load(path), dtype=np.bool_)
 
     def score(self, sample: int) -> dict[str, float]:
         """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.run.scoring.Scorer`."""

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import build, check, maskrcnn, repository, sam, sam2, transunet, unet, unetpp, verify
+from seg_export.cli import (
+    build,
+    bundle,
+    check,
+    maskrcnn,
+    repository,
+    sam,
+    sam2,
+    transunet,
+    unet,
+    unetpp,
+    verify,
+)
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -26,6 +38,7 @@ app.command("list")(repository.list_command)
 app.command("verify")(verify.verify)
 app.command("check")(check.check)
 app.command("build")(build.build)
+app.command("bundle")(bundle.bundle)
 app.command("rollback")(repository.rollback)
 app.command("remove")(repository.remove)
 

@@ -1,6 +1,6 @@
 """A SAM of official size whose masks have shapes, though nobody trained its encoder.
 
-    python -m seg_bench.microbench.sam_weights /tmp/sam
+    python -m seg_bench.random_sam /tmp/sam
 
 writes `prepare`'s folder.
 """

@@ -1,0 +1,221 @@
+"""Does what is missing, row after row, for as long as the budget lasts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from seg_bench.doctor.gather import gather
+from seg_bench.latency import Rule
+from seg_bench.records import Run
+from seg_bench.reproduce.catalogue import Images, choose_rows
+from seg_bench.reproduce.device import examine_device
+from seg_bench.reproduce.folder import ResultFolder
+from seg_bench.reproduce.images import ImageFolder, find_images
+from seg_bench.reproduce.plan import LEFT_OUT, MIN_CALLS, MIN_S, PlannedRow, plan_rows, share_s
+from seg_bench.reproduce.prepare import checkpoint_path, export_row
+from seg_bench.run.options import RunOptions
+from seg_bench.run.runner import measure
+from seg_runtime.bundle import open_bundle
+from seg_runtime.engines import AUTO, check_engine
+from seg_runtime.errors import BadInputError, EdgesegError
+from seg_runtime.repository import Repository
+
+if TYPE_CHECKING:
+    from seg_export.export import Precision
+
+__all__ = ["Missing", "ReproduceOptions", "Reproduction"]
+
+_TURN_S = 0.25
+"""An engine computes for so long before the next one's turn."""
+
+_MOST_IMAGES = 24
+
+Step = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What to reproduce.
+
+    Attributes:
+        out: folder of the results.
+        budget_s: seconds for all of it, from the start.
+        rows: names as of `choose_rows`; empty for all.
+        engines: keys of `seg_runtime.engines.ENGINES`, or "auto" for those that suit the machine.
+        data: folders of labelled images.
+        repo: a repository that has the models; None exports them.
+        bundle: of `seg-export bundle`, whose models and images are taken instead.
+        command: the command line, for the records.
+
+    Raises:
+        BadInputError: a budget that is none, an unknown engine, or "auto" with others.
+    """
+
+    out: Path
+    budget_s: float = 600.0
+    rows: tuple[str, ...] = ()
+    engines: tuple[str, ...] = (AUTO,)
+    data: tuple[Path, ...] = ()
+    repo: Path | None = None
+    bundle: Path | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.budget_s <= 0:
+            raise BadInputError(f"--budget is {self.budget_s:g} s; it must be more than 0")
+        for engine in self.engines:
+            check_engine(engine)
+        if AUTO in self.engines and len(self.engines) > 1:
+            raise BadInputError("--engines auto takes all that suit this machine: leave out the others")
+        if self.bundle is not None and (self.repo is not None or self.data):
+            raise BadInputError("--bundle brings models and images: leave out --repo and --data")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A row without records, and why: one line."""
+
+    title: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.reason}"
+
+
+class Reproduction:
+    """One call of `seg-bench reproduce`; its budget runs from here on.
+
+    Args:
+        options: what to do.
+
+    Attributes:
+        folder: of the results.
+        device: what there is to compute with.
+        plan: every row, in order.
+        missing: rows that have no records after `run`.
+
+    Raises:
+        BadInputError: a row, folder or engine that is none.
+        RepositoryError: the repository is none.
+    """
+
+    def __init__(self, options: ReproduceOptions) -> None:
+        self._end = time.monotonic() + options.budget_s
+        self.options = options
+        rows = choose_rows(options.rows)
+        if options.repo is not None:
+            Repository(options.repo)  # Raises before anything is written.
+        self.folder = ResultFolder(options.out)
+        self._repo, self._data = self._models_and_images()
+        facts = gather()
+        self.folder.write_environment(facts)
+        self.device = examine_device(facts)
+        if options.engines != (AUTO,):
+            self.device = replace(self.device, engines=options.engines)
+        exports = options.repo is options.bundle is None
+        self.plan = plan_rows(rows, self.device, _built(self._repo), self.folder.measured(), exports)
+        self.missing: list[Missing] = []
+
+    @property
+    def remaining_s(self) -> float:
+        """What is left of the budget, in seconds; negative once it is over."""
+        return self._end - time.monotonic()
+
+    def run(self, step: Step) -> list[Run]:
+        """Measure the rows; one that fails or does not fit into what is left of the budget is left out.
+
+        Args:
+            step: called with progress.
+
+        Returns:
+            The records of all rows that have some, from earlier calls as well.
+
+        Raises:
+            BadInputError: a folder of images that cannot be used.
+            KeyboardInterrupt: the rows before are kept.
+        """
+        self.folder.log(f"{self.options.command or 'reproduce'}: {self.options.budget_s:g} s")
+        images = find_images(self._data, self.folder.work / "images")
+        waiting = [each for each in self.plan if each.state == "to do"]
+        impossible = [each for each in self.plan if each.state == "cannot run here"]
+        self.missing = [Missing(each.row.title, each.note) for each in impossible]
+        try:
+            while waiting:
+                self._do(waiting, images, step)
+                waiting.pop(0)
+        finally:
+            self.missing += [Missing(each.row.title, "interrupted") for each in waiting]
+            self.folder.write_pages([str(each) for each in self.missing])
+        return self.folder.runs()
+
+    def _models_and_images(self) -> tuple[Path, tuple[Path, ...]]:
+        if self.options.bundle is None:
+            return self.options.repo or self.folder.work / "triton_repo", self.options.data
+        bundle = open_bundle(self.options.bundle, self.folder.work / "bundle")
+        return bundle.repo, bundle.data
+
+    def _do(self, waiting: Sequence[PlannedRow], images: Mapping[Images, ImageFolder], step: Step) -> None:
+        """The first of the rows that wait."""
+        planned, remaining_s = waiting[0], self.remaining_s
+        title = planned.row.title
+        if planned.least_s > remaining_s:
+            needs = f"needs about {planned.least_s:.0f} s, and {max(remaining_s, 0):.0f} s are left"
+            self._miss(title, f"{needs}: call again, or give a larger --budget")
+            return
+        deadline = time.monotonic() + share_s(waiting, remaining_s)
+        self.folder.log(f"{title}: begun; about {planned.estimate_s:.0f} s")
+        try:
+            run = self._measure(planned, images[planned.row.images], deadline, step)
+        except EdgesegError as error:
+            self._miss(title, " ".join(str(error).split()))
+            return
+        if not run.complete:
+            raise KeyboardInterrupt
+        self.folder.keep(planned.row.key, run)
+        self.folder.log(f"{title}: measured; {self.remaining_s:.0f} s are left")
+
+    def _miss(self, title: str, reason: str) -> None:
+        self.missing.append(Missing(title, reason))
+        self.folder.log(f"{title}: {reason}")
+
+    def _measure(self, planned: PlannedRow, images: ImageFolder, deadline: float, step: Step) -> Run:
+        row, weights = planned.row, self.folder.work / "weights"
+        if planned.missing:
+            precisions = cast("tuple[Precision, ...]", planned.missing)
+            export_row(row, precisions, self._repo, weights, lambda what: step(f"{row.title}: {what}", 0, 1))
+        checkpoint = checkpoint_path(row, weights) if self.device.pytorch and row.random else None
+        options = RunOptions(
+            repo=self._repo,
+            data=images.path,
+            limit=_MOST_IMAGES,
+            models=tuple(row.model(precision) for precision in planned.precisions),
+            engines=self.device.engines,
+            left_out=LEFT_OUT,
+            baseline=self.device.pytorch,
+            compiled=self.device.compiles,
+            checkpoint=checkpoint,
+            repeats=MIN_CALLS,
+            rule=Rule(MIN_S, _TURN_S, deadline),
+            gate=True,
+        )
+        told = f"{row.title}: "
+        run = measure(options, self.options.command, lambda what, done, total: step(told + what, done, total))
+        if not images.drawn:
+            return run
+        # Nobody labelled drawn images: there is no truth to score.
+        return replace(run, records=tuple(replace(record, accuracy=None) for record in run.records))
+
+
+def _built(repo: Path) -> frozenset[str]:
+    """Models of a repository that have their version folder; none where there is no repository yet."""
+    if not repo.is_dir():
+        return frozenset()
+    repository = Repository(repo)
+    return frozenset(
+        name for name in repository.models() if repository.spec(name).version in repository.versions(name)
+    )

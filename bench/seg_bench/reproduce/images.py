@@ -1,0 +1,72 @@
+"""What the rows are measured on: labelled images that were given, or drawn ones where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from seg_bench.data.find import find_samples
+from seg_bench.data.nuclei import InstanceSample
+from seg_bench.reproduce.catalogue import Images
+
+__all__ = ["DRAWN", "ImageFolder", "find_images"]
+
+DRAWN = "drawn"
+"""Name of the data set of drawn images."""
+
+_LABELS: dict[Images, str] = {"masks": "masks", "objects": "labels"}
+"""Where the ground truth of a kind lies, beside `images`."""
+
+_COUNT = 4
+_SIZE_HW = (512, 512)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images of one kind. Drawn ones give times, and masks to compare, but no Dice."""
+
+    path: Path
+    drawn: bool
+
+
+def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
+    """A folder for each kind of ground truth: the first given one, else drawn images in `out`.
+
+    Args:
+        given: folders, each in a layout that `seg-bench run --data` takes.
+        out: where images are drawn.
+
+    Raises:
+        BadInputError: a folder without images.
+    """
+    found: dict[Images, ImageFolder] = {}
+    for path in given:
+        kind: Images = "objects" if isinstance(find_samples(path)[0], InstanceSample) else "masks"
+        found.setdefault(kind, ImageFolder(path, drawn=False))
+    for kind, labels in _LABELS.items():
+        if kind not in found:
+            folder = out / kind / DRAWN
+            _draw(folder, labels)
+            found[kind] = ImageFolder(folder, drawn=True)
+    return found
+
+
+def _draw(folder: Path, labels: str) -> None:
+    """A few gray images of two bright ellipses each, the same ones every time."""
+    generator = np.random.default_rng(0)
+    for name in ("images", labels):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(_COUNT):
+        ids = np.zeros(_SIZE_HW, np.uint8)
+        for place, center_x in enumerate((150, 362), start=1):
+            center = (center_x + int(generator.integers(-20, 20)), 256 + int(generator.integers(-30, 30)))
+            axes = (int(generator.integers(60, 90)), int(generator.integers(130, 170)))
+            cv2.ellipse(ids, center, axes, 0, 0, 360, (place,), -1)
+        image = np.where(ids > 0, 150, 60) + generator.normal(0, 12, _SIZE_HW)
+        truth = ids if labels == "labels" else (ids > 0).astype(np.uint8) * 255
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), image.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(folder / labels / f"{number}.png"), truth)

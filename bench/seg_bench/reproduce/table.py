@@ -1,0 +1,178 @@
+"""The table of a device: one line per engine of each network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from seg_bench.article import article_figures
+from seg_bench.candidate import COMPILED, PYTORCH
+from seg_bench.records import Record, Run
+from seg_bench.report.cells import ABSENT, percentile_cell
+from seg_bench.report.names import is_baseline
+from seg_bench.reproduce.catalogue import ROWS, TableRow
+
+__all__ = ["Line", "table_lines", "to_markdown_table"]
+
+_TEXTS = ("network", "engine")
+_FIGURES = ("mask IoU", "Dice", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s", "times as fast")
+_COSTS = ("memory (MiB)", "device memory (MiB)", "J/image")
+_LEGEND = (
+    "mask IoU: the lowest of the images, with the masks of the fp32 graph in ONNX Runtime on this machine; "
+    "below 0.995 (int8: 0.97) a line is not timed. times as fast: p50 of the fastest PyTorch that passes, "
+    "divided by this one's. Times are of whole calls, from the image to its mask, one image per call, the "
+    "engines of a network in turns."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One engine of one network, as text.
+
+    Attributes:
+        row: of the catalogue.
+        record: what was measured.
+        speed: times as fast as the fastest PyTorch of the same run; None where there is none.
+    """
+
+    row: TableRow
+    record: Record
+    speed: float | None
+
+    @property
+    def network(self) -> str:
+        random = self.record.model.weights == "random"
+        return f"{self.row.title} (random weights)" if random else self.row.title
+
+    @property
+    def engine(self) -> str:
+        record = self.record
+        if record.runtime == COMPILED:
+            return record.runtime
+        return f"{record.runtime}, {record.model.precision}"
+
+    @property
+    def iou(self) -> str:
+        """The lowest mask IoU with the fp32 graph."""
+        agreement = self.record.agreement
+        return f"{agreement.lowest:.4f}" if agreement else ABSENT
+
+    @property
+    def dice(self) -> str:
+        accuracy = self.record.accuracy
+        mean = accuracy.dice_summary.mean if accuracy else None
+        return ABSENT if mean is None else f"{mean:.4f}"
+
+    @property
+    def times(self) -> str:
+        return ABSENT if self.speed is None else f"{self.speed:.2f}"
+
+    @property
+    def note(self) -> str:
+        """Why there are no figures, or what to know of them; empty for nothing."""
+        early = f"stopped early: {self.record.early}" if self.record.early else None
+        return "; ".join(filter(None, (self.record.failure, early, self.record.noise)))
+
+    def percentile(self, percent: float) -> str:
+        """Of the whole call in milliseconds."""
+        latency = self.record.latency
+        return percentile_cell(latency.total, percent).text if latency else ABSENT
+
+
+def table_lines(runs: Iterable[Run]) -> list[Line]:
+    """The lines of all networks, in the order of the catalogue.
+
+    Args:
+        runs: one for each network.
+    """
+    by_key = {_key(run): run for run in runs}
+    return [
+        Line(ROWS[key], record, _speed(by_key[key], record))
+        for key in ROWS
+        if key in by_key
+        for record in by_key[key].records
+    ]
+
+
+def to_markdown_table(runs: Sequence[Run], missing: Sequence[str] = ()) -> str:
+    """All lines, the article's figures, and how it was measured; ends with a newline.
+
+    Args:
+        runs: one for each network, of one machine.
+        missing: lines about networks that were not measured.
+    """
+    lines = table_lines(runs)
+    figures = len(_FIGURES) + len(_COSTS)
+    page = [
+        _row([*_TEXTS, *_FIGURES, *_COSTS, "note"]),
+        _row(["---"] * len(_TEXTS) + ["---:"] * figures + ["---"]),
+        *(_row(_cells(line)) for line in lines),
+        "",
+        *_article(lines),
+        *(f"- not measured: {line}" for line in missing),
+        "",
+        _machine(runs[0]),
+        "",
+        _LEGEND,
+    ]
+    return "\n".join(page) + "\n"
+
+
+def _cells(line: Line) -> list[str]:
+    record = line.record
+    return [
+        line.network,
+        line.engine,
+        line.iou,
+        line.dice,
+        *(line.percentile(percent) for percent in (50, 90, 99)),
+        _number(record.images_per_s, ".1f"),
+        line.times,
+        _number(record.peak_memory_mib, ".0f"),
+        _number(record.device_memory_mib, ".0f"),
+        _number(record.energy.joules_per_image if record.energy else None, ".3g"),
+        line.note or ABSENT,
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return ABSENT if value is None else format(value, form)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _article(lines: Iterable[Line]) -> list[str]:
+    """The article's figures of the networks that it has, a line each."""
+    families = dict.fromkeys(line.row.family for line in lines if line.row.article)
+    return [
+        f"- the article, {figures.model}: Dice {figures.dice:.3f}, {figures.inference_ms:.0f} ms, on a "
+        "machine that it does not name"
+        for figures in filter(None, map(article_figures, families))
+    ]
+
+
+def _machine(run: Run) -> str:
+    machine = run.machine
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
+    return (
+        f"Machine: {machine.cpu}, {machine.cores} cores; {machine.gpu or 'no GPU'}; Python {machine.python}; "
+        f"{packages}."
+    )
+
+
+def _key(run: Run) -> str:
+    """Models are called by the key of their row and, unless it is fp32, their precision."""
+    return max((key for key in ROWS if run.records[0].model.name.startswith(key)), key=len)
+
+
+def _speed(run: Run, record: Record) -> float | None:
+    pytorch = [
+        base.latency.percentile(50)
+        for base in run.records
+        if base.runtime in (PYTORCH, COMPILED) and base.latency
+    ]
+    if not pytorch or record.latency is None or is_baseline(record):
+        return None
+    return min(pytorch) / record.latency.percentile(50)
