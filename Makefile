@@ -32,7 +32,7 @@ demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / la
 	$(BIN)/seg-bench report out/demo --format html -o out/demo.html
 	@echo "table: above, out/demo.html and the records in out/demo; masks and overlays: out/masks, out/sam, out/nuclei"
 
-test: $(READY)  ## every test; full-size models where what they rest on has changed since `make full`
+test: $(READY)  ## every test; the longest where what they rest on has changed since `make full`
 	$(BIN)/python -m pytest $(WORKERS)
 
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
@@ -43,10 +43,11 @@ test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarc
 faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers
 	$(BIN)/python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
 
+# None of them holds a large model; a third process computes while others wait for servers.
 quick: $(READY)  ## tests without the slow ones
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full and not lanes"
+	$(BIN)/python -m pytest $(WORKERS) -n 3 -m "not slow and not full and not lanes"
 
-full: $(READY)  ## tests of full-size models, and tests/full.json for those that pass
+full: $(READY)  ## the longest tests where anything changed, and tests/full.json for those that pass
 	$(BIN)/python -m pytest $(WORKERS) -m full --full stamp
 
 lanes: $(READY)  ## the thin wheel with the newest and the lowest versions on Python 3.10 and 3.13; in `make test` too

@@ -7,10 +7,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import published
 import pytest
+import typer
 from artifacts import artifact, remove_unused, shared_exports
 
 # Hooks of pytest, which it takes from here.
@@ -28,6 +30,14 @@ DATA = Path(__file__).parent / "data"
 
 # Threads for two cores in all: one for each of pytest-xdist's two workers. Tests never reach a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsers_are_built_once() -> Iterator[None]:
+    """Typer's `CliRunner` builds all parsers of an app at each call, longer than most of these calls take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Tests marked `full` run when what they rest on has changed since `make full` last passed.
 
-A full-size model takes minutes, and what it computes changes only with the sources, weights and versions
-that it is made of. `full.json`, which `make full` writes, holds their fingerprint for each test file.
+They take long, half a minute to many minutes of tracing, training or full-size models, and what comes of it
+changes only with the sources, weights and versions that it is made of. `full.json`, which `make full` writes,
+holds their fingerprint for each test file.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--full",
         choices=_CHOICES,
         default="changed",
-        help="tests of full-size models: those whose files changed since `make full`, all, none, or all with "
-        "a new tests/full.json for those that pass",
+        help="tests marked `full`: those whose files changed since `make full`, all, none, or those that "
+        "changed with a new stamp in tests/full.json for files that pass",
     )
 
 
@@ -53,7 +54,7 @@ def _cost(item: pytest.Item) -> int:
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     full = [item for item in items if item.get_closest_marker("full")]
     choice = config.getoption("full")
-    if choice in ("all", "stamp") or not full:
+    if choice == "all" or not full:
         return
     current = set() if choice == "none" else {path for path in {item.path for item in full} if _changed(path)}
     left_out = {item for item in full if item.path not in current}
@@ -100,6 +101,8 @@ class _Stamps:
         self._outcomes[name].add(report.outcome)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK  # All of them are stamped.
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or session.shouldfail:
             return  # Stopped in the middle of a file, perhaps.
         passed = {name for name, outcomes in self._outcomes.items() if outcomes == {"passed"}}

@@ -70,6 +70,7 @@ def test_an_image_in_which_nothing_was_found_has_no_dice_of_objects(nuclei_folde
     assert scores["dice"] < 0.01 and scores["count_error"] < 0 and math.isnan(scores["matched_dice"])
 
 
+@pytest.mark.full
 def test_a_model_that_finds_objects_is_a_row_of_a_run(tiny_maskrcnn_repo: Path, nuclei_folder: Path) -> None:
     options = RunOptions(
         repo=tiny_maskrcnn_repo, data=nuclei_folder, limit=2, repeats=2, warm_up=0, threads=1, batches=(2,)

@@ -47,6 +47,7 @@ def row(run: Run, runtime: str) -> Record:
     return next(record for record in run.records if record.runtime == runtime)
 
 
+@pytest.mark.full
 def test_ours_and_both_baselines_are_rows_of_one_run(measured: Run) -> None:
     assert measured.complete
     rows = [(record.model.name, record.runtime) for record in measured.records]

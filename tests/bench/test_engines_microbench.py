@@ -22,7 +22,7 @@ def measured(tiny_repo: Path) -> EngineTimes:
     return measure_engines(tiny_repo, {"unet_tiny": "unet_tiny"}, rounds=2, calls=3)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_figures_follow_from_the_samples(measured: EngineTimes) -> None:
     (graph,) = measured.graphs
     assert [row.way for row in graph.rows] == list(WAYS)
@@ -35,7 +35,7 @@ def test_figures_follow_from_the_samples(measured: EngineTimes) -> None:
     assert base.max_relative_difference == 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_engines_and_differences_are_those_of_sessions(measured: EngineTimes, tiny_repo: Path) -> None:
     answers = {}
     engines = ("onnxruntime", "openvino", "openvino", "onnxruntime", "openvino")
@@ -64,7 +64,7 @@ def test_inputs_fit_both_models_of_a_sam(tiny_sam_repo: Path) -> None:
             check_inputs(session.spec(model), graph_inputs(session.spec(model)))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_commands_publish_and_record(tmp_path: Path, xray_folder: Path) -> None:
     out = tmp_path / "engines.json"
     common = [str(tmp_path / "repo"), "--models", "unet_lung"]

@@ -129,6 +129,7 @@ def test_every_kind_of_fault_that_a_server_meets_is_tried() -> None:
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_a_real_seg_serve_that_is_killed_is_one_that_survived() -> None:
     pytest.importorskip("pytriton")
     result = measure_faults(("seg-serve killed, idle",), repeats=1)

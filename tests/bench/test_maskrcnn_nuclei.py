@@ -83,7 +83,7 @@ def test_deployed_quality_is_torchvisions(nuclei_repo: Path, nuclei_folder: Path
         assert abs(mine["count_error"] - other["count_error"]) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_torchvisions_own_export_finds_what_torchvision_finds(nuclei_folder: Path, tmp_path: Path) -> None:
     """Images of several sizes, though it is traced with one."""
     from seg_bench.official_maskrcnn import export_official_maskrcnn

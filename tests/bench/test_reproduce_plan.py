@@ -109,6 +109,7 @@ def test_rows_keep_the_order_of_the_table_and_come_once() -> None:
         choose_rows(["unet31"])
 
 
+@pytest.mark.slow
 def test_operations_are_those_that_pytorch_counts() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -67,7 +67,7 @@ def test_other_masks_are_not_compared() -> None:
         compare_answers("edgeseg", "decode", 1, theirs, ours)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_forms_take_turns_in_processes_of_their_own() -> None:
     told: list[str] = []
     result = measure_sam2(
@@ -104,7 +104,7 @@ def test_the_shapes_move() -> None:
     assert tuple(frames[2][y, x]) == (220, 40, 30)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_memory_is_told_while_30_frames_are_tracked() -> None:
     told: list[int] = []
     curve = measure_memory("small", 30, every=10, frame_size_hw=(96, 128), on_frames=told.append)

@@ -143,6 +143,7 @@ def test_trained_network_is_pruned_to_what_its_head_gave(data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("family", ["unet", "unetpp", "transunet"])
+@pytest.mark.slow
 def test_command_trains_folds_of_every_family(data: Path, tmp_path: Path, family: str) -> None:
     split = {"data_set": "tiny", "seed": 0, "train": NAMES[:4], "val": [], "test": []}
     (tmp_path / "split.json").write_text(json.dumps(split))

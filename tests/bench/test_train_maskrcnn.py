@@ -68,7 +68,7 @@ def test_stopped_run_resumes_with_the_identical_loss_curve(
         train_maskrcnn(nuclei_folder, split, out, other, SETTINGS, resume=True)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_learning_one_image_by_heart_finds_its_objects(nuclei_folder: Path, split: Split) -> None:
     """The score is of what is deployed: a network that knows an image gets it, an untrained one does not."""
     samples = [sample for sample in load_nuclei(nuclei_folder) if sample.name == "08ae2741df2f"]

@@ -76,7 +76,7 @@ def test_segmenting_writes_nothing_of_the_header(
     _assert_unmarked(printed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_verifying_and_calibrating_record_nothing_of_the_header(
     run: Run, study: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +91,7 @@ def test_verifying_and_calibrating_record_nothing_of_the_header(
     assert not any(word in text for text in contracts for word in ("case", "alice", str(study)))
 
 
+@pytest.mark.slow
 def test_records_and_reports_name_files_and_no_folders(
     run: Run, study: Path, tiny_repo: Path, tmp_path: Path
 ) -> None:

@@ -204,6 +204,7 @@ def test_a_graph_that_cannot_be_read_ends_the_start_with_one_line(
     assert list(temporary_folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_does_not_fit_its_step_ends_the_start_with_the_servers_reason(
     tmp_path: Path, temporary_folder: Path
 ) -> None:

@@ -101,7 +101,7 @@ def chain(encoder: onnx.ModelProto, decoder: onnx.ModelProto, images: Tensors) -
     return embedding | GraphRunner(decoder, "decoder")(prompts(embedding["image_embeddings"]))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_naive_conversion_of_a_sam_overflows_and_the_published_one_does_not(
     in_fp32: dict[str, onnx.ModelProto], published: tuple[Path, tuple[ExportedModel, ...]]
 ) -> None:

@@ -275,7 +275,7 @@ def test_graphs_in_int8_compile_with_tensorrt(
     assert len(results) == 2 * len(CAPABILITIES) - 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("family", ["unetpp", "transunet"])
 def test_nested_and_transformer_networks_keep_their_dice_and_compile(
     family: str, xray_folder: Path, few_xrays: Path, tmp_path: Path
@@ -312,7 +312,7 @@ def uneven_checkpoint() -> Checkpoint:
     return replace(checkpoint, state_dict=weights)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_layer_that_ruins_the_masks_is_left_out(uneven_checkpoint: Checkpoint, few_xrays: Path) -> None:
     model = traceable_model(uneven_checkpoint, "unet", (256, 256), 1)
     graph = optimise(trace(model), model)

@@ -102,6 +102,7 @@ def assert_same_detections(
     return len(pairs), len(theirs["scores"]) + len(ours["scores"]) - 2 * len(pairs)
 
 
+@pytest.mark.full
 def test_equals_torchvision_called_as_its_users_call_it(repo: Path, checkpoint: Checkpoint) -> None:
     model: Any = build_model(checkpoint)
     model.transform.min_size, model.transform.max_size = (SIZE_HW[0],), SIZE_HW[1]
@@ -197,7 +198,7 @@ def test_compiles_with_a_real_builder_in_fp32(repo: Path) -> None:
     assert result.built, result.reason
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_half_precision_holds_is_finite_on_extremes_and_compiles_for_all(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
@@ -278,7 +279,7 @@ def test_sizes_that_cannot_be_served_are_refused(checkpoint: Checkpoint, tmp_pat
     assert not (tmp_path / "repo").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_command_publishes_a_size_that_is_no_multiple_of_32(tmp_path: Path) -> None:
     command = ["maskrcnn", "--arch", "maskrcnn_light_fpn", "--random", "--classes", "2", "--size", "100x150"]
     result = CliRunner().invoke(app, [*command, "--max-detections", "12", "--repo", str(tmp_path), "--json"])

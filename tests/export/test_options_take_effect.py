@@ -30,6 +30,7 @@ import seg_export.manage
 import seg_export.maskrcnn_checkpoints
 import seg_export.random_weights
 import seg_export.verify
+import seg_runtime.bundle
 from seg_export.checkpoint import load_checkpoint
 from seg_export.cli import app
 from seg_export.random_weights import random_semantic
@@ -86,6 +87,7 @@ BASES: dict[str, dict[str, list[str]]] = {
     },
     "check": {"": ["model"]},
     "build": {"": ["model"]},
+    "bundle": {"": []},
     "rollback": {"": ["model"]},
     "remove": {"": ["model"]},
 }
@@ -99,6 +101,7 @@ VALUES = {
     "checkpoint": "unet.pth",
     "classes": "3",
     "compute_capability": "86",
+    "data": "folder",
     "depth": "1",
     "embeddings": "fp16",
     "engine": "openvino",
@@ -107,9 +110,11 @@ VALUES = {
     "instances": "2",
     "max_batch": "3",
     "max_detections": "7",
+    "models": "model",
     "name": "other",
     "norm_eps": "0.1",
     "opset": "19",
+    "out": "other.tar",
     "precision": "fp16",
     "pretrained": "nuclei",
     "queue_delay_us": "70",
@@ -183,6 +188,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     def record(value: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             options = {name: each for name, each in options.items() if not callable(each)}
+            arguments = tuple(each for each in arguments if not callable(each))
             seen.append([*map(_plain, arguments), {name: _plain(each) for name, each in options.items()}])
             return value
 
@@ -213,6 +219,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
         (seg_export.engines.check, "check_graphs", ()),
         (seg_export.engines.build, "build_engines", ()),
         (seg_export.manage, "list_models", ()),
+        (seg_runtime.bundle, "write_bundle", 0),
         (seg_export.manage, "rollback", spec),
         (seg_export.manage, "remove", None),
     ):

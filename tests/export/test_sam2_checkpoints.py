@@ -243,7 +243,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_export_of_a_described_variant_publishes_its_models_and_ensembles(run: Run, small_file: Path) -> None:
     Path("small.json").write_text(json.dumps(SMALL))
     code, out, err = run("--variant-config", "small.json", "--checkpoint", str(small_file), "--json")

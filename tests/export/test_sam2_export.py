@@ -460,6 +460,7 @@ def test_half_precision_keeps_memories_that_bfloat16_holds(half_repo: Path) -> N
     np.testing.assert_array_equal(memory, torch.from_numpy(memory).to(torch.bfloat16).float().numpy())
 
 
+@pytest.mark.full
 def test_every_graph_in_half_precision_compiles_for_every_capability(half_repo: Path) -> None:
     results = check_graphs((), half_repo)
     assert [(item.model, item.compute_capability, item.reason) for item in results if not item.built] == []

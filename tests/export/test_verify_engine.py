@@ -53,6 +53,7 @@ def test_engine_passes_the_verification_of_its_models_precision(
     assert {row.batch for row in report.comparisons} >= {1, 2, 3}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_openvino_passes_the_verification_of_the_trained_sam(tiny_sam_repo: Path, half: str) -> None:
     report = verify_published(tiny_sam_repo, f"sam_tiny_{half}", load_checkpoint(WEIGHTS), engine="openvino")

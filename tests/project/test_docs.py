@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from leaves(f"{name} {child}", value)
 
 
+@cache
 def all_commands() -> list[tuple[str, Any]]:
     apps = {name: importlib.import_module(module).app for name, module in COMMANDS.items()}
     return [leaf for name, app in apps.items() for leaf in leaves(name, typer.main.get_command(app))]

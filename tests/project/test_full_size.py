@@ -56,7 +56,7 @@ def project(tmp_path: Path) -> Path:
 
 def outcome(project: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     answer = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, check=False
     )
@@ -83,6 +83,13 @@ def test_new_weights_run_it_again(project: Path) -> None:
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"new")
     assert outcome(project) == "2 passed"
+
+
+def test_what_is_stamped_is_not_run_for_a_stamp_again(project: Path) -> None:
+    assert outcome(project, "--full", "stamp", "-m", "full") == "2 deselected"
+    (project / "export" / "package" / "inner.py").write_text("VALUE = 42  # the same\n")
+    assert outcome(project, "--full", "stamp", "-m", "full") == "1 passed, 1 deselected"
+    assert outcome(project) == "1 passed, 1 deselected"
 
 
 def test_change_of_something_else_leaves_it_out(project: Path) -> None:

@@ -73,6 +73,7 @@ def _iou(a: dict[str, Any], b: dict[str, Any]) -> float:
     return float(both / max(a["area"] + b["area"] - both, 1))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", [XRAY, NUCLEI], ids=lambda path: path.stem[:12])
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_everything_found_equals_what_segment_anything_finds(

@@ -91,7 +91,7 @@ def test_the_reason_of_a_server_that_dies_is_one_line(
     )
     log = tmp_path / "server.log"
     line = run_command(str(repo), *FREE_PORTS, "--log", str(log), capsys=capsys, monkeypatch=monkeypatch)
-    assert line == "error: the server ended while it started: cannot allocate 8 GB"
+    assert line == "error: the server ended with code 1 while it started: cannot allocate 8 GB"
     assert "| table |" in log.read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
 
