@@ -172,6 +172,25 @@ def test_the_next_start_removes_a_server_whose_watchdog_was_killed_too_and_no_ot
             assert len(list(temporary.iterdir())) == 2
 
 
+def test_a_start_removes_what_lies_where_another_server_had_its_temporary_files(
+    models: Path, temporary: Path, tmp_path: Path
+) -> None:
+    """It may come while the watchdog of the other one cleans up, and kills that, too."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with serving(models, temporary) as killed:
+        killed.wait_ready()
+        stubs = killed.processes(STUB)
+        send_to(stubs, signal.SIGSTOP)
+        watchdogs = [pid for pid in killed.processes() if "watchdog" in command_line(pid)]
+        send_to([killed.process.pid, *watchdogs], signal.SIGKILL)
+        wait_until(lambda: killed.processes() == stubs)
+        assert list(temporary.iterdir())
+        with serving(models, elsewhere) as next_one:
+            next_one.wait_ready()
+            assert killed.left() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_seg_serve_ends_with_code_4_and_one_line_when_a_backend_dies(
     models: Path, temporary: Path, number: signal.Signals

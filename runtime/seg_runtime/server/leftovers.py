@@ -12,9 +12,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from seg_runtime.errors import ServerError
 from seg_runtime.owner import owner_exited, owner_prefix
@@ -25,6 +26,14 @@ NAME_VARIABLE = "EDGESEG_SERVER_NAME"
 _MEMORY = Path("/dev/shm")
 _MEMORY_PREFIX = "triton_python_backend_shm_region_"
 _KILL_S = 5.0
+
+
+class _Process(NamedTuple):
+    """A process of a server, the server's name, and its temporary folder."""
+
+    pid: int
+    server: str
+    folder: Path
 
 
 def new_server_name() -> str:
@@ -60,41 +69,49 @@ def remove_leftovers() -> None:
 
 def _remove(belongs: Callable[[str], bool]) -> list[int]:
     """Remove what belongs to servers by their names; gives the processes that did not end in 5 s."""
-    left = _kill(belongs)
+    left, folders = _kill(belongs)
     if not left:
         for path in _own(_MEMORY.glob(f"{_MEMORY_PREFIX}edgeseg-*")):
             if belongs(path.name.removeprefix(_MEMORY_PREFIX).rpartition("_")[0]):
                 path.unlink(missing_ok=True)
-        for path in _own(Path(tempfile.gettempdir()).glob("edgeseg-*-server-*")):
+        folders |= set(Path(tempfile.gettempdir()).glob("edgeseg-*-server-*"))
+        for path in _own(folders):
             if belongs(path.name):
                 shutil.rmtree(path, ignore_errors=True)
     return left
 
 
-def _kill(belongs: Callable[[str], bool]) -> list[int]:
-    deadline = time.monotonic() + _KILL_S
+def _kill(belongs: Callable[[str], bool]) -> tuple[list[int], set[Path]]:
+    """What did not end in 5 s, and the temporary folders of all that belonged.
+
+    They may lie elsewhere than this process' own, and their watchdog is among those that are killed.
+    """
+    deadline, folders = time.monotonic() + _KILL_S, set()
     while True:
-        left = [pid for pid, name in _server_processes() if belongs(name)]
+        found = [process for process in _server_processes() if belongs(process.server)]
+        folders |= {process.folder for process in found}
+        left = [process.pid for process in found]
         if not left or time.monotonic() > deadline:
-            return left
+            return left, folders
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
 
-def _server_processes() -> Iterator[tuple[int, str]]:
-    """(process id, server's name) of this user's processes that belong to a server."""
-    variable = f"{NAME_VARIABLE}=".encode()
-    for folder in _own(Path("/proc").glob("[0-9]*")):
-        # Empty for one that has ended.
+def _server_processes() -> Iterator[_Process]:
+    """This user's processes that belong to a server."""
+    for entry in _own(Path("/proc").glob("[0-9]*")):
         with suppress(OSError):
-            for entry in (folder / "environ").read_bytes().split(b"\0"):
-                if entry.startswith(variable):
-                    yield int(folder.name), entry.removeprefix(variable).decode(errors="replace")
+            # Empty for one that has ended.
+            words = (entry / "environ").read_text(errors="replace").split("\0")
+            variables = dict(word.split("=", 1) for word in words if "=" in word)
+            if NAME_VARIABLE in variables:
+                folder = Path(variables.get("TMPDIR", tempfile.gettempdir()))
+                yield _Process(int(entry.name), variables[NAME_VARIABLE], folder)
 
 
-def _own(paths: Iterator[Path]) -> Iterator[Path]:
+def _own(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         with suppress(OSError):
             if path.lstat().st_uid == os.getuid():
