@@ -72,6 +72,7 @@ def test_hausdorff_equals_scipy_exactly_on_large_noise_where_nothing_can_be_prun
     assert hausdorff_distance(pred, target) == _article_hausdorff(pred, target)
 
 
+@pytest.mark.slow
 def test_hausdorff_equals_scipy_exactly_on_real_lungs(xray_folder):
     generator = np.random.default_rng(2)
     for index, path in enumerate(sorted((xray_folder / "masks").glob("*.png"))):

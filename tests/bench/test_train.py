@@ -202,6 +202,7 @@ def test_nothing_to_resume_is_told(data: Path, tmp_path: Path, finished: TrainRe
         train_semantic(data, SPLIT, tmp_path, RECIPE, SETTINGS, resume=True)
 
 
+@pytest.mark.slow
 def test_init_starts_from_a_checkpoints_weights(data: Path, finished: TrainResult, tmp_path: Path) -> None:
     recipe = replace(RECIPE, init=finished.checkpoint, size_hw=(32, 32), half=True)
     result = train_semantic(data, SPLIT, tmp_path / "run", recipe, replace(SETTINGS, epochs=1))
@@ -219,6 +220,7 @@ def test_init_starts_from_a_checkpoints_weights(data: Path, finished: TrainResul
         )
 
 
+@pytest.mark.slow
 def test_training_stops_after_patience_epochs_without_a_better_dice(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,7 @@ def test_names_of_old_torchvision_files_are_understood_as_torchvision_understand
         torch.testing.assert_close(tensor, torchvisions.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_class_count_or_anchors_is_refused(tmp_path: Path) -> None:
     state = build_maskrcnn(**LIGHT).state_dict()
     path = tmp_path / "cells.pth"
@@ -272,6 +273,7 @@ def test_a_checkpoint_of_another_class_count_or_anchors_is_refused(tmp_path: Pat
         load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_sizes_that_cannot_be_served_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     for size_hw in ((32, 320), (256, 5000)):
         with pytest.raises(BadInputError, match="each side must be 64 to 4096"):

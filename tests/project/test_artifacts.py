@@ -91,6 +91,7 @@ def test_module_that_cannot_be_pickled_is_traced_each_time(
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 def test_reason_of_a_graph_that_does_not_build_is_stored(store: Path, tmp_path: Path) -> None:
     model = traceable_model(random_unet(features=(4, 8)), "unet", (16, 24), 8)
     save_graph(trace(model), tmp_path / "good.onnx")
