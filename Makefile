@@ -71,8 +71,9 @@ docs: $(READY)  ## docs/commands.md from the commands themselves
 	(for pair in seg-export:seg_export.cli seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \
 		seg-bench:seg_bench.cli; do $(BIN)/typer $${pair#*:} utils docs --name $${pair%%:*}; done) > docs/commands.md
 
-tables: $(READY)  ## the README's tables from the records that their markers name, and the schema of records
+tables: $(READY)  ## tables of README and docs from the records that their markers name, and the schema of records
 	$(BIN)/seg-bench report --update README.md
+	$(BIN)/seg-bench report --update docs/results.md
 	$(BIN)/seg-bench schema --out docs/records.schema.json
 
 setup: $(READY)

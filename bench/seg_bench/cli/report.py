@@ -67,6 +67,17 @@ def report(
         "triton_repo"
     ),
     worst: Annotated[int, typer.Option(help="How many of them per model.", min=1, max=20)] = 4,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Only these columns of one Markdown table, separated by commas; keys are those of "
+            "--format json.",
+        ),
+    ] = "",
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="All columns and settings in a terminal, not only those that decide."),
+    ] = False,
     update: Annotated[
         Path | None,
         typer.Option(
@@ -78,13 +89,14 @@ def report(
 ) -> None:
     """Show the Dice / latency table of measured runs, several machines and dates side by side.
 
-    A terminal gets the columns that decide; Markdown, CSV, JSON and HTML have all of them.
+    A terminal gets the columns that decide, or all with --wide; Markdown, CSV, JSON and HTML have all.
 
     \b
     Examples:
       seg-bench report bench/results/run.json
       seg-bench report bench/results -o report.html
       seg-bench report workstation.json jetson.json --format markdown
+      seg-bench report run.json -f markdown --columns model,where,dice,p50_ms
       seg-bench report run.json -o report.html --images data/montgomery --repo triton_repo
       seg-bench report --update README.md
     """
@@ -101,6 +113,10 @@ def report(
     form = form or ReportFormat.TERMINAL
     if images is not None and form is not ReportFormat.HTML:
         raise BadInputError("--images draws masks into the HTML page: add  --format html")
+    if columns and form is not ReportFormat.MARKDOWN:
+        raise BadInputError("--columns chooses those of a Markdown table: add  --format markdown")
+    if wide and (form is not ReportFormat.TERMINAL or out is not None):
+        raise BadInputError("--wide is for the table in a terminal: every other form has all columns")
     runs = read_runs(records)
     if images is not None:
         _emit(_page_with_masks(runs, images, repo, worst), out)
@@ -108,9 +124,9 @@ def report(
         from seg_bench.report.terminal import print_report
         from seg_runtime.console import stdout_console
 
-        print_report(runs, stdout_console())
+        print_report(runs, stdout_console(), wide)
     else:
-        _emit(_render(runs, form), out)
+        _emit(_render(runs, form, [key.strip() for key in columns.split(",") if key.strip()]), out)
 
 
 def _update(page: Path, records: list[Path], out: Path | None) -> None:
@@ -131,11 +147,11 @@ def _page_with_masks(runs: list[Run], images: Path, repo: Path, worst: int) -> s
     return to_html(runs, worst=draw_worst(runs, images, repo, worst))
 
 
-def _render(runs: list[Run], form: ReportFormat) -> str:
+def _render(runs: list[Run], form: ReportFormat, columns: list[str]) -> str:
     if form is ReportFormat.MARKDOWN:
         from seg_bench.report.markdown import to_markdown
 
-        return to_markdown(runs)
+        return to_markdown(runs, columns)
     if form is ReportFormat.HTML:
         from seg_bench.report.html_page import to_html
 

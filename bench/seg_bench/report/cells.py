@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from seg_bench.metrics.summary import MetricSummary
 from seg_bench.percentiles import percentile_of
 from seg_bench.records import Record
+from seg_runtime.errors import BadInputError
 
 __all__ = [
     "ABSENT",
@@ -85,6 +86,20 @@ class Table:
         rows = tuple(tuple(row[number] for number in kept) for row in self.rows)
         return Table(tuple(self.columns[number] for number in kept), rows, self.records)
 
+    def only(self, keys: Sequence[str]) -> Table:
+        """The table with the columns of these keys, in this order.
+
+        Raises:
+            BadInputError: a key that no column has.
+        """
+        numbers = {column.key: number for number, column in enumerate(self.columns)}
+        unknown = [key for key in keys if key not in numbers]
+        if unknown:
+            raise BadInputError(f"no column '{unknown[0]}': choose from {', '.join(numbers)}")
+        chosen = [numbers[key] for key in keys]
+        rows = tuple(tuple(row[number] for number in chosen) for row in self.rows)
+        return Table(tuple(self.columns[number] for number in chosen), rows, self.records)
+
     def shown_in(self, form: int) -> Table:
         """The columns that a form has room for."""
         return self.without({column.key for column in self.columns if column.shown > form})
@@ -126,4 +141,5 @@ def summary_cell(summary: MetricSummary, form: str) -> Cell:
         return Cell(f"infinite for all {summary.count}", math.inf)
     infinite = f" ({summary.infinite_count} of {summary.count} infinite)" if summary.infinite_count else ""
     text = f"{summary.mean:{form}} ± {summary.std:{form}}{infinite}"
-    return Cell(text, summary.mean, (summary.ci_low, summary.ci_high))
+    interval = (summary.ci_low, summary.ci_high)
+    return Cell(text, summary.mean, interval, short=f"{summary.mean:{form}}")

@@ -20,6 +20,7 @@ from seg_bench.report.cells import (
     summary_cell,
 )
 from seg_bench.report.names import data_of, engine_of, place_of
+from seg_bench.report.speed import times_as_fast
 
 __all__ = ["COLUMNS", "FEWEST_IMAGES", "NAMES", "MakeCell", "data_set_columns", "worst_decile"]
 
@@ -51,7 +52,8 @@ def _number(pick: Callable[[Record], float | None], form: str) -> MakeCell:
 def _summary(pick: str, form: str) -> MakeCell:
     def cell(run: Run, record: Record) -> Cell:
         if record.model.weights == "random":
-            return Cell("random weights" if pick == "dice_summary" else ABSENT)
+            random = Cell("random weights", short="random")
+            return random if pick == "dice_summary" else Cell(ABSENT)
         return summary_cell(getattr(record.accuracy, pick), form) if record.accuracy else Cell(ABSENT)
 
     return cell
@@ -122,6 +124,14 @@ def _article(pick: Callable[[ArticleFigures], float], form: str, suffix: str = "
     return cell
 
 
+def _lowest_mask_iou(record: Record) -> float | None:
+    return record.agreement.lowest if record.agreement else None
+
+
+def _times_as_fast(run: Run, record: Record) -> Cell:
+    return number_cell(times_as_fast(run, record), ".2f")
+
+
 def _parameters(run: Run, record: Record) -> Cell:
     count = record.model.parameters
     if count is None:
@@ -130,7 +140,7 @@ def _parameters(run: Run, record: Record) -> Cell:
 
 
 def _note(run: Run, record: Record) -> Cell:
-    notes = {"failed": record.failure, "noisy": record.noise}
+    notes = {"failed": record.failure, "stopped early": record.early, "noisy": record.noise}
     said = [kind for kind, line in notes.items() if line]
     text = "; ".join(f"{kind}: {notes[kind]}" for kind in said)
     return Cell(text or ABSENT, short=", ".join(said))
@@ -153,7 +163,8 @@ NAMES: tuple[tuple[Column, MakeCell], ...] = (
 
 COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
     (Column("dice", "Dice", interval=True), _summary("dice_summary", ".4f")),
-    (Column("iou", "IoU", shown=PAGES, interval=True), _summary("iou_summary", ".4f")),
+    (Column("iou", "IoU", interval=True), _summary("iou_summary", ".4f")),
+    (Column("mask_iou", "mask IoU with fp32"), _number(_lowest_mask_iou, ".4f")),
     (Column("hd95_px", "HD95", "px", interval=True), _summary("hd95_summary", ".2f")),
     (Column("dice_worst_decile", "Dice, worst 10 %", shown=PAGES), _dice(_worst_decile)),
     (Column("dice_corrupted", "Dice, corrupted"), _dice(_corrupted)),
@@ -169,6 +180,7 @@ COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
     (Column("infer_ms", "infer p50", "ms", shown=DATA), _percentile(50, "infer")),
     (Column("postprocess_ms", "post-process p50", "ms", shown=DATA), _percentile(50, "postprocess")),
     (Column("p50_ms", "p50", "ms", interval=True), _percentile(50)),
+    (Column("times_as_fast", "× PyTorch"), _times_as_fast),
     (Column("p90_ms", "p90", "ms", interval=True), _percentile(90)),
     (Column("p99_ms", "p99", "ms", interval=True), _percentile(99)),
     (Column("p99_9_ms", "p99.9", "ms", shown=DATA, interval=True), _percentile(99.9)),

@@ -9,23 +9,32 @@ from seg_bench.report.cells import PAGES, Table
 from seg_bench.report.notes import legend_lines, run_facts
 from seg_bench.report.table import build_table, condition_table, load_table
 
-__all__ = ["table_lines", "to_markdown"]
+__all__ = ["to_markdown"]
 
 
-def to_markdown(runs: Sequence[Run]) -> str:
-    """The tables and, below them, how each run was measured; ends with a newline."""
-    lines = table_lines(build_table(runs))
+def to_markdown(runs: Sequence[Run], columns: Sequence[str] = ()) -> str:
+    """The tables and, below them, how each run was measured; ends with a newline.
+
+    Args:
+        runs: what to show.
+        columns: keys of the columns of one table and nothing else; empty for all.
+
+    Raises:
+        BadInputError: a key that no column has.
+    """
+    if columns:
+        return "\n".join(_table_lines(build_table(runs, every_column=True).only(columns))) + "\n"
+    lines = _table_lines(build_table(runs).shown_in(PAGES))
     for further in (condition_table(runs), load_table(runs)):
-        lines += ["", *table_lines(further)] if further else []
+        lines += ["", *_table_lines(further.shown_in(PAGES))] if further else []
     for run in runs:
         lines += ["", *(_fact(name, value) for name, value in run_facts(run))]
     lines += ["", *legend_lines(runs)]
     return "\n".join(lines) + "\n"
 
 
-def table_lines(table: Table) -> list[str]:
+def _table_lines(table: Table) -> list[str]:
     """One table, a line per row."""
-    table = table.shown_in(PAGES)
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     lines = [_row([column.heading for column in table.columns]), _row(rules)]
     return lines + [_row([cell.text for cell in row]) for row in table.rows]

@@ -11,9 +11,8 @@ import shlex
 from pathlib import Path
 
 from seg_bench.records import read_runs
-from seg_bench.report.markdown import table_lines
+from seg_bench.report.markdown import to_markdown
 from seg_bench.report.save import save_report
-from seg_bench.report.table import build_table
 from seg_runtime.errors import BadInputError
 
 __all__ = ["update_page", "updated_text"]
@@ -21,10 +20,11 @@ __all__ = ["update_page", "updated_text"]
 _MARKER = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end of table -->|(?=<!-- table: )|\Z)", re.DOTALL)
 _PROGRAM = ["seg-bench", "report"]
 _FORM = ["--format", "markdown"]
+_COLUMNS = "--columns"
 
 
 def updated_text(page: Path) -> str:
-    """The page with every table made anew; record files are relative to the page's folder.
+    """The page with every table made again; record files are relative to the page's folder or the one above.
 
     Raises:
         BadInputError: the page cannot be read, has no table, a table without an end, or one with another
@@ -55,11 +55,16 @@ def _table(page: Path, found: re.Match[str]) -> str:
     start, command, _, end = found.groups()
     if not end:
         raise BadInputError(f"'{page}': the table of  {command}  has no  <!-- end of table -->")
-    words = shlex.split(command)
+    words, columns = shlex.split(command), []
+    if _COLUMNS in words[-2:-1]:
+        columns = words[-1].split(",")
+        words = words[:-2]
     if words[:2] != _PROGRAM or words[-2:] != _FORM or not words[2:-2]:
         raise BadInputError(
-            f"'{page}': the command of a table must be  seg-bench report FILES... --format markdown, "
-            f"not  {command}"
+            f"'{page}': the command of a table must be  seg-bench report FILES... --format markdown "
+            f"[--columns KEYS], not  {command}"
         )
-    runs = read_runs(page.parent / name for name in words[2:-2])
-    return start + "\n".join(table_lines(build_table(runs))) + "\n" + end
+    # Records lie in the folder of the page, or of the project that the page is a part of.
+    folder = page.parent if (page.parent / words[2]).exists() else page.parent.parent
+    table = to_markdown(read_runs(folder / name for name in words[2:-2]), columns)
+    return start + table.split("\n\n")[0].strip() + "\n" + end

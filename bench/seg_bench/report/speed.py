@@ -5,10 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from seg_bench.records import Latency, Record
+from seg_bench.candidate import COMPILED, PYTORCH
+from seg_bench.records import Latency, Record, Run
 from seg_bench.report.names import baseline_name, engines_differ, is_baseline, row_name
 
-__all__ = ["speed_lines"]
+__all__ = ["speed_lines", "times_as_fast"]
+
+
+_PYTORCH = (PYTORCH, COMPILED)
 
 
 def speed_lines(records: Iterable[Record]) -> list[str]:
@@ -23,6 +27,18 @@ def speed_lines(records: Iterable[Record]) -> list[str]:
                 line = f"{row_name(record, differ)}: {ratio:.2f} times as fast as {baseline_name(base)}"
                 lines.append(line + _sam_ratios(base.latency, record.latency))
     return lines
+
+
+def times_as_fast(run: Run, record: Record) -> float | None:
+    """Of a deployed row: p50 of the fastest PyTorch of its run, divided by its own; None without one."""
+    if record.latency is None:
+        return None
+    p50s_ms = [
+        base.latency.percentile(50)
+        for base in run.records
+        if base.runtime in _PYTORCH and base.latency and _is_baseline_of(base, record)
+    ]
+    return min(p50s_ms) / record.latency.percentile(50) if p50s_ms else None
 
 
 def _is_baseline_of(base: Record, record: Record) -> bool:

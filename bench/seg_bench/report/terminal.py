@@ -1,4 +1,4 @@
-"""The tables in a terminal: the columns that decide; the others are in every other form."""
+"""The tables in a terminal: a few columns that decide, or all that are for people."""
 
 from __future__ import annotations
 
@@ -21,32 +21,53 @@ __all__ = ["full_width", "print_report", "rich_tables", "table_parts", "to_plain
 _FULL_WIDTH = 240
 """Characters per line of output that goes to a pipe or file and has no width of its own."""
 
+_DECISIVE = ("precision", "dice", "iou", "mask_iou", "ap", "p50_ms", "times_as_fast", "images_per_s", "note")
+"""Besides the names of rows; throughput is only needed where it tells batches apart."""
+
+_BRIEF_FACTS = ("machine", "GPU", "data", "noise", "failed", "noisy row")
+_BRIEF_LEGEND = (
+    "Dice, IoU: means over the images. p50: of the whole call. × PyTorch: as many times as fast. "
+    "All columns, spreads, conditions and settings: --wide, or another --format."
+)
+
 _ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load")
 _GAP = 3
 _LONG_TITLE = 9
 
 
-def rich_tables(runs: Sequence[Run], width: int) -> list[RichTable]:
+def rich_tables(runs: Sequence[Run], width: int, wide: bool = True) -> list[RichTable]:
     """The tables as rich renderables, each as several below each other where `width` is too small for it.
 
     Each of them begins with the names of the rows, and no cell is ever cut or wrapped.
+
+    Args:
+        runs: what to show.
+        width: characters per line.
+        wide: all columns, with spreads; else those that decide.
     """
-    tables = (build_table(runs), condition_table(runs), load_table(runs))
-    return [part for table in tables if table for part in table_parts(table.shown_in(EVERYWHERE), width)]
+    main = build_table(runs).shown_in(EVERYWHERE)
+    if not wide:
+        keys = {column.key for column in main.columns}
+        needless = set() if "batch" in keys else {"images_per_s"}
+        main = main.without(keys - {*_ROW_NAMES, *_DECISIVE} | needless | main.empty_columns())
+    others = (condition_table(runs) if wide else None, load_table(runs))
+    tables = [main, *(table.shown_in(EVERYWHERE) for table in others if table)]
+    return [part for table in tables for part in table_parts(table, width, wide)]
 
 
-def table_parts(table: Table, width: int) -> list[RichTable]:
-    """One table as several below each other where `width` is too small for it."""
+def table_parts(table: Table, width: int, wide: bool = True) -> list[RichTable]:
+    """One table as several below each other where `width` is too small for it. Arguments as `rich_tables`."""
     names = [number for number, column in enumerate(table.columns) if column.key in _ROW_NAMES]
     others = [number for number in range(len(table.columns)) if number not in names]
     groups: list[list[int]] = []
     for number in others:
-        used = sum(_width(table, member) for member in [*names, *(groups[-1] if groups else []), number])
+        members = [*names, *(groups[-1] if groups else []), number]
+        used = sum(_width(table, member, wide) for member in members)
         if groups and used <= width:
             groups[-1].append(number)
         else:
             groups.append([number])
-    return [_rich_table(table, sorted([*names, *group])) for group in groups]
+    return [_rich_table(table, sorted([*names, *group]), wide) for group in groups]
 
 
 def _heading(column: Column) -> str:
@@ -55,16 +76,18 @@ def _heading(column: Column) -> str:
     return f"{title}\n({column.unit})" if column.unit else title
 
 
-def _short(cell: Cell) -> str:
-    return cell.short or cell.text
+def _shown(column: Column, cell: Cell, wide: bool) -> str:
+    """Notes are always short: their lines stand below the table."""
+    return cell.text if wide and column.numeric else cell.short or cell.text
 
 
-def _width(table: Table, number: int) -> int:
-    lines = [*_heading(table.columns[number]).split("\n"), *(_short(row[number]) for row in table.rows)]
+def _width(table: Table, number: int, wide: bool) -> int:
+    column = table.columns[number]
+    lines = [*_heading(column).split("\n"), *(_shown(column, row[number], wide) for row in table.rows)]
     return max(map(len, lines)) + _GAP
 
 
-def _rich_table(table: Table, numbers: Sequence[int]) -> RichTable:
+def _rich_table(table: Table, numbers: Sequence[int], wide: bool) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
@@ -74,21 +97,29 @@ def _rich_table(table: Table, numbers: Sequence[int]) -> RichTable:
         justify: Justify = "right" if column.numeric else "left"
         shown.add_column(_heading(column), justify=justify, style=style, no_wrap=True, overflow="fold")
     for row in table.rows:
-        shown.add_row(*(_short(row[number]) for number in numbers))
+        shown.add_row(*(_shown(table.columns[number], row[number], wide) for number in numbers))
     return shown
 
 
-def print_report(runs: Sequence[Run], console: Console) -> None:
-    """Print the table, then how it was measured."""
+def print_report(runs: Sequence[Run], console: Console, wide: bool = False) -> None:
+    """Print the table, then how it was measured.
+
+    Args:
+        runs: what to show.
+        console: a terminal, or a file or pipe, which gets everything on lines of any length.
+        wide: all columns and facts in a terminal as well.
+    """
     from rich.markup import escape
 
-    for table in rich_tables(runs, full_width(console)):
+    wide = wide or not console.is_terminal
+    for table in rich_tables(runs, full_width(console), wide):
         console.print(table)
     for run in runs:
         for name, value in run_facts(run):
-            console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=True)
-    for line in legend_lines(runs):
-        console.print(escape(line), style="dim", highlight=False, soft_wrap=True)
+            if wide or name in _BRIEF_FACTS:
+                console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=wide)
+    for line in legend_lines(runs) if wide else (_BRIEF_LEGEND,):
+        console.print(escape(line), style="dim", highlight=False, soft_wrap=wide)
 
 
 def full_width(console: Console) -> int:

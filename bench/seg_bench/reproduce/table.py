@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from seg_bench.article import article_figures
-from seg_bench.candidate import COMPILED, PYTORCH
+from seg_bench.candidate import COMPILED
 from seg_bench.records import Record, Run
 from seg_bench.report.cells import ABSENT, percentile_cell
-from seg_bench.report.names import is_baseline
+from seg_bench.report.speed import times_as_fast
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 
 __all__ = ["Line", "table_lines", "to_markdown_table"]
@@ -87,7 +87,7 @@ def table_lines(runs: Iterable[Run]) -> list[Line]:
     """
     by_key = {_key(run): run for run in runs}
     return [
-        Line(ROWS[key], record, _speed(by_key[key], record))
+        Line(ROWS[key], record, times_as_fast(by_key[key], record))
         for key in ROWS
         if key in by_key
         for record in by_key[key].records
@@ -165,14 +165,3 @@ def _machine(run: Run) -> str:
 def _key(run: Run) -> str:
     """Models are called by the key of their row and, unless it is fp32, their precision."""
     return max((key for key in ROWS if run.records[0].model.name.startswith(key)), key=len)
-
-
-def _speed(run: Run, record: Record) -> float | None:
-    pytorch = [
-        base.latency.percentile(50)
-        for base in run.records
-        if base.runtime in (PYTORCH, COMPILED) and base.latency
-    ]
-    if not pytorch or record.latency is None or is_baseline(record):
-        return None
-    return min(pytorch) / record.latency.percentile(50)
