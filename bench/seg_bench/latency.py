@@ -53,11 +53,13 @@ class Rule:
         min_s: seconds of calls, besides the number of calls.
         turn_s: calls follow one another for so long before the next candidate's turn; 0 for one call.
         deadline: of `time.monotonic`; no round begins after it.
+        least: calls of every candidate that are made even after that.
     """
 
     min_s: float = 0.0
     turn_s: float = 0.0
     deadline: float = math.inf
+    least: int = 1
 
 
 @dataclass
@@ -183,10 +185,11 @@ class _Turns:
 
     def unfinished(self, rounds: int) -> list[str]:
         """Who takes a turn in the next round; nobody once time is up."""
+        if time.monotonic() > self._rule.deadline:
+            return [name for name, samples in self.samples.items() if not self._has_least(samples)]
         if self._rule.min_s == 0:
-            return list(self.samples) if rounds < self._repeats and not self._late() else []
-        waiting = [name for name, samples in self.samples.items() if not self._is_enough(samples)]
-        return [] if self._late() else waiting
+            return list(self.samples) if rounds < self._repeats else []
+        return [name for name, samples in self.samples.items() if not self._is_enough(samples)]
 
     def warm_up(self, name: str, number: int, until_stable: bool) -> None:
         samples = self.samples[name]
@@ -217,18 +220,22 @@ class _Turns:
     def note_early(self) -> None:
         for samples in self.samples.values():
             if not self._is_enough(samples):
-                totals = samples.stages.get("total", [])
-                samples.early = f"{len(totals)} of {self._repeats} calls"
-                if self._rule.min_s:
-                    samples.early += f", {sum(totals) / 1000:.1f} of {self._rule.min_s:g} s"
+                samples.early = self._lacking(samples.stages.get("total", []))
 
-    def _late(self) -> bool:
-        return time.monotonic() > self._rule.deadline
+    def _has_least(self, samples: Samples) -> bool:
+        least = min(self._rule.least, self._repeats)
+        return samples.error is not None or len(samples.stages.get("total", ())) >= least
 
     def _is_enough(self, samples: Samples) -> bool:
         total_ms = samples.stages.get("total", ())
         enough = len(total_ms) >= self._repeats and sum(total_ms) >= 1000 * self._rule.min_s
         return samples.error is not None or enough
+
+    def _lacking(self, total_ms: Sequence[float]) -> str:
+        calls, seconds = len(total_ms), sum(total_ms) / 1000
+        lacking = [f"{calls} of {self._repeats} calls"] if calls < self._repeats else []
+        lacking += [f"{seconds:.1f} of {self._rule.min_s:g} s"] if seconds < self._rule.min_s else []
+        return ", ".join(lacking)
 
     def _spent_ms(self, name: str, number: int) -> Mapping[str, float]:
         """Milliseconds per stage; empty for a candidate that broke off, now or before."""

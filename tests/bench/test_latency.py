@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
 from seg_bench import latency as latency_module
-from seg_bench.latency import Samples, Timings, is_stable, measure_interleaved, noise_note
+from seg_bench.latency import Rule, Samples, Timings, is_stable, measure_interleaved, noise_note
 from seg_bench.records import Latency
 from seg_runtime.errors import InferenceError
 
@@ -181,3 +182,57 @@ def test_a_stage_that_some_calls_could_not_tell_is_left_out() -> None:
 )
 def test_the_note_tells_how_steady_the_machine_was(calibration_ms: tuple[float, ...], start: str) -> None:
     assert noise_note(calibration_ms).startswith(start)
+
+
+class Clocked(Recorder):
+    """Calls that take a time of their own on a clock of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
+        super().__init__()
+        self.now, self.seconds = 0.0, seconds
+        monkeypatch.setattr(latency_module.time, "monotonic", lambda: self.now)
+
+    def __call__(self, name: str, number: int) -> dict[str, float]:
+        self.calls.append((name, number))
+        self.now += self.seconds[name]
+        return {"total": 1000 * self.seconds[name]}
+
+    def count(self, name: str) -> int:
+        return sum(called == name for called, _ in self.calls)
+
+
+def test_a_rule_asks_for_calls_and_for_seconds_and_turns_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Clocked(monkeypatch, {"fast": 0.01, "slow": 0.5})
+    timings = measure_interleaved(
+        ("fast", "slow"), call, repeats=8, warm_up=0, rule=Rule(min_s=2.0, turn_s=0.1)
+    )
+    # 2 s of the fast one are 200 calls, and 8 calls of the slow one 4 s.
+    assert call.count("fast") == pytest.approx(200, abs=1)
+    assert call.count("slow") == 8
+    assert all(samples.early is None for samples in timings.samples.values())
+    fast = [position for position, (name, _) in enumerate(call.calls) if name == "fast"]
+    turns = 1 + sum(after - before > 1 for before, after in pairwise(fast))
+    assert turns >= 4
+    assert len(timings.samples["fast"].calibration_ms) == pytest.approx(200 / 10, abs=2)
+
+
+def test_a_deadline_ends_it_after_the_least_calls_and_says_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = Clocked(monkeypatch, {"a": 0.5, "b": 0.5})
+    rule = Rule(min_s=10.0, deadline=4.0)
+    samples = measure_interleaved(("a", "b"), call, repeats=64, warm_up=0, rule=rule).samples
+    assert call.count("a") == call.count("b") == 5
+    assert samples["a"].early == "5 of 64 calls, 2.5 of 10 s"
+    call = Clocked(monkeypatch, {"a": 0.5, "b": 0.5})
+    rule = Rule(min_s=10.0, deadline=-1.0, least=3)
+    samples = measure_interleaved(("a", "b"), call, repeats=64, warm_up=0, rule=rule).samples
+    assert call.count("a") == call.count("b") == 3
+
+
+def test_enough_calls_and_too_few_seconds_lack_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Clocked(monkeypatch, {"a": 0.1})
+    rule = Rule(min_s=10.0, turn_s=1.0, deadline=3.0)
+    samples = measure_interleaved(("a",), call, repeats=4, warm_up=0, rule=rule).samples
+    assert samples["a"].early and samples["a"].early.endswith(" of 10 s")
+    assert "calls" not in samples["a"].early

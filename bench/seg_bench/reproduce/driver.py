@@ -15,7 +15,7 @@ from seg_bench.reproduce.catalogue import Images, choose_rows
 from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import ImageFolder, find_images
-from seg_bench.reproduce.plan import LEFT_OUT, MIN_CALLS, MIN_S, PlannedRow, plan_rows, share_s
+from seg_bench.reproduce.plan import LEAST_CALLS, LEFT_OUT, MIN_CALLS, MIN_S, PlannedRow, plan_rows, share_s
 from seg_bench.reproduce.prepare import checkpoint_path, export_row
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
@@ -185,22 +185,24 @@ class Reproduction:
 
     def _measure(self, planned: PlannedRow, images: ImageFolder, deadline: float, step: Step) -> Run:
         row, weights = planned.row, self.folder.work / "weights"
-        if planned.missing:
-            precisions = cast("tuple[Precision, ...]", planned.missing)
-            export_row(row, precisions, self._repo, weights, lambda what: step(f"{row.title}: {what}", 0, 1))
+        precisions = [each for each in planned.precisions if self._is_there(planned, each, images, step)]
         checkpoint = checkpoint_path(row, weights) if self.device.pytorch and row.random else None
+        baseline = self.device.pytorch and (checkpoint is None or checkpoint.is_file())
+        if self.device.pytorch and not baseline:
+            reason = "its random weights are not here, which only an export makes"
+            self._miss(f"{row.title}, PyTorch", reason)
         options = RunOptions(
             repo=self._repo,
             data=images.path,
             limit=_MOST_IMAGES,
-            models=tuple(row.model(precision) for precision in planned.precisions),
+            models=tuple(map(row.model, precisions)),
             engines=self.device.engines,
             left_out=LEFT_OUT,
-            baseline=self.device.pytorch,
-            compiled=self.device.compiles,
-            checkpoint=checkpoint,
+            baseline=baseline,
+            compiled=baseline and self.device.compiles,
+            checkpoint=checkpoint if baseline else None,
             repeats=MIN_CALLS,
-            rule=Rule(MIN_S, _TURN_S, deadline),
+            rule=Rule(MIN_S, _TURN_S, deadline, LEAST_CALLS),
             gate=True,
         )
         told = f"{row.title}: "
@@ -209,6 +211,31 @@ class Reproduction:
             return run
         # Nobody labelled drawn images: there is no truth to score.
         return replace(run, records=tuple(replace(record, accuracy=None) for record in run.records))
+
+    def _is_there(self, planned: PlannedRow, precision: str, images: ImageFolder, step: Step) -> bool:
+        """Whether a precision can be measured: it is exported where it is missing.
+
+        Raises:
+            EdgesegError: fp32, which every other is compared with, cannot be exported.
+        """
+        if precision not in planned.missing:
+            return True
+        row, real = planned.row, images.path / "images"
+        step(f"{row.title}: export {precision}", 0, 1)
+        try:
+            export_row(
+                row,
+                cast("Precision", precision),
+                self._repo,
+                self.folder.work / "weights",
+                real if real.is_dir() and not images.drawn else None,
+            )
+        except EdgesegError as error:
+            if precision == "fp32":
+                raise
+            self._miss(f"{row.title}, {precision}", " ".join(str(error).split()))
+            return False
+        return True
 
 
 def _built(repo: Path) -> frozenset[str]:

@@ -24,7 +24,7 @@ MIN_CALLS, MIN_S = 64, 10.0
 """Calls and seconds that a row is timed for if the budget allows; MLPerf's single stream has such a rule."""
 
 LEAST_CALLS = 8
-"""A row that cannot be called as often as this is left for the next call."""
+"""A row is called as often as this at least, or left for the next time."""
 
 PRECISIONS = ("fp32", "fp16")
 LEFT_OUT = frozenset({("fp16", "onnxruntime")})

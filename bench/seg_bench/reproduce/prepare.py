@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["checkpoint_path", "export_row"]
 
 
-def export_row(
-    row: TableRow, precisions: tuple[Precision, ...], repo: Path, weights: Path, step: Callable[[str], None]
-) -> None:
-    """Publish a row's model in these precisions, each verified against PyTorch.
+def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, images: Path | None) -> None:
+    """Publish a row's model, verified against PyTorch.
 
     Args:
         row: of the catalogue.
-        precisions: as of `seg_export.export.export_models`.
+        precision: as of `seg_export.export.export_models`.
         repo: the repository.
         weights: folder for random weights, which are made again from their seed where they are not there.
-        step: called with what is done.
+        images: a folder of real images to verify with.
 
     Raises:
         ParityError: a graph strays from PyTorch; nothing was published.
@@ -40,9 +37,7 @@ def export_row(
 
         weights.mkdir(parents=True, exist_ok=True)
         write_checkpoint(path, _random(row))
-    for precision in precisions:
-        step(f"export {precision}")
-        export_models(path, repo, row.model(precision), precision=precision)
+    export_models(path, repo, row.model(precision), precision=precision, images=images)
 
 
 def checkpoint_path(row: TableRow, weights: Path) -> Path:
