@@ -205,8 +205,10 @@ class Reproduction:
             rule=Rule(MIN_S, _TURN_S, deadline, LEAST_CALLS),
             gate=True,
         )
-        told = f"{row.title}: "
-        run = measure(options, self.options.command, lambda what, done, total: step(told + what, done, total))
+        title = f"{row.title}: "
+        run = measure(
+            options, self.options.command, lambda what, done, total: step(title + what, done, total)
+        )
         if not images.drawn:
             return run
         # Nobody labelled drawn images: there is no truth to score.
