@@ -298,7 +298,7 @@ def screen(width: int, *, wide: bool = False) -> str:
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_terminal_shows_the_columns_that_decide(width: int) -> None:
     text = screen(width)
-    snapshot = Path(__file__).parents[1] / "data" / "snapshots" / f"report_{width}.txt"
+    snapshot = Path(__file__).parents[1] / "snapshots" / f"report_{width}.txt"
     assert text == snapshot.read_text(encoding="utf-8").rstrip("\n")
     assert max(map(len, text.splitlines())) <= width
 
