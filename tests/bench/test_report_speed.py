@@ -30,4 +30,4 @@ def test_the_documentation_quotes_the_record() -> None:
     record = from_json(ReportSpeed, document)
     assert (record.models, record.calls) == (20, 1000)
     seconds = statistics.median(record.command_s)
-    assert f"| {seconds:.2f} s | [report.json]" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| {seconds:.2f} s | [report.json]" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

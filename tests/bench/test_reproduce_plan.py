@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from seg_bench.reproduce.images import find_images
 from seg_bench.reproduce.plan import LEAST_CALLS, MIN_S, plan_rows, share_s
 from seg_bench.reproduce.screen import plan_text, results_text
 from seg_bench.reproduce.table import table_lines, to_markdown_table
+from seg_bench.run.suites import SUITES
 from seg_runtime.errors import BadInputError, EdgesegError
 
 MACHINES = Path(__file__).parents[1] / "data" / "doctor"
@@ -206,6 +208,18 @@ def test_drawn_images_are_the_same_everywhere_and_fill_what_nobody_gave(
                 assert len(np.unique(image)) > 1
     given = find_images((xray_folder,), tmp_path / "c")
     assert (given["masks"].path, given["masks"].drawn, given["objects"].drawn) == (xray_folder, False, True)
+
+
+def test_of_the_data_that_networks_were_trained_on_only_the_test_part_is_measured(
+    tmp_path: Path, xray_folder: Path, nuclei_folder: Path
+) -> None:
+    found = find_images((xray_folder, nuclei_folder), tmp_path / "out")
+    assert (found["masks"].suite, found["objects"].suite) == (SUITES["montgomery"], SUITES["nuclei"])
+    assert SUITES["montgomery"].part == SUITES["nuclei"].part == "test"
+    for name in ("images", "masks"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        shutil.copy(min((xray_folder / name).iterdir()), tmp_path / "other" / name / "another.png")
+    assert find_images((tmp_path / "other",), tmp_path / "out")["masks"].suite is None
 
 
 def test_the_plan_fits_into_80_columns() -> None:

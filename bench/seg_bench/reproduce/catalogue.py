@@ -30,6 +30,7 @@ class TableRow:
         arguments: of its constructor, where weights are random.
         article: whether the article's table has it.
         images: what it is measured on.
+        caveat: what a reader of its Dice must know, else empty.
     """
 
     key: str
@@ -42,6 +43,7 @@ class TableRow:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     article: bool = False
     images: Images = "masks"
+    caveat: str = ""
 
     @property
     def random(self) -> bool:
@@ -67,7 +69,16 @@ ROWS = {
         TableRow("unet_lung", "U-Net, lungs", "shipped", "unet", "lung", 20, 12),
         TableRow("unetpp_lung", "U-Net++, lungs", "shipped", "unetpp", "unetpp_lung", 4.2, 15),
         TableRow("transunet_lung", "TransUNet, lungs", "shipped", "transunet", "transunet_lung", 2.4, 20),
-        TableRow("sam_tiny", "SAM tiny, a box per lung", "shipped", "sam", "sam_tiny", 36, 25),
+        TableRow(
+            "sam_tiny",
+            "SAM tiny, a box per lung",
+            "shipped",
+            "sam",
+            "sam_tiny",
+            36,
+            25,
+            caveat="trained on these X-rays too",
+        ),
         TableRow(
             "maskrcnn_nuclei", "Mask R-CNN, nuclei", "shipped", "maskrcnn", "nuclei", 19, 60, images="objects"
         ),

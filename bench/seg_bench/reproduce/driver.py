@@ -194,6 +194,8 @@ class Reproduction:
         options = RunOptions(
             repo=self._repo,
             data=images.path,
+            suite=images.suite,
+            part="test" if images.suite else None,
             limit=_MOST_IMAGES,
             models=tuple(map(row.model, precisions)),
             engines=self.device.engines,

@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from seg_bench.data.find import find_samples
+from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.reproduce.catalogue import Images
+from seg_bench.run.suites import SUITES, Suite
 
 __all__ = ["DRAWN", "ImageFolder", "find_images"]
 
@@ -27,10 +28,17 @@ _SIZE_HW = (512, 512)
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images of one kind. Drawn ones give times, and masks to compare, but no Dice."""
+    """Images of one kind.
+
+    Attributes:
+        path: the folder.
+        drawn: whether nobody labelled them: they give times, and masks to compare, but no Dice.
+        suite: whose test part is measured, where the shipped networks were trained on others of these images.
+    """
 
     path: Path
-    drawn: bool
+    drawn: bool = False
+    suite: Suite | None = None
 
 
 def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
@@ -45,14 +53,22 @@ def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
     """
     found: dict[Images, ImageFolder] = {}
     for path in given:
-        kind: Images = "objects" if isinstance(find_samples(path)[0], InstanceSample) else "masks"
-        found.setdefault(kind, ImageFolder(path, drawn=False))
+        samples = find_samples(path)
+        kind: Images = "objects" if isinstance(samples[0], InstanceSample) else "masks"
+        found.setdefault(kind, ImageFolder(path, suite=_suite(samples)))
     for kind, labels in _LABELS.items():
         if kind not in found:
             folder = out / kind / DRAWN
             _draw(folder, labels)
             found[kind] = ImageFolder(folder, drawn=True)
     return found
+
+
+def _suite(samples: Sequence[AnySample]) -> Suite | None:
+    """The data set that the shipped networks know, when any of these images is from it."""
+    split = shipped_split(tuple(samples))
+    known = {*split.train, *split.val, *split.test}
+    return SUITES[split.data_set] if known & {sample.name for sample in samples} else None
 
 
 def _draw(folder: Path, labels: str) -> None:

@@ -71,7 +71,8 @@ class Line:
     def note(self) -> str:
         """Why there are no figures, or what to know of them; empty for nothing."""
         early = f"stopped early: {self.record.early}" if self.record.early else None
-        return "; ".join(filter(None, (self.record.failure, early, self.record.noise)))
+        caveat = f"Dice: {self.row.caveat}" if self.row.caveat and self.record.accuracy else None
+        return "; ".join(filter(None, (self.record.failure, caveat, early, self.record.noise)))
 
     def percentile(self, percent: float) -> str:
         """Of the whole call in milliseconds."""
