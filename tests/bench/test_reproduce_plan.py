@@ -173,8 +173,11 @@ def test_a_budget_is_shared_by_what_rows_need() -> None:
     plan = plan_rows(choose_rows(["unet_lung", "unet_31m"]), CPU, [], (), export=True)
     whole = sum(each.estimate_s for each in plan)
     assert share_s(plan, 10 * whole) == plan[0].estimate_s
-    assert share_s(plan, whole / 2) == pytest.approx(max(plan[0].estimate_s / 2, plan[0].least_s))
     assert share_s(plan, 1) == plan[0].least_s
+    spare = 100.0
+    shared = share_s(plan, sum(each.least_s for each in plan) + spare)
+    wanted = [each.estimate_s - each.least_s for each in plan]
+    assert shared == pytest.approx(plan[0].least_s + spare * wanted[0] / sum(wanted))
     assert plan[0].estimate_s >= plan[0].candidates * MIN_S
     assert plan[0].least_s < plan[0].estimate_s
     assert plan[0].least_s > plan[0].candidates * LEAST_CALLS * plan[0].call_s

@@ -98,9 +98,15 @@ def plan_rows(
 
 
 def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
-    """Of the remaining seconds those that the first row gets: no more than it needs."""
-    first, total = planned[0], sum(each.estimate_s for each in planned)
-    return min(first.estimate_s, max(first.least_s, remaining_s * first.estimate_s / total))
+    """Of the remaining seconds those that the first row gets, no more than it needs.
+
+    Each row gets the least that it can do with, and what is left is shared by what they need besides.
+    """
+    first = planned[0]
+    spare_s = max(0.0, remaining_s - sum(each.least_s for each in planned))
+    wanted_s = sum(each.estimate_s - each.least_s for each in planned)
+    wanted_by_first_s = first.estimate_s - first.least_s
+    return first.least_s + min(wanted_by_first_s, spare_s * wanted_by_first_s / max(wanted_s, 1e-9))
 
 
 def _plan(row: TableRow, device: Device, built: Collection[str], measured: bool, export: bool) -> PlannedRow:
