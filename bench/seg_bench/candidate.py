@@ -33,7 +33,6 @@ class Candidate:
         kind: "semantic", "sam" (measured with boxes) or "instances".
         checkpoint: file of the PyTorch baseline, else None.
         channels_last: NHWC memory order, for the PyTorch baseline.
-        device: "cpu" or "cuda", for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
         truth: as `RunOptions.truth`.
@@ -54,7 +53,6 @@ class Candidate:
     kind: str = "semantic"
     checkpoint: str | None = None
     channels_last: bool = False
-    device: str = "cpu"
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
     truth: str | None = None

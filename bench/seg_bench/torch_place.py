@@ -9,20 +9,11 @@ from typing import Any
 from seg_bench.candidate import COMPILED, Candidate
 from seg_runtime.errors import InferenceError, MissingExtraError
 
-__all__ = ["TorchPlace", "has_cuda"]
-
-
-def has_cuda() -> bool:
-    """Whether PyTorch is installed and has a GPU."""
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
+__all__ = ["TorchPlace"]
 
 
 class TorchPlace:
-    """Prepares modules and runs them.
+    """Prepares modules and runs them, on the GPU where PyTorch has one.
 
     Compiled modules compute under autocast, as PyTorch's own guides measure them; what autocast keeps in fp32
     stays so.
@@ -31,6 +22,7 @@ class TorchPlace:
         candidate: a PyTorch baseline.
 
     Attributes:
+        device: "cuda" or "cpu".
         engine: as `Session.engine`: "PyTorch 2.14.1, CPU", "PyTorch 2.14.1 compiled, bf16, NVIDIA L4".
 
     Raises:
@@ -47,7 +39,7 @@ class TorchPlace:
         self._torch = torch
         self._compiled = candidate.runtime == COMPILED
         self._channels_last = candidate.channels_last
-        self.device = candidate.device
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         name = "CPU" if self.device == "cpu" else torch.cuda.get_device_name()
         self.engine = f"PyTorch {torch.__version__}{' compiled, bf16' if self._compiled else ''}, {name}"
 

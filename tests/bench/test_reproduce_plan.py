@@ -30,7 +30,7 @@ from seg_bench.run.suites import SUITES
 from seg_runtime.errors import BadInputError, EdgesegError
 
 MACHINES = Path(__file__).parents[1] / "data" / "doctor"
-CPU = Device(("onnxruntime", "openvino"), False, True, False, 200.0, ())
+CPU = Device(("onnxruntime", "openvino"), True, False, 200.0, ())
 LUNG = ROWS["unet_lung"]
 BOTH = ("unet_lung", "unet_lung_fp16")
 
@@ -73,7 +73,6 @@ def test_a_machine_computes_with_the_engines_that_can_run_there(
 ) -> None:
     device = examine_device(replace(recorded(machine), **changes))
     assert device.engines == engines
-    assert device.builds_engines == ("tensorrt" in engines)
     assert note in " ".join(device.notes)
 
 

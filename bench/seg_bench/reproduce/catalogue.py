@@ -28,7 +28,6 @@ class TableRow:
         gflop: of one image, a product and a sum counted as two.
         export_s: seconds that its export takes on two cores, in one precision.
         arguments: of its constructor, where weights are random.
-        article: whether the article's table has it.
         images: what it is measured on.
         caveat: what a reader of its Dice must know, else empty.
     """
@@ -41,7 +40,6 @@ class TableRow:
     gflop: float
     export_s: float
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    article: bool = False
     images: Images = "masks"
     caveat: str = ""
 
@@ -82,11 +80,11 @@ ROWS = {
         TableRow(
             "maskrcnn_nuclei", "Mask R-CNN, nuclei", "shipped", "maskrcnn", "nuclei", 19, 60, images="objects"
         ),
-        TableRow("unet_31m", "U-Net 31M", "article", "unet", "random", 385, 30, _UNET, article=True),
-        TableRow("unetpp", "U-Net++", "article", "unetpp", "random", 276, 40, _NESTED, article=True),
-        TableRow("transunet", "TransUNet", "article", "transunet", "random", 58, 60, _NESTED, article=True),
+        TableRow("unet_31m", "U-Net 31M", "article", "unet", "random", 385, 30, _UNET),
+        TableRow("unetpp", "U-Net++", "article", "unetpp", "random", 276, 40, _NESTED),
+        TableRow("transunet", "TransUNet", "article", "transunet", "random", 58, 60, _NESTED),
         TableRow(
-            "sam_vit_h", "SAM ViT-H, a box", "article", "sam", "random", 5960, 400, {"variant": "vit_h"}, True
+            "sam_vit_h", "SAM ViT-H, a box", "article", "sam", "random", 5960, 400, {"variant": "vit_h"}
         ),
         TableRow(
             "maskrcnn_r50",

@@ -28,7 +28,6 @@ class Device:
 
     Attributes:
         engines: keys of `seg_runtime.engines.ENGINES` that can run here; on a GPU those of the GPU.
-        builds_engines: whether TensorRT is here, which builds engines for the engine "tensorrt".
         pytorch: whether PyTorch is, which exports and is the baseline.
         compiles: whether that is measured compiled in bfloat16, too.
         gflops: fp32 products and sums per second, in units of 10^9; of a GPU a rough guess.
@@ -36,15 +35,10 @@ class Device:
     """
 
     engines: tuple[str, ...]
-    builds_engines: bool
     pytorch: bool
     compiles: bool
     gflops: float
     notes: tuple[str, ...]
-
-    @property
-    def gpu(self) -> bool:
-        return any(engine not in ("onnxruntime", "openvino") for engine in self.engines)
 
 
 def examine_device(facts: Facts) -> Device:
@@ -66,7 +60,6 @@ def examine_device(facts: Facts) -> Device:
         notes.append("this processor has no bfloat16 products: compiled PyTorch in bf16 is not measured")
     return Device(
         engines,
-        "tensorrt" in engines,
         pytorch,
         compiles,
         _GPU_GFLOPS if gpu else matrix_gflops(),

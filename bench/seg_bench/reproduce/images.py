@@ -20,7 +20,7 @@ DRAWN = "drawn"
 """Name of the data set of drawn images."""
 
 _LABELS: dict[Images, str] = {"masks": "masks", "objects": "labels"}
-"""Where the ground truth of a kind lies, beside `images`."""
+"""Folder of the ground truth of a kind, next to `images`."""
 
 _COUNT = 4
 _SIZE_HW = (512, 512)

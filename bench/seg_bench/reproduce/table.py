@@ -146,7 +146,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _article(lines: Iterable[Line]) -> list[str]:
     """The article's figures of the networks that it has, a line each."""
-    families = dict.fromkeys(line.row.family for line in lines if line.row.article)
+    families = dict.fromkeys(line.row.family for line in lines if line.row.group == "article")
     return [
         f"- the article, {figures.model}: Dice {figures.dice:.3f}, {figures.inference_ms:.0f} ms, on a "
         "machine that it does not name"

@@ -18,7 +18,6 @@ from seg_bench.run.choice import choose_local, choose_remote
 from seg_bench.run.options import RunOptions
 from seg_bench.run.originals import find_checkpoints, official_exports
 from seg_bench.run.subjects import Subject
-from seg_bench.torch_place import has_cuda
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import Repository
@@ -124,14 +123,12 @@ class Plan:
 
     def _baselines(self, options: RunOptions) -> Iterator[Candidate]:
         runtimes = [PYTORCH] * options.baseline + [COMPILED] * options.compiled
-        device = "cuda" if runtimes and has_cuda() else "cpu"
         for name, runtime in product(self.checkpoints, runtimes):
             subject = self.subjects[name]
             yield Candidate(
                 model=name,
                 where="in-process",
                 runtime=runtime,
-                device=device,
                 target="",
                 data=str(options.data),
                 truth=options.truth,
