@@ -146,7 +146,7 @@ def _model_files(repository: Repository, models: Sequence[str]) -> Iterator[tupl
 
 def _with_steps(repository: Repository, models: Sequence[str]) -> list[ModelSpec]:
     """Contracts of the models and of those that they run, each once."""
-    names = list(models) or [name for name in repository.models() if _is_built(repository, name)]
+    names = list(models or repository.built_models())
     if not names:
         raise RepositoryError(
             f"repository '{repository.path}' has no built model: publish one with seg-export"
@@ -159,10 +159,6 @@ def _with_steps(repository: Repository, models: Sequence[str]) -> list[ModelSpec
         specs.setdefault(spec.name, spec)
         names += [step.model for step in spec.steps if step.model not in specs]
     return list(specs.values())
-
-
-def _is_built(repository: Repository, name: str) -> bool:
-    return repository.spec(name).version in repository.versions(name)
 
 
 def _data_files(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:

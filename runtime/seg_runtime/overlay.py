@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["COLORS", "draw_overlay", "line_thickness"]
+__all__ = ["COLORS", "distinct_colors", "draw_overlay", "line_thickness"]
 
 COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 255),
@@ -67,6 +67,44 @@ def draw_overlay(
         cv2.drawContours(canvas, contours, -1, _OUTLINE, thickness + 2, cv2.LINE_AA)
         cv2.drawContours(canvas, contours, -1, light, thickness, cv2.LINE_AA)
     return canvas
+
+
+def distinct_colors(
+    crops: Iterable[tuple[NDArray[np.bool_], tuple[int, int]]], size_hw: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """A colour for each object that none of its neighbours has, as far as `COLORS` suffice.
+
+    Objects are neighbours where they overlap or where a line's width is between them.
+
+    Args:
+        crops: (mask, (x, y)) of each object, in the order in which they are drawn: its own pixels and where
+            the upper left one of them lies in the image.
+        size_hw: (height, width) of the image.
+
+    Returns:
+        RGB of each object.
+
+    Example:
+        >>> left, right = np.ones((4, 4), bool), np.ones((4, 4), bool)
+        >>> len(set(distinct_colors([(left, (0, 0)), (right, (4, 0))], (4, 8))))
+        2
+    """
+    import cv2
+
+    reach = 2 * line_thickness(size_hw) + 3
+    drawn = np.full(size_hw, len(COLORS), np.uint8)
+    numbers: list[int] = []
+    for mask, (x, y) in crops:
+        around = cv2.dilate(np.pad(mask, reach).view(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8)) > 0
+        top, left = max(y - reach, 0), max(x - reach, 0)
+        there = drawn[top : y + mask.shape[0] + reach, left : x + mask.shape[1] + reach]
+        around = around[top - y + reach :, left - x + reach :][: there.shape[0], : there.shape[1]]
+        taken = np.bincount(there[around], minlength=len(COLORS) + 1)[: len(COLORS)]
+        # Of colours that are as rare nearby, the one that was given the longest time ago.
+        order = np.roll(np.arange(len(COLORS)), -len(numbers))
+        numbers.append(int(order[np.argmin(taken[order])]))
+        drawn[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = numbers[-1]
+    return [COLORS[number] for number in numbers]
 
 
 def line_thickness(size_hw: tuple[int, ...]) -> int:

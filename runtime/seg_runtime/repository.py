@@ -42,6 +42,14 @@ class Repository:
         """Names of all models that have a configuration, sorted; built or not."""
         return tuple(sorted(entry.parent.name for entry in self.path.glob(f"[!.]*/{CONFIG_FILE}")))
 
+    def built_models(self) -> tuple[str, ...]:
+        """Those of `models` whose version folder is there.
+
+        Raises:
+            RepositoryError: a configuration that is broken.
+        """
+        return tuple(name for name in self.models() if self.spec(name).version in self.versions(name))
+
     def versions(self, model: str) -> tuple[int, ...]:
         """Versions of a model that are on disk, ascending."""
         folder = self._folder(model)

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from bench_records import (
     example_run,
@@ -26,16 +27,16 @@ from rich.console import Console
 
 from seg_bench.article import ARTICLE_TABLE
 from seg_bench.candidate import OFFICIAL_DECODER
-from seg_bench.records import Run
-from seg_bench.report.frame import LegendEntry, legend, row_label
+from seg_bench.records import Energy, Run
+from seg_bench.report.frame import NARROW, WIDE, LegendEntry, Size, legend
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
 from seg_bench.report.plots import dice_against_latency
 from seg_bench.report.plotted import plotted_rows
-from seg_bench.report.row_plots import latency_samples
+from seg_bench.report.row_plots import energy_bars, latency_samples
 from seg_bench.report.speed import speed_lines
-from seg_bench.report.svg import linear_axis, log_axis
+from seg_bench.report.svg import log_axis, score_axis, text_width
 from seg_bench.report.table import build_table
 from seg_bench.report.terminal import print_report, rich_tables, to_plain_text
 
@@ -120,7 +121,7 @@ def test_infinite_distances_are_counted_beside_the_mean() -> None:
 def test_two_machines_are_told_apart_and_one_is_not_repeated() -> None:
     table = build_table([make_run(cpu="Workstation"), make_run(cpu="Jetson")])
     assert table.columns[0].key == "machine"
-    assert [row[0].text for row in table.rows] == ["Workstation", "Jetson"]
+    assert [row[0].text for row in table.rows] == ["Workstation, 2 cores", "Jetson, 2 cores"]
 
 
 def test_speed_is_compared_with_the_baseline_of_the_same_checkpoint_only() -> None:
@@ -172,11 +173,8 @@ def test_lines_and_plots_name_the_engine_that_was_asked_for() -> None:
     assert names == [f"unet_lung, in process, {it}" for it in ("auto", "onnxruntime", "openvino")] + [
         "unet_lung, gRPC"
     ]
-    rows = plotted_rows([engines_run()])
-    for plot in (dice_against_latency(rows), latency_samples(rows)):
-        texts = [element.text for element in ElementTree.fromstring(plot).iter() if element.text]
-        assert all(name in texts for name in names)
-    svg = ElementTree.fromstring(latency_samples(rows))
+    svg = ElementTree.fromstring(latency_samples(plotted_rows(engines_run().records), WIDE))
+    assert {*names} <= {element.text for element in svg.iter("text")}
     colours = {css for it in svg.iter() for css in it.get("class", "").split() if "colour" in css}
     assert len(colours) == 5
 
@@ -313,7 +311,7 @@ def test_a_wide_terminal_report_has_every_column_and_fact() -> None:
 class Page(HTMLParser):
     """Collects what the tests look at, and checks that tags close in order."""
 
-    VOID = frozenset({"meta", "br", "link", "img"})
+    VOID = frozenset({"meta", "br", "link", "img", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -340,7 +338,7 @@ def test_the_page_is_well_formed_and_needs_no_network() -> None:
     assert "http" not in text
     assert "$" not in text
     assert page.rows == 1 + len(example_run().records)
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 2 * 2, "each plot in two sizes"
 
 
 def test_the_page_escapes_what_records_say() -> None:
@@ -349,40 +347,94 @@ def test_the_page_escapes_what_records_say() -> None:
     assert "R&amp;D &lt;b&gt;" in text
 
 
-def test_plots_are_xml_with_one_mark_per_figure() -> None:
-    records = example_run().records
-    scatter = ElementTree.fromstring(dice_against_latency(plotted_rows([example_run()])))
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_plots_are_xml_with_one_mark_per_figure(size: Size) -> None:
+    rows = plotted_rows(example_run().records)
+    scatter = ElementTree.fromstring(dice_against_latency(rows, size))
     tips = [title.text or "" for title in scatter.iter("title")]
     assert sum("Dice 0.9700" in tip for tip in tips) == 4
-    assert sum("article: U-Net (original), Dice 0.967, 12 ms" in tip for tip in tips) == 1
-    strips = ElementTree.fromstring(latency_samples(plotted_rows([example_run()])))
-    assert len(list(strips.iter("title"))) == sum(len(r.latency.total) for r in records if r.latency)
+    strips = ElementTree.fromstring(latency_samples(rows, size))
+    calls = [len(record.latency.total) for record in example_run().records if record.latency]
+    assert len(list(strips.iter("title"))) == sum(calls)
 
 
-def test_a_long_name_takes_two_lines_and_is_whole_in_the_tooltip_when_those_do_not_do() -> None:
-    for count, lines, whole in ((1, 1, None), (8, 2, None), (16, 2, " ".join(["segmenter"] * 16))):
-        row = replace(plotted_rows([example_run()])[0], name=" ".join(["segmenter"] * count))
-        drawn = ElementTree.fromstring(f"<svg>{''.join(row_label(row, 20.0))}</svg>")
-        assert len(drawn.findall("text")) == lines
-        assert {title.text for title in drawn.iter("title")} == ({whole} if whole else set())
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_no_words_of_a_plot_are_cut_or_leave_it(size: Size) -> None:
+    """A name of 99 characters, and energy as a bar that is as long as there is room for."""
+    long = make_record(" ".join(["segmenter"] * 10))
+    record = replace(long, energy=Energy("tegrastats", 10.0, None, 123.4))
+    rows = plotted_rows([record])
+    for plot in (latency_samples(rows, size), energy_bars(rows, size)):
+        texts = list(ElementTree.fromstring(plot).iter("text"))
+        assert record.model.name in " ".join(it.text or "" for it in texts)
+        for it in texts:
+            at, width = float(it.get("x", "")), text_width(it.text or "")
+            left = {"start": at, "middle": at - width / 2, "end": at - width}[it.get("text-anchor", "")]
+            assert left >= -5 and left + width <= size.width + 5, it.text
 
 
-def test_a_legend_with_a_long_name_has_one_column() -> None:
-    for name, columns in (("unet, in process", 2), ("unet, in process, on a machine with a long name", 1)):
-        entries = [LegendEntry("1", name, "colour0", 0)] * 2
-        drawn = ElementTree.fromstring(f"<svg>{''.join(legend(entries, 0.0)[0])}</svg>")
-        assert len({mark.get("cx") for mark in drawn.iter("circle")}) == columns
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+@pytest.mark.parametrize("seed", range(5))
+def test_names_of_models_hide_neither_each_other_nor_marks(seed: int, size: Size) -> None:
+    generator = np.random.default_rng(seed)
+    records = [
+        make_record(
+            f"unet_{number}",
+            median_ms=float(generator.uniform(5, 500)),
+            accuracy=make_accuracy(float(generator.uniform(0.9, 0.985))),
+        )
+        for number in range(8)
+    ]
+    svg = ElementTree.fromstring(dice_against_latency(plotted_rows(records), size))
+    names = [it for it in svg.iter("text") if (it.text or "").startswith("unet_")]
+    assert len(names) >= 5, "where points are dense some grey ones have a tooltip alone"
+    boxes = []
+    for it in names:
+        x, y = float(it.get("x", "")), float(it.get("y", ""))
+        boxes.append((x, y - 10, x + text_width(it.text or ""), y + 3))
+    marks = [(float(it.get("cx", "")), float(it.get("cy", ""))) for it in svg.iter("circle")]
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        assert left >= 0 and right <= size.width
+        assert not any(left < x < right and top < y < bottom for x, y in marks)
+        for other in boxes[:number]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_a_plot_shows_good_models_apart_though_a_bad_one_is_there() -> None:
+    """A Dice of 0.5 leaves lungs at 0.96 and 0.98 an eighth of the height between them."""
+    records = [
+        make_record(f"unet_{dice}", median_ms=40 * (number + 1), accuracy=make_accuracy(dice))
+        for number, dice in enumerate((0.98, 0.96, 0.5))
+    ]
+    svg = ElementTree.fromstring(dice_against_latency(plotted_rows(records), WIDE))
+    best, good, bad = (float(mark.get("cy", "")) for mark in svg.iter("circle"))
+    best, good, bad = sorted((best, good, bad))
+    assert (good - best) > 0.12 * (bad - best)
+
+
+def test_a_legend_takes_as_many_lines_as_it_needs() -> None:
+    entries = [LegendEntry("shared memory", "colour0", 0)] * 4
+    for size, lines in ((WIDE, 1), (NARROW, 2)):
+        drawn = ElementTree.fromstring(f"<svg>{''.join(legend(entries, size, 0.0)[0])}</svg>")
+        assert len({mark.get("cy") for mark in drawn.iter("circle")}) == lines
+        assert all(float(mark.get("cx", "")) < size.width for mark in drawn.iter("circle"))
 
 
 def test_nothing_to_plot_gives_no_plot() -> None:
-    assert dice_against_latency(plotted_rows([make_run(make_record(weights="random"))])) == ""
-    assert latency_samples([]) == ""
+    assert dice_against_latency(plotted_rows([make_record(weights="random")]), WIDE) == ""
+    assert latency_samples([], WIDE) == ""
 
 
 def test_axes_map_their_ends_and_keep_ticks_inside() -> None:
-    for axis in (linear_axis([0.91, 0.97], 400, 20, highest=1.0), log_axis([3.0, 900.0], 70, 700)):
+    for axis in (
+        score_axis([0.91, 0.97], 400, 20),
+        log_axis([3.0, 900.0], 70, 700),
+        log_axis([150, 180], 70, 700),
+    ):
         assert axis.pixel(axis.low) == pytest.approx(axis.start)
         assert axis.pixel(axis.high) == pytest.approx(axis.end)
         assert len(axis.ticks) >= 3
         assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
-    assert linear_axis([1.0, 1.0], 400, 20, highest=1.0).low < 1.0
+    perfect = score_axis([1.0, 1.0], 400, 20)
+    assert perfect.low < perfect.high < 1.0
+    assert perfect.pixel(1.0) == pytest.approx(perfect.end)

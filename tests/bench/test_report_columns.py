@@ -10,10 +10,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from bench_records import example_run, full_run, make_latency, make_long_accuracy, make_record, make_run
+from bench_records import (
+    example_run,
+    full_run,
+    make_accuracy,
+    make_latency,
+    make_long_accuracy,
+    make_record,
+    make_run,
+)
 
 from seg_bench.records import Data, Energy, Latency, LoadPoint, Run
 from seg_bench.report.csv_report import to_csv
+from seg_bench.report.frame import WIDE
+from seg_bench.report.grouping import device_table
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
@@ -22,6 +32,7 @@ from seg_bench.report.plotted import plotted_rows
 from seg_bench.report.row_plots import latency_samples
 from seg_bench.report.table import build_table, load_table
 from seg_bench.report.terminal import to_plain_text
+from seg_bench.report.verdict import verdict
 
 
 def columns_of(run: Run, row: int = 0) -> dict[str, str]:
@@ -85,29 +96,28 @@ def test_the_pareto_front_is_what_no_other_row_beats() -> None:
 
 
 def test_dominated_rows_and_baselines_are_grey_in_the_plot() -> None:
-    rows = plotted_rows([example_run()])
-    svg = ElementTree.fromstring(dice_against_latency(rows))
+    svg = ElementTree.fromstring(dice_against_latency(plotted_rows(example_run().records), WIDE))
     grey = [
         mark for mark in svg.iter() if mark.get("class") == "dominated" and mark.find("title") is not None
     ]
     names = {(mark.findtext("title") or "").split(", fp32")[0] for mark in grey}
     # All have one Dice; in process is the fastest of those that can be deployed.
-    assert names == {"1: unet_lung, PyTorch eager", "3: unet_lung, gRPC", "4: unet_lung, shared memory"}
+    assert names == {"unet_lung, PyTorch eager", "unet_lung, gRPC", "unet_lung, shared memory"}
 
 
-def test_every_data_set_has_a_front_of_its_own_and_a_column_says_which() -> None:
+def test_every_data_set_has_a_part_of_the_page_and_a_column_says_which() -> None:
     other = replace(make_record("elsewhere", median_ms=90), data=Data("shenzhen", 3))
     run = make_run(make_record(), other)
-    svg = ElementTree.fromstring(dice_against_latency(plotted_rows([run])))
-    assert len(svg.findall("path[@class='front']")) == 2
-    assert not [mark for mark in svg.iter() if mark.get("class") == "dominated"]
+    text = to_html([run])
+    assert text.count('class="front"') == 2 * 2, "of each data set, in two sizes"
+    assert [part.split("<")[0] for part in text.split("<h2>")[1:3]] == ["montgomery (test)", "shenzhen"]
     assert columns_of(run, 1)["data"] == "shenzhen"
     assert "data" not in columns_of(make_run())
 
 
 def test_many_calls_are_an_outline_and_few_are_dots() -> None:
     many = make_run(replace(make_record(), latency=make_latency(40, calls=1000)))
-    svg = ElementTree.fromstring(latency_samples(plotted_rows([many])))
+    svg = ElementTree.fromstring(latency_samples(plotted_rows(many.records), WIDE))
     assert [title.text for title in svg.iter("title")] == [
         f"1000 calls, {min(make_latency(40, 1000).total):.1f} to {max(make_latency(40, 1000).total):.1f} ms"
     ]
@@ -137,3 +147,65 @@ def test_the_same_row_of_two_days_gets_a_date() -> None:
         "2026-11-25 08:30",
     ]
     assert "measured" not in [column.key for column in build_table([make_run()]).columns]
+
+
+def two_devices() -> list[Run]:
+    """A workstation that has PyTorch, and a board that has two precisions and none."""
+    fp16 = make_record("unet_lung_fp16", median_ms=20)
+    fp16 = replace(fp16, model=replace(fp16.model, precision="fp16"), engine="ONNX Runtime 1.32.0, CUDA")
+    board = make_run(
+        make_record(median_ms=30), fp16, make_record("unet_random", weights="random"), cpu="Orin"
+    )
+    board = replace(board, machine=replace(board.machine, gpu="Orin, 540.4.0"))
+    return [make_run(make_record(runtime="PyTorch eager", median_ms=80), make_record()), board]
+
+
+def test_devices_get_one_figure_of_each_network_and_the_ratio_to_their_own_pytorch() -> None:
+    runs = two_devices()
+    table = device_table(runs)
+    assert table is not None and device_table(runs[:1]) is None
+    assert [column.title for column in table.columns] == [
+        *("network", "Example CPU, 2 cores", "Orin, 2 cores")
+    ]
+    base, ours = (record.latency for record in runs[0].records)
+    fastest = runs[1].records[1].latency
+    assert base and ours and fastest
+    ratio = base.percentile(50) / ours.percentile(50)
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        [
+            "unet_lung",
+            f"{ours.percentile(50):.1f} ms, ×{ratio:.2f} (ONNX Runtime)",
+            f"{fastest.percentile(50):.1f} ms (ONNX Runtime, CUDA)",
+        ],
+        ["unet_random (random weights)", "-", "33.1 ms (ONNX Runtime)"],
+    ]
+
+
+def test_every_device_has_its_part_of_each_form() -> None:
+    runs = two_devices()
+    text = to_plain_text(runs)
+    headings = [line for line in text.splitlines() if line in ("Example CPU, 2 cores", "Orin, 2 cores")]
+    assert headings == ["Example CPU, 2 cores", "Orin, 2 cores"]
+    page = to_html(runs)
+    for name in ("Example CPU, 2 cores", "Orin, 2 cores"):
+        assert f"<h2>{name}, montgomery (test)</h2>" in page
+        assert f"<b>{name}, montgomery (test).</b> Most accurate" in page
+    assert [json.loads(to_json_report(runs))["rows"][row]["machine"] for row in (0, 2)] == headings
+
+
+def test_the_verdict_names_the_most_accurate_and_the_fastest_row() -> None:
+    slow = make_record("unetpp_lung", median_ms=90, accuracy=make_accuracy(0.979))
+    fast = make_record("transunet_lung", median_ms=9)
+    broken = replace(make_record("unet_c", median_ms=1), failure="its lowest mask IoU is 0.31")
+    base = make_record("unetpp_lung", runtime="PyTorch eager", median_ms=180, accuracy=make_accuracy(0.979))
+    assert slow.latency and fast.latency and base.latency
+    accurate = f"unetpp_lung (ONNX Runtime) with {slow.latency.percentile(50):.1f} ms"
+    ratio = base.latency.percentile(50) / slow.latency.percentile(50)
+    assert verdict([make_run(base, slow, fast, broken)]) == (
+        f"Most accurate is {accurate}, {ratio:.2f} times as fast as PyTorch, Dice 0.9790; fastest is "
+        f"transunet_lung (ONNX Runtime) with {fast.latency.percentile(50):.1f} ms, Dice 0.9700."
+    )
+    assert verdict([make_run(fast)]).startswith("Most accurate and fastest is transunet_lung")
+    assert verdict([make_run(broken)]) == ""
+    random = verdict([make_run(make_record("unet_31m", weights="random"))])
+    assert random == "Without Dice, the fastest: unet_31m (random weights, ONNX Runtime) with 33.1 ms."

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
@@ -103,23 +104,40 @@ def test_names_can_be_read_on_any_background_and_stay_inside(background: int) ->
     assert (image == background).all()
 
 
-def test_names_do_not_hide_other_objects_and_the_best_ones_come_first() -> None:
-    """Objects side by side: plates are wider than they are, so that not all have room."""
-    boxes = np.array([[x, 50, x + 16, 66] for x in range(10, 140, 20)], np.float32)
+def result_of(boxes: NDArray[np.float32], size_hw: tuple[int, int]) -> InstanceResult:
+    """Objects that fill their boxes, the best first."""
     count = len(boxes)
-    result = InstanceResult(
+    return InstanceResult(
         boxes,
         np.linspace(0.9, 0.5, count, dtype=np.float32),
         np.ones(count, np.int32),
         ("nucleus",) * count,
         np.full((count, 28, 28), 9, np.float32),
-        (120, 160),
+        size_hw,
         count,
         False,
     )
-    drawn = draw_instances(np.full((120, 160, 3), 128, np.uint8), result)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_name_covers_a_small_object(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(seed)
+    corners = generator.integers(0, (620, 460), (40, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + generator.integers(6, 20, (40, 2))], axis=1).astype(np.float32)
+    image, result = np.full((480, 640, 3), 128, np.uint8), result_of(boxes, (480, 640))
+    named = draw_instances(image, result)
+    monkeypatch.setattr("seg_runtime.instance_overlay._draw_plate", lambda *_: None)
+    covered = (named != draw_instances(image, result)).any(axis=-1)
+    assert covered.any()
+    assert not any(covered[y0:y1, x0:x1].any() for x0, y0, x1, y1 in boxes.astype(int))
+
+
+def test_names_do_not_hide_other_objects_and_the_best_ones_come_first() -> None:
+    """Objects side by side: plates are wider than they are, so that not all have room."""
+    boxes = np.array([[x, 50, x + 16, 66] for x in range(10, 140, 20)], np.float32)
+    drawn = draw_instances(np.full((120, 160, 3), 128, np.uint8), result_of(boxes, (120, 160)))
     plates = (drawn[:45] == 16).all(axis=-1).any(axis=0)
     runs = np.flatnonzero(np.diff(plates.astype(int), prepend=0) == 1)
-    assert runs[0] <= 12 and 1 <= len(runs) < count
+    assert runs[0] <= 12 and 1 <= len(runs) < len(boxes)
     # Every object's middle keeps its tint.
     assert all((drawn[58, int(x0) + 8] != 16).all() for x0 in boxes[:, 0])

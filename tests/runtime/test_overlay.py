@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS, draw_overlay
+from seg_runtime.overlay import COLORS, distinct_colors, draw_overlay
 
 
 def square(size: int = 100) -> NDArray[np.uint8]:
@@ -64,3 +64,48 @@ def test_an_empty_mask_leaves_the_image() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"mask of \(10, 10\) pixels does not fit an image of \(20, 10\)"):
         draw_overlay(np.zeros((20, 10), np.uint8), np.zeros((10, 10), np.uint8))
+
+
+def random_blobs(seed: int, count: int, side: int = 200) -> list[NDArray[np.bool_]]:
+    """Discs that lie apart, touch and overlap."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.ogrid[:side, :side]
+    places, radii = generator.integers(0, side, (count, 2)), generator.integers(8, 24, count)
+    return [
+        (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        for (x, y), radius in zip(places, radii, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_objects_that_touch_in_the_picture_differ_in_colour(seed: int) -> None:
+    masks = random_blobs(seed, 24)
+    colors = distinct_colors(((mask, (0, 0)) for mask in masks), (200, 200))
+    shown = np.full((200, 200), -1)
+    for number, mask in enumerate(masks):
+        shown[mask] = number
+    for ours, others in ((shown[1:], shown[:-1]), (shown[:, 1:], shown[:, :-1])):
+        for left, right in {*zip(ours.ravel().tolist(), others.ravel().tolist(), strict=True)}:
+            if left != right and min(left, right) >= 0:
+                assert colors[left] != colors[right]
+
+
+def test_crops_get_the_colours_of_whole_masks() -> None:
+    masks = random_blobs(3, 12)
+    crops = []
+    for mask in masks:
+        rows, columns = np.nonzero(mask)
+        top, left = int(rows.min()), int(columns.min())
+        crops.append((mask[top : rows.max() + 1, left : columns.max() + 1], (left, top)))
+    whole = distinct_colors(((mask, (0, 0)) for mask in masks), (200, 200))
+    assert distinct_colors(crops, (200, 200)) == whole
+    assert distinct_colors([], (200, 200)) == []
+    assert len(distinct_colors([(np.zeros((0, 0), bool), (5, 5))] * 3, (200, 200))) == 3
+
+
+def test_few_objects_far_apart_have_colours_of_their_own() -> None:
+    masks = [np.zeros((200, 200), bool) for _ in COLORS]
+    for number, mask in enumerate(masks):
+        mask[number * 25 : number * 25 + 5, 50:60] = True
+    colors = distinct_colors(((mask, (0, 0)) for mask in masks), (200, 200))
+    assert colors == list(COLORS)

@@ -95,6 +95,7 @@ def report(
     Examples:
       seg-bench report bench/results/run.json
       seg-bench report bench/results -o report.html
+      seg-bench report bench/results/*/ -o devices.html
       seg-bench report workstation.json jetson.json --format markdown
       seg-bench report run.json -f markdown --columns model,where,dice,p50_ms
       seg-bench report run.json -o report.html --images data/montgomery --repo triton_repo

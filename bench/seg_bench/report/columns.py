@@ -19,7 +19,8 @@ from seg_bench.report.cells import (
     percentile_cell,
     summary_cell,
 )
-from seg_bench.report.names import data_of, engine_of, place_of
+from seg_bench.report.grouping import device_of
+from seg_bench.report.names import data_of, engine_of, place_of, ran_in
 from seg_bench.report.speed import times_as_fast
 
 __all__ = ["COLUMNS", "FEWEST_IMAGES", "NAMES", "MakeCell", "data_set_columns", "worst_decile"]
@@ -132,6 +133,10 @@ def _times_as_fast(run: Run, record: Record) -> Cell:
     return number_cell(times_as_fast(run, record), ".2f")
 
 
+def _where(run: Run, record: Record) -> Cell:
+    return Cell(place_of(record), short=ran_in(record))
+
+
 def _parameters(run: Run, record: Record) -> Cell:
     count = record.model.parameters
     if count is None:
@@ -147,7 +152,7 @@ def _note(run: Run, record: Record) -> Cell:
 
 
 NAMES: tuple[tuple[Column, MakeCell], ...] = (
-    (Column("machine", "machine", numeric=False), _text(lambda run, record: run.machine.cpu)),
+    (Column("machine", "machine", numeric=False), _text(lambda run, record: device_of(run.machine))),
     (
         Column("measured", "measured (UTC)", numeric=False),
         _text(lambda run, record: run.started_utc[:16].replace("T", " ")),
@@ -155,7 +160,10 @@ NAMES: tuple[tuple[Column, MakeCell], ...] = (
     (Column("data", "data", numeric=False), _text(lambda run, record: data_of(record))),
     (Column("model", "model", numeric=False), _text(lambda run, record: record.model.name)),
     (Column("precision", "precision", numeric=False), _text(lambda run, record: record.model.precision)),
-    (Column("where", "where", numeric=False), _text(lambda run, record: place_of(record))),
+    (
+        Column("where", "where", numeric=False),
+        lambda run, record: Cell(place_of(record), short=ran_in(record)),
+    ),
     (Column("engine", "engine", numeric=False), _text(lambda run, record: engine_of(record))),
     (Column("batch", "batch"), _number(lambda record: record.settings.batch, "d")),
 )

@@ -1,4 +1,4 @@
-"""The frame of a plot: its place on the picture, grid lines, labels and a legend."""
+"""The frame of a plot: its size, grid lines, the names of rows, and a legend."""
 
 from __future__ import annotations
 
@@ -7,91 +7,91 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seg_bench.report.plotted import PlottedRow
-from seg_bench.report.svg import Axis, line, mark, text
+from seg_bench.report.svg import Axis, line, mark, text, text_width
 
-__all__ = [
-    "BOTTOM",
-    "HEIGHT",
-    "LEFT",
-    "NAMES_WIDTH",
-    "RIGHT",
-    "TOP",
-    "WIDTH",
-    "LegendEntry",
-    "frame",
-    "legend",
-    "row_label",
-    "vertical_lines",
-]
+__all__ = ["NARROW", "TOP", "WIDE", "LegendEntry", "Size", "frame", "legend", "name_above", "vertical_lines"]
 
-WIDTH, HEIGHT = 760.0, 400.0
-LEFT, RIGHT, TOP, BOTTOM = 70.0, 20.0, 16.0, 50.0
-NAMES_WIDTH = 300.0
-"""Left part of the plots that have one line per row."""
+TOP = 16.0
+_LINE = 16.0
+_LEGEND_LINE = 22.0
 
-_LEGEND_COLUMN, _LEGEND_LINE = 350.0, 22.0
-_COLUMN_CHARACTERS, _NAME_CHARACTERS = 46, 44
-"""Of the page's font at most, in a column of the legend and left of a plot."""
+
+@dataclass(frozen=True)
+class Size:
+    """Of a plot, in the pixels of its picture; a page shows the one that its window has room for.
+
+    Attributes:
+        width: of the whole picture.
+        height: of a plot with two axes.
+        left, right, bottom: room for the labels around it.
+    """
+
+    width: float
+    height: float
+    left: float
+    right: float = 14.0
+    bottom: float = 50.0
+
+    @property
+    def end(self) -> float:
+        """Where the horizontal axis ends."""
+        return self.width - self.right
+
+
+WIDE, NARROW = Size(760.0, 400.0, 70.0), Size(370.0, 330.0, 56.0)
 
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """One mark of a plot in its legend.
+    """A mark of a plot, `css` and `shape` as of `seg_bench.report.svg.mark`, and what it stands for."""
 
-    Attributes:
-        label: what stands beside the mark in the plot, "" for nothing.
-        css, shape: of the mark, see `seg_bench.report.svg.mark`.
-    """
-
-    label: str
     name: str
     css: str
     shape: int
 
 
-def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> list[str]:
+def frame(size: Size, x: Axis, y: Axis, x_label: str, y_label: str) -> list[str]:
     """Grid lines at the ticks of both axes, and what the axes are."""
     parts = vertical_lines(x, y.end, y.start)
     for tick in y.ticks:
         at = y.pixel(tick)
         parts.append(line(x.start, at, x.end, at, "grid"))
         parts.append(text(x.start - 8, at + 4, f"{tick:.4g}", "end"))
-    parts.append(text((x.start + x.end) / 2, y.start + 40, x_label))
+    parts.append(text((x.start + x.end) / 2, size.height - 10, x_label))
     middle = (y.start + y.end) / 2
-    parts.append(f'<g transform="rotate(-90 16 {middle:.1f})">{text(16, middle, y_label)}</g>')
+    parts.append(f'<g transform="rotate(-90 14 {middle:.1f})">{text(14, middle, y_label)}</g>')
     return parts
 
 
 def vertical_lines(x: Axis, top: float, bottom: float) -> list[str]:
-    """Grid lines at the ticks of the horizontal axis, labelled below."""
-    parts = []
+    """Grid lines at the ticks of the horizontal axis; those with room for it are labelled below."""
+    parts, end = [], -10.0
     for tick in x.ticks:
-        at = x.pixel(tick)
+        at, label = x.pixel(tick), f"{tick:g}"
         parts.append(line(at, top, at, bottom, "grid"))
-        parts.append(text(at, bottom + 18, f"{tick:g}"))
+        half = text_width(label) / 2
+        if at - half > end + 6:
+            parts.append(text(at, bottom + 18, label))
+            end = at + half
     return parts
 
 
-def row_label(row: PlottedRow, middle: float) -> list[str]:
-    """The row's name to the left of its line of a plot, in two lines when it is long."""
-    lines = textwrap.wrap(row.name, _NAME_CHARACTERS, max_lines=2, placeholder=" …")
-    first = middle + 4 - 7 * (len(lines) - 1)
-    whole = "" if " ".join(lines) == row.name else row.name
-    return [
-        text(NAMES_WIDTH - 12, first + 14 * number, words, "end", title=whole)
-        for number, words in enumerate(lines)
-    ]
+def name_above(row: PlottedRow, size: Size, top: float) -> tuple[list[str], float]:
+    """The row's whole name from `top` on, in as many lines as it takes, and where they end."""
+    lines = textwrap.wrap(row.name, int(size.width / text_width("m")))
+    parts = [text(4, top + _LINE * number - 3, words, "start") for number, words in enumerate(lines, 1)]
+    return parts, top + _LINE * len(lines)
 
 
-def legend(entries: Sequence[LegendEntry], top: float) -> tuple[list[str], float]:
-    """The entries in two columns, or in one when a name is long, and the y below the last one."""
-    columns = 1 if any(len(entry.name) > _COLUMN_CHARACTERS for entry in entries) else 2
-    parts, height = [], top
-    for position, entry in enumerate(entries):
-        left = LEFT - 50 + (position % columns) * _LEGEND_COLUMN
-        height = top + (position // columns) * _LEGEND_LINE
-        if entry.label:
-            parts.append(text(left + 16, height + 4, entry.label, "end", "label quiet-label"))
-        parts.append(mark(left + 30, height, entry.shape, entry.css))
-        parts.append(text(left + 44, height + 4, entry.name, "start"))
-    return parts, height + 16
+def legend(entries: Sequence[LegendEntry], size: Size, top: float) -> tuple[list[str], float]:
+    """The entries, as many beside each other as there is room for, and the y below the last line."""
+    parts: list[str] = []
+    left, height = 10.0, top
+    for entry in entries:
+        width = text_width(entry.name) + 40
+        if left > 10 and left + width > size.width:
+            left, height = 10.0, height + _LEGEND_LINE
+        parts.append(mark(left + 8, height, entry.shape, entry.css))
+        parts.append(text(left + 22, height + 4, entry.name, "start"))
+        left += width
+    return parts, height + _LEGEND_LINE if entries else top

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
-from seg_bench.records import Record, Run
-from seg_bench.report.cells import Cell, Column, Table
+from seg_bench.records import Run
+from seg_bench.report.frame import NARROW, WIDE, Size
+from seg_bench.report.grouping import by_data, by_device, device_table
+from seg_bench.report.html_table import html_table
 from seg_bench.report.load_plot import load_curves
 from seg_bench.report.notes import legend_lines, run_facts
 from seg_bench.report.plots import dice_against_latency
-from seg_bench.report.plotted import plotted_rows
+from seg_bench.report.plotted import PlottedRow, plotted_rows
 from seg_bench.report.row_plots import energy_bars, latency_samples
 from seg_bench.report.table import build_table, condition_table, load_table
+from seg_bench.report.verdict import verdict
 
 if TYPE_CHECKING:
     from seg_bench.report.worst import WorstCase
@@ -37,83 +40,65 @@ def to_html(
         worst: images with the masks that scored lowest, see `seg_bench.report.worst`.
     """
     page = Template((files("seg_bench.report") / "page.html").read_text(encoding="utf-8"))
+    several = device_table(runs)
+    groups = [
+        _Group(", ".join(filter(None, (device if several else "", data))), measured)
+        for device, its in by_device(runs).items()
+        for data, measured in by_data(its).items()
+    ]
     return page.substitute(
         title=escape(title),
-        results=_table(build_table(runs).decisive_first(), "results"),
+        verdicts="\n".join(map(_verdict, groups)),
+        devices=html_table(several, "devices") if several else "",
+        results="\n".join(_results(group, number) for number, group in enumerate(groups, 1)),
         legend="<br>".join(escape(line) for line in legend_lines(runs)),
-        sections=_sections(runs),
         worst=_worst_cases(worst),
         runs="\n".join(_facts(run) for run in runs),
     )
 
 
-def _sections(runs: Sequence[Run]) -> str:
-    """Plots and the smaller tables; what no record has is left out."""
-    rows = plotted_rows(runs)
+@dataclass(frozen=True)
+class _Group:
+    """What was measured on one device with one data set."""
+
+    name: str
+    runs: Sequence[Run]
+
+
+def _verdict(group: _Group) -> str:
+    words = verdict(group.runs)
+    return f'<p class="verdict"><b>{escape(group.name)}.</b> {escape(words)}</p>' if words else ""
+
+
+def _results(group: _Group, number: int) -> str:
+    runs = group.runs
+    rows = plotted_rows([record for run in runs for record in run.records])
     conditions, load = condition_table(runs), load_table(runs)
-    parts = (
-        _figure("Dice against latency", dice_against_latency(rows), _DICE_CAPTION),
-        _figure("Every timed call", latency_samples(rows), _CALLS_CAPTION),
-        _figure("Energy per image", energy_bars(rows), "Of the whole device while the row was timed."),
-        f"<h2>Dice under other conditions</h2>\n{_table(conditions, 'conditions')}" if conditions else "",
-        _figure("Under load", load_curves(rows), _LOAD_CAPTION),
-        _table(load, "load") if load else "",
-    )
+    parts = [
+        f"<h2>{escape(group.name)}</h2>",
+        html_table(build_table(runs).decisive_first(), f"results-{number}", all_columns=False),
+        _figure("Dice against latency", dice_against_latency, rows, _DICE_CAPTION),
+        _figure("Every timed call", latency_samples, rows, _CALLS_CAPTION),
+        _figure("Energy per image", energy_bars, rows, _ENERGY_CAPTION),
+    ]
+    if conditions:
+        parts += ["<h3>Dice under other conditions</h3>", html_table(conditions, f"conditions-{number}")]
+    parts.append(_figure("Under load", load_curves, rows, _LOAD_CAPTION))
+    parts.append(html_table(load, f"load-{number}") if load else "")
     return "\n".join(filter(None, parts))
 
 
-def _figure(title: str, plot: str, caption: str) -> str:
-    if not plot:
+def _figure(
+    title: str, draw: Callable[[Sequence[PlottedRow], Size], str], rows: Sequence[PlottedRow], caption: str
+) -> str:
+    """A plot in two sizes, of which the page shows the one that fits; empty where there is nothing in it."""
+    wide = draw(rows, WIDE)
+    if not wide:
         return ""
     return (
-        f'<h2>{title}</h2>\n<figure>\n<div class="scroll">{plot}</div>\n'
-        f"<figcaption>{caption}</figcaption>\n</figure>"
+        f'<figure>\n<h3>{escape(title)}</h3>\n<div class="wide">{wide}</div>\n'
+        f'<div class="narrow">{draw(rows, NARROW)}</div>\n<figcaption>{caption}</figcaption>\n</figure>'
     )
-
-
-def _table(table: Table, name: str) -> str:
-    headings = "".join(_heading(column) for column in table.columns)
-    rows = "\n".join(
-        _row(table.columns, row, record) for row, record in zip(table.rows, table.records, strict=True)
-    )
-    return (
-        f'<div class="scroll">\n<table id="{name}">\n<thead><tr>{headings}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _css(column: Column) -> str:
-    kinds = {
-        "numeric": column.numeric,
-        "article": column.key.startswith("article"),
-        "note": column.key == "note",
-    }
-    names = [name for name, holds in kinds.items() if holds]
-    return f' class="{" ".join(names)}"' if names else ""
-
-
-def _heading(column: Column) -> str:
-    return f'<th scope="col"{_css(column)}><button type="button">{escape(column.heading)}</button></th>'
-
-
-def _row(columns: Sequence[Column], cells: Sequence[Cell], record: Record) -> str:
-    css = ' class="failed"' if record.failure else ' class="noisy"' if record.noise else ""
-    return (
-        f"<tr{css}>{''.join(_cell(column, cell) for column, cell in zip(columns, cells, strict=True))}</tr>"
-    )
-
-
-def _cell(column: Column, cell: Cell) -> str:
-    attributes = ""
-    if cell.value is not None:
-        # JavaScript spells infinity in full.
-        attributes = (
-            f' data-value="{cell.value!r}"' if math.isfinite(cell.value) else ' data-value="Infinity"'
-        )
-    if column.interval and cell.interval:
-        low, high = ("?" if end is None else f"{end:.4g}" for end in cell.interval)
-        attributes += f' title="95 % confidence interval: {low} to {high}"'
-    return f"<td{_css(column)}{attributes}>{escape(cell.text)}</td>"
 
 
 def _worst_cases(worst: Sequence[WorstCase]) -> str:
@@ -143,10 +128,10 @@ def _fact(name: str, value: str) -> str:
 
 
 _DICE_CAPTION = (
-    "Up and to the left is better. The dashed line is the Pareto front of a data set; rows that another one "
-    "beats in both, and the baselines, are grey. Bars: 95 % bootstrap interval of the mean. Hollow: the "
-    "article's figure, on its own machine."
+    "Up and to the left is better. The dashed line is the Pareto front; rows that another one beats in both, "
+    "and the baselines, are grey. Bars: 95 % bootstrap interval of the mean, of rows on the front."
 )
+_ENERGY_CAPTION = "Of the whole device while the row was timed."
 _CALLS_CAPTION = (
     "One dot per call, or the outline of their distribution where there are many (its height is the root of "
     "the count). The long line is the median (p50), the short one p99 where there are calls enough."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seg_bench.percentiles import percentile_of
-from seg_bench.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, LegendEntry, frame, legend
+from seg_bench.report.frame import TOP, LegendEntry, Size, frame, legend
 from seg_bench.report.plotted import PlottedRow
 from seg_bench.report.svg import log_axis, mark, path, svg
 from seg_bench.report.table import load_name
@@ -16,7 +16,7 @@ _Level = tuple[str, float, float, float | None]
 """Its name, images per second, p50 and p99 in milliseconds (None where there are too few calls)."""
 
 
-def load_curves(rows: Sequence[PlottedRow]) -> str:
+def load_curves(rows: Sequence[PlottedRow], size: Size) -> str:
     """One line per row through its levels of load, p50 solid and p99 dashed.
 
     Returns:
@@ -27,9 +27,9 @@ def load_curves(rows: Sequence[PlottedRow]) -> str:
         return ""
     every = [level for _, levels in curves for level in levels]
     heights = [height for _, _, p50, p99 in every for height in (p50, p99) if height is not None]
-    x = log_axis([images for _, images, _, _ in every], LEFT, WIDTH - RIGHT)
-    y = log_axis(heights, HEIGHT - BOTTOM, TOP)
-    parts = frame(x, y, "images per second", "latency under load (ms)")
+    x = log_axis([images for _, images, _, _ in every], size.left, size.end)
+    y = log_axis(heights, size.height - size.bottom, TOP)
+    parts = frame(size, x, y, "images per second", "latency under load (ms)")
     for row, levels in curves:
         p50 = [(x.pixel(images), y.pixel(height)) for _, images, height, _ in levels]
         p99 = [(x.pixel(images), y.pixel(height)) for _, images, _, height in levels if height is not None]
@@ -37,8 +37,9 @@ def load_curves(rows: Sequence[PlottedRow]) -> str:
         for (name, images, median, _), (at, height) in zip(levels, p50, strict=True):
             tip = f"{row.name}, {name}: {images:.1f} images/s, p50 {median:.1f} ms"
             parts.append(mark(at, height, row.shape, row.css, title=tip, radius=5))
-    entries, bottom = legend([LegendEntry("", row.name, row.css, row.shape) for row, _ in curves], HEIGHT + 8)
-    return svg(WIDTH, bottom, "Latency against throughput under load", parts + entries)
+    named = [LegendEntry(row.name, row.css, row.shape) for row, _ in curves]
+    entries, bottom = legend(named, size, size.height + 8)
+    return svg(size.width, bottom, "Latency against throughput under load", parts + entries)
 
 
 def _levels(row: PlottedRow) -> list[_Level]:

@@ -16,6 +16,7 @@ __all__ = [
     "engines_differ",
     "is_baseline",
     "place_of",
+    "ran_in",
     "row_key",
     "row_name",
 ]
@@ -42,6 +43,14 @@ def place_of(record: Record) -> str:
     return baseline_name(record) if is_baseline(record) else PLACES.get(record.where, record.where)
 
 
+def ran_in(record: Record) -> str:
+    """The engine of a row in process, with its device unless that is the processor; else the place."""
+    if not _runs_in_process(record):
+        return place_of(record)
+    device = (record.engine or "").partition(", ")[2]
+    return f"{record.runtime}, {device}" if device not in ("", "CPU") else record.runtime
+
+
 def engine_of(record: Record) -> str:
     """What computed, in words, with version and device where the record has them; says when "auto" chose."""
     chosen = " (auto)" if record.settings.engine == AUTO else ""
@@ -63,7 +72,8 @@ def row_name(record: Record, engines_differ: bool) -> str:
 def data_of(record: Record) -> str:
     """The images that a row was measured on: figures of Dice can be compared within one such set only."""
     truth = f"truth: {record.data.truth}" if record.data.truth else None
-    about = "; ".join(filter(None, (record.data.split, truth)))
+    split = (record.data.split or "").removeprefix(f"{record.data.name}, ")
+    about = "; ".join(filter(None, (split, truth)))
     return f"{record.data.name} ({about})" if about else record.data.name
 
 

@@ -1,4 +1,4 @@
-"""Plots with one line per row, as inline SVG: the latencies of all calls, and energy per image."""
+"""Plots with one strip per row, its name above it: the latencies of all calls, and energy per image."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from seg_bench.percentiles import percentile_of
-from seg_bench.report.frame import BOTTOM, NAMES_WIDTH, RIGHT, TOP, WIDTH, row_label, vertical_lines
+from seg_bench.report.frame import TOP, Size, name_above, vertical_lines
 from seg_bench.report.plotted import PlottedRow
-from seg_bench.report.svg import Axis, line, log_axis, mark, path, svg, text
+from seg_bench.report.svg import Axis, line, log_axis, mark, path, svg, text, text_width
 
 __all__ = ["energy_bars", "latency_samples"]
 
-_STRIP = 34.0
+_STRIP = 26.0
 _MOST_DOTS = 100
 """Calls of a row up to which each is a dot; the distribution of more is an outline."""
 _BINS = 60
 
 
-def latency_samples(rows: Sequence[PlottedRow]) -> str:
+def latency_samples(rows: Sequence[PlottedRow], size: Size) -> str:
     """The distribution of every row's calls: dots, or an outline of many; p50 as a line, p99 as a short one.
 
     Returns:
@@ -28,14 +28,14 @@ def latency_samples(rows: Sequence[PlottedRow]) -> str:
     timed = [(row, row.record.latency.total) for row in rows if row.record.latency]
     if not timed:
         return ""
-    bottom = TOP + _STRIP * len(timed)
     ends = [end for _, samples in timed for end in (min(samples), max(samples))]
-    x = log_axis(ends, NAMES_WIDTH, WIDTH - RIGHT)
-    parts = vertical_lines(x, TOP, bottom)
-    parts.append(text((x.start + x.end) / 2, bottom + 38, "latency of one call (ms)"))
-    for position, (row, samples) in enumerate(timed):
-        middle = TOP + _STRIP * (position + 0.5)
-        parts += row_label(row, middle)
+    x = log_axis(ends, 8.0, size.end)
+    parts, top = [], TOP
+    for row, samples in timed:
+        name, top = name_above(row, size, top)
+        middle = top + _STRIP / 2
+        top += _STRIP
+        parts += name
         if len(samples) <= _MOST_DOTS:
             css = f"{row.css} faint"
             parts += [
@@ -44,10 +44,12 @@ def latency_samples(rows: Sequence[PlottedRow]) -> str:
         else:
             parts.append(_outline(samples, x, middle, row.css))
         parts += _percentile_lines(samples, x, middle)
-    return svg(WIDTH, bottom + BOTTOM, "Latency of every timed call", parts)
+    parts = vertical_lines(x, TOP, top) + parts
+    parts.append(text((x.start + x.end) / 2, top + 38, "latency of one call (ms)"))
+    return svg(size.width, top + size.bottom, "Latency of every timed call", parts)
 
 
-def energy_bars(rows: Sequence[PlottedRow]) -> str:
+def energy_bars(rows: Sequence[PlottedRow], size: Size) -> str:
     """Joules per image as bars from 0; rows that have no such figure are left out.
 
     Returns:
@@ -56,19 +58,21 @@ def energy_bars(rows: Sequence[PlottedRow]) -> str:
     measured = [(row, row.record.energy) for row in rows if row.record.energy]
     if not measured:
         return ""
-    room = WIDTH - RIGHT - NAMES_WIDTH - 110
+    labels = [f"{energy.joules_per_image:.3g} J ({energy.source})" for _, energy in measured]
+    room = size.end - max(map(text_width, labels)) - 16
     most = max(energy.joules_per_image for _, energy in measured) or 1.0
-    parts: list[str] = []
-    for position, (row, energy) in enumerate(measured):
-        top, length = TOP + _STRIP * position, room * energy.joules_per_image / most
-        parts += row_label(row, top + _STRIP / 2)
+    parts, top = [], TOP
+    for (row, energy), label in zip(measured, labels, strict=True):
+        name, top = name_above(row, size, top)
+        length = room * energy.joules_per_image / most
+        parts += name
         parts.append(
-            f'<rect x="{NAMES_WIDTH:.1f}" y="{top + 6:.1f}" width="{length:.1f}" '
-            f'height="{_STRIP - 12:.1f}" class="{row.css}"/>'
+            f'<rect x="4" y="{top + 4:.1f}" width="{length:.1f}" height="{_STRIP - 10:.1f}" '
+            f'class="{row.css}"/>'
         )
-        words = f"{energy.joules_per_image:.3g} J ({energy.source})"
-        parts.append(text(NAMES_WIDTH + length + 8, top + _STRIP / 2 + 4, words, "start"))
-    return svg(WIDTH, TOP * 2 + _STRIP * len(measured), "Energy per image", parts)
+        parts.append(text(length + 12, top + _STRIP / 2 + 3, label, "start"))
+        top += _STRIP
+    return svg(size.width, top + TOP, "Energy per image", parts)
 
 
 def _outline(samples: Sequence[float], x: Axis, middle: float, css: str) -> str:
@@ -76,7 +80,7 @@ def _outline(samples: Sequence[float], x: Axis, middle: float, css: str) -> str:
     shown = np.maximum(samples, x.low)
     edges = np.geomspace(shown.min() * 0.999, shown.max() * 1.001, _BINS + 1)
     counts = np.histogram(shown, edges)[0]
-    half = np.sqrt(counts / counts.max()) * _STRIP * 0.42  # the root shows the tail's single calls
+    half = np.sqrt(counts / counts.max()) * _STRIP * 0.46  # the root shows the tail's single calls
     pixels = [x.pixel(float(value)) for value in np.sqrt(edges[:-1] * edges[1:])]
     above = [f"{at:.1f},{middle - size:.1f}" for at, size in zip(pixels, half, strict=True)]
     below = [f"{at:.1f},{middle + size:.1f}" for at, size in zip(pixels, half, strict=True)]
@@ -86,7 +90,7 @@ def _outline(samples: Sequence[float], x: Axis, middle: float, css: str) -> str:
 
 def _percentile_lines(samples: Sequence[float], x: Axis, middle: float) -> list[str]:
     parts = []
-    for percent, reach in ((50, 0.4), (99, 0.22)):
+    for percent, reach in ((50, 0.46), (99, 0.26)):
         found = percentile_of(samples, percent)
         if found.value is not None:
             at = x.pixel(found.value)

@@ -7,7 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "line", "linear_axis", "log_axis", "mark", "path", "svg", "text"]
+__all__ = ["Axis", "line", "log_axis", "mark", "path", "score_axis", "svg", "text", "text_width"]
+
+_CHARACTER = 7.5
+"""Pixels that a character of the page's font takes, at most on average."""
+_FEW_TICKS = 12
+"""Ratio of the ends of a logarithmic axis up to which 1, 2 and 5 times the powers of ten are too few."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class Axis:
         start, end: the pixels of the two ends; start > end for a vertical axis.
         ticks: values to label.
         logarithmic: equal distances are equal ratios.
+        below: of a logarithmic axis: what values are subtracted from, so that ratios of what they lack to it
+            are equal distances; None for ratios of the values themselves.
     """
 
     low: float
@@ -27,33 +34,37 @@ class Axis:
     end: float
     ticks: tuple[float, ...]
     logarithmic: bool = False
+    below: float | None = None
 
     def pixel(self, value: float) -> float:
-        """Where a value lies, in pixels."""
-        bend = math.log10 if self.logarithmic else float
-        value = max(value, self.low) if self.logarithmic else value
-        part = (bend(value) - bend(self.low)) / (bend(self.high) - bend(self.low))
-        return self.start + part * (self.end - self.start)
+        """Where a value lies, in pixels; what a logarithmic axis cannot show is at its end."""
+        value = min(max(value, self.low), self.high) if self.logarithmic else value
+        low, at, high = map(self._bent, (self.low, value, self.high))
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def _bent(self, value: float) -> float:
+        if not self.logarithmic:
+            return value
+        return math.log10(value) if self.below is None else -math.log10(self.below - value)
 
 
-def linear_axis(values: Sequence[float], start: float, end: float, highest: float = math.inf) -> Axis:
-    """An axis with room around the values and round ticks, never beyond `highest`."""
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.12, abs(high) * 0.002, 1e-6)
-    low, high = low - room, min(high + room, highest)
-    raw = (high - low) / 5
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return Axis(low, high, start, end, tuple(i * step for i in range(first, last + 1)))
+def score_axis(values: Sequence[float], start: float, end: float) -> Axis:
+    """An axis for scores up to 1 that tells good ones apart: equal distances are equal ratios of errors."""
+    errors = [max(1 - value, 1e-4) for value in values]
+    low, high = 1 - max(errors) * 1.15, 1 - min(errors) / 1.15
+    steps = (1, 1.5, 2, 3, 4, 5, 7)
+    ticks = sorted(1 - step * 10.0**power for power in range(-5, 1) for step in steps)
+    shown = tuple(round(tick, 9) for tick in ticks if low <= tick <= high)
+    return Axis(low, high, start, end, shown, logarithmic=True, below=1.0)
 
 
 def log_axis(values: Sequence[float], start: float, end: float) -> Axis:
-    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten; anything else is at its start."""
+    """A logarithmic axis with ticks at round numbers; what is not positive is at its start."""
     positive = [value for value in values if value > 0] or [1.0]
     low, high = min(positive) / 1.3, max(positive) * 1.3
+    steps = (1, 2, 5) if high / low > _FEW_TICKS else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    ticks = [round(factor * 10.0**power, 9) for power in powers for factor in steps]
     return Axis(low, high, start, end, tuple(tick for tick in ticks if low <= tick <= high), logarithmic=True)
 
 
@@ -62,6 +73,11 @@ def text(x: float, y: float, words: str, anchor: str = "middle", css: str = "lab
     tip = f"<title>{html.escape(title)}</title>" if title else ""
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}"'
     return f"<text {place}>{tip}{html.escape(words)}</text>"
+
+
+def text_width(words: str) -> float:
+    """Pixels that a text of the size of labels takes, about."""
+    return _CHARACTER * len(words)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
@@ -76,15 +92,16 @@ def path(steps: str, css: str, title: str = "") -> str:
 
 
 def mark(x: float, y: float, shape: int, css: str, *, title: str = "", radius: float = 6) -> str:
-    """A circle, square, triangle or diamond (shape 0 to 3) centred at (x, y), with a tooltip."""
+    """A circle, square, triangle, diamond or triangle on its tip (shape 0 to 4) at (x, y), with a tooltip."""
     tip = f"<title>{html.escape(title)}</title>" if title else ""
-    if shape % 4 == 0:
+    if shape == 0:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" class="{css}">{tip}</circle>'
     corners = {
         1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),
         2: ((0, -1.2), (1.1, 0.9), (-1.1, 0.9)),
         3: ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
-    }[shape % 4]
+        4: ((0, 1.2), (1.1, -0.9), (-1.1, -0.9)),
+    }[shape]
     points = " ".join(f"{x + radius * dx:.1f},{y + radius * dy:.1f}" for dx, dy in corners)
     return f'<polygon points="{points}" class="{css}">{tip}</polygon>'
 

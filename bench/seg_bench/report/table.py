@@ -9,9 +9,16 @@ from collections.abc import Iterable, Sequence
 from seg_bench.records import LoadPoint, Record, Run
 from seg_bench.report.cells import ABSENT, DATA, PAGES, Cell, Column, Table, number_cell, percentile_cell
 from seg_bench.report.columns import COLUMNS, NAMES, MakeCell, data_set_columns
+from seg_bench.report.grouping import device_of
 from seg_bench.report.names import data_of, engines_differ, row_key
 
-__all__ = ["build_table", "condition_table", "load_name", "load_table"]
+__all__ = ["ROW_NAMES", "brief", "build_table", "condition_table", "load_name", "load_table"]
+
+ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load")
+"""Keys of the columns that tell rows apart, as far as a table has them."""
+
+_DECISIVE = ("precision", "dice", "iou", "mask_iou", "ap", "p50_ms", "times_as_fast", "images_per_s", "note")
+"""Besides those; throughput is only needed where it tells batches apart."""
 
 _ALWAYS = frozenset(
     {"dice", "iou", "hd95_px", "parameters", "images_per_s", "peak_memory_mib"}
@@ -41,6 +48,13 @@ def build_table(runs: Sequence[Run], *, every_column: bool = False) -> Table:
     if every_column:
         return table
     return table.without((table.empty_columns() - _ALWAYS) | _needless_names(pairs))
+
+
+def brief(table: Table) -> Table:
+    """The columns that decide, of those that hold anything; the short form of "where" names the engine."""
+    keys = {column.key for column in table.columns}
+    needless = {"engine"} if "batch" in keys else {"engine", "images_per_s"}
+    return table.without(keys - {*ROW_NAMES, *_DECISIVE} | needless | table.empty_columns())
 
 
 def load_table(runs: Sequence[Run]) -> Table | None:
@@ -84,7 +98,7 @@ def _fill(columns: Iterable[tuple[Column, MakeCell]], pairs: Sequence[tuple[Run,
 def _needless_names(pairs: Sequence[tuple[Run, Record]]) -> set[str]:
     """Keys of the names that are the same in all rows, or tell nothing more apart."""
     needless = set()
-    if len({run.machine.cpu for run, _ in pairs}) < 2:
+    if len({device_of(run.machine) for run, _ in pairs}) < 2:
         needless.add("machine")
     if len({data_of(record) for _, record in pairs}) < 2:
         needless.add("data")
@@ -92,7 +106,7 @@ def _needless_names(pairs: Sequence[tuple[Run, Record]]) -> set[str]:
         needless.add("engine")
     if len({record.settings.batch for _, record in pairs}) < 2:
         needless.add("batch")
-    same = Counter((run.machine.cpu, *row_key(record)) for run, record in pairs)
+    same = Counter((device_of(run.machine), *row_key(record)) for run, record in pairs)
     if max(same.values(), default=0) < 2:
         needless.add("measured")
     return needless

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from seg_bench.records import Run
 from seg_bench.report.cells import EVERYWHERE, Cell, Column, Table
+from seg_bench.report.grouping import by_data, by_device, device_table
 from seg_bench.report.notes import legend_lines, run_facts
-from seg_bench.report.table import build_table, condition_table, load_table
+from seg_bench.report.table import ROW_NAMES, brief, build_table, condition_table, load_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,18 +23,14 @@ __all__ = ["full_width", "print_report", "rich_tables", "table_parts", "to_plain
 _FULL_WIDTH = 240
 """Characters per line of output that goes to a pipe or file and has no width of its own."""
 
-_DECISIVE = ("precision", "dice", "iou", "mask_iou", "ap", "p50_ms", "times_as_fast", "images_per_s", "note")
-"""Besides the names of rows; throughput is only needed where it tells batches apart."""
-
 _BRIEF_FACTS = ("machine", "GPU", "data", "noise", "failed", "noisy row")
 _BRIEF_LEGEND = (
     "Dice, IoU: means over the images. p50: of the whole call. × PyTorch: as many times as fast. "
     "All columns, spreads, conditions and settings: --wide, or another --format."
 )
 
-_ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load")
 _GAP = 3
-_LONG_TITLE = 9
+_LONGEST_TITLE = 12
 
 
 def rich_tables(runs: Sequence[Run], width: int, wide: bool = True) -> list[RichTable]:
@@ -47,9 +45,7 @@ def rich_tables(runs: Sequence[Run], width: int, wide: bool = True) -> list[Rich
     """
     main = build_table(runs).shown_in(EVERYWHERE)
     if not wide:
-        keys = {column.key for column in main.columns}
-        needless = set() if "batch" in keys else {"images_per_s"}
-        main = main.without(keys - {*_ROW_NAMES, *_DECISIVE} | needless | main.empty_columns())
+        main = brief(main)
     others = (condition_table(runs) if wide else None, load_table(runs))
     tables = [main, *(table.shown_in(EVERYWHERE) for table in others if table)]
     return [part for table in tables for part in table_parts(table, width, wide)]
@@ -57,7 +53,7 @@ def rich_tables(runs: Sequence[Run], width: int, wide: bool = True) -> list[Rich
 
 def table_parts(table: Table, width: int, wide: bool = True) -> list[RichTable]:
     """One table as several below each other where `width` is too small for it. Arguments as `rich_tables`."""
-    names = [number for number, column in enumerate(table.columns) if column.key in _ROW_NAMES]
+    names = [number for number, column in enumerate(table.columns) if column.key in ROW_NAMES]
     others = [number for number in range(len(table.columns)) if number not in names]
     groups: list[list[int]] = []
     for number in others:
@@ -71,14 +67,14 @@ def table_parts(table: Table, width: int, wide: bool = True) -> list[RichTable]:
 
 
 def _heading(column: Column) -> str:
-    """Units, and all words but the first, on lines of their own keep columns narrow."""
-    title = column.title.replace(" ", "\n", 1) if len(column.title) > _LONG_TITLE else column.title
+    """Several lines, and a line for the unit, keep columns narrow."""
+    title = textwrap.fill(column.title, _LONGEST_TITLE)
     return f"{title}\n({column.unit})" if column.unit else title
 
 
 def _shown(column: Column, cell: Cell, wide: bool) -> str:
     """Notes are always short: their lines stand below the table."""
-    return cell.text if wide and column.numeric else cell.short or cell.text
+    return cell.text if wide and column.key != "note" else cell.short or cell.text
 
 
 def _width(table: Table, number: int, wide: bool) -> int:
@@ -112,12 +108,22 @@ def print_report(runs: Sequence[Run], console: Console, wide: bool = False) -> N
     from rich.markup import escape
 
     wide = wide or not console.is_terminal
-    for table in rich_tables(runs, full_width(console), wide):
+    several = device_table(runs)
+    for table in table_parts(several, full_width(console), wide) if several else ():
         console.print(table)
-    for run in runs:
-        for name, value in run_facts(run):
-            if wide or name in _BRIEF_FACTS:
-                console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=wide)
+    for device, its in by_device(runs).items():
+        if several:
+            console.print(escape(device), style="bold", highlight=False)
+        data_sets = by_data(its)
+        for data, measured in data_sets.items():
+            if len(data_sets) > 1:
+                console.print(escape(data), style="bold", highlight=False)
+            for table in rich_tables(measured, full_width(console), wide):
+                console.print(table)
+        for run in its:
+            for name, value in run_facts(run):
+                if wide or name in _BRIEF_FACTS:
+                    console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=wide)
     for line in legend_lines(runs) if wide else (_BRIEF_LEGEND,):
         console.print(escape(line), style="dim", highlight=False, soft_wrap=wide)
 

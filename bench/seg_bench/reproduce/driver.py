@@ -242,11 +242,6 @@ class Reproduction:
         return True
 
 
-def _built(repo: Path) -> frozenset[str]:
-    """Models of a repository that have their version folder; none where there is no repository yet."""
-    if not repo.is_dir():
-        return frozenset()
-    repository = Repository(repo)
-    return frozenset(
-        name for name in repository.models() if repository.spec(name).version in repository.versions(name)
-    )
+def _built(repo: Path) -> tuple[str, ...]:
+    """The built models of a repository, which may not be there yet."""
+    return Repository(repo).built_models() if repo.is_dir() else ()

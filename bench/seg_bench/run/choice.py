@@ -22,8 +22,7 @@ def choose_local(options: RunOptions, repository: Repository) -> tuple[Subject, 
         RepositoryError: nothing is built, or a model that is named is not.
         BadInputError: nothing matches; the message lists what there is.
     """
-    built = [name for name in repository.models() if _is_built(repository, name)]
-    subjects = _choose(options, repository, built)
+    subjects = _choose(options, repository, repository.built_models())
     for subject in subjects:
         for spec in subject.specs:
             repository.graph_path(spec.name)  # raises when it is not built
@@ -37,10 +36,6 @@ def choose_remote(options: RunOptions) -> tuple[Subject, ...]:
     access = options.access
     with connect(options.url or "", api_key=access.api_key(), tls=access.tls()) as session:
         return _choose(options, session, session.models())
-
-
-def _is_built(repository: Repository, name: str) -> bool:
-    return repository.spec(name).version in repository.versions(name)
 
 
 def _choose(options: RunOptions, contracts: ListedContracts, ready: Sequence[str]) -> tuple[Subject, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["History", "plot_history", "save_history"]
 
@@ -74,4 +75,6 @@ def plot_history(history: History, path: Path) -> None:
     score.plot(history.best_epoch, history.best_score, "o", label=f"best {history.best_score:.4f}")
     score.set(xlabel="epoch", ylabel=history.metric, title=history.metric)
     score.legend()
+    for plot in (losses, score):
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=110)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.images import write_mask, write_png
-from seg_runtime.overlay import COLORS, draw_overlay
+from seg_runtime.overlay import distinct_colors, draw_overlay
 from seg_runtime.sam.mask_generator import SamAutomaticMaskGenerator
 from seg_runtime.sam.objects import ObjectPrompts
 from seg_runtime.sam.predictor import SamPredictor, best_first
@@ -115,10 +115,15 @@ def segment_everything(
 
 
 def draw_masks(image: NDArray[np.uint8], masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """Tint masks over an image (H, W, 3), a colour and contours for each; later ones lie on top."""
+    """Tint masks over an image (H, W, 3), contours around each; later ones lie on top.
+
+    Neighbours have different colours, as far as there are enough.
+    """
+    masks = list(masks)
+    colors = distinct_colors(((mask, (0, 0)) for mask in masks), (image.shape[0], image.shape[1]))
     canvas = image
-    for number, mask in enumerate(masks):
-        canvas = draw_overlay(canvas, mask.astype(np.uint8), [COLORS[number % len(COLORS)]])
+    for mask, color in zip(masks, colors, strict=True):
+        canvas = draw_overlay(canvas, mask.astype(np.uint8), [color])
     return canvas
 
 
