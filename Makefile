@@ -10,8 +10,8 @@ TRANSUNET := triton_repo/transunet_lung/1/model.onnx
 SAM := triton_repo/sam_tiny_decoder/1/model.onnx
 # Compiled modules are kept, or every process that a test starts compiles them once more.
 unexport PYTHONDONTWRITEBYTECODE
-# Two processes fill two cores and hold two large models at most; a file's tests share fixtures.
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# A third process computes while others wait for servers; a file's tests share fixtures.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
 .PHONY: demo test test-aarch64 faults-server quick full lanes lint types audit sbom docs tables setup clean
@@ -43,15 +43,14 @@ test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarc
 faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers
 	$(BIN)/python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
 
-# None of them holds a large model; a third process computes while others wait for servers.
 quick: $(READY)  ## tests without the slow ones
-	$(BIN)/python -m pytest $(WORKERS) -n 3 -m "not slow and not full and not lanes"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full and not lanes"
 
 full: $(READY)  ## the longest tests where anything changed, and tests/full.json for those that pass
 	$(BIN)/python -m pytest $(WORKERS) -m full --full stamp
 
-lanes: $(READY)  ## the thin wheel with the newest and the lowest versions on Python 3.10 and 3.13; in `make test` too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/project/test_lanes.py
+lanes: $(READY)  ## the thin wheel with the newest and the lowest versions on Python 3.10 and 3.13
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --full all tests/project/test_lanes.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from full_size import (  # noqa: F401
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_report_header,
+    pytest_runtest_protocol,
 )
 from marks import full_size, pytest_itemcollected, slow_to_make  # noqa: F401
 
@@ -140,7 +141,7 @@ def nuclei_repo() -> Path:
 @pytest.fixture(scope="session")
 @slow_to_make
 def tiny_maskrcnn_repo() -> Path:
-    """A model repository with `cells`, a small random Mask R-CNN of 3 classes; never write into it."""
+    """A model repository with `cells`, a random Mask R-CNN of 3 classes, 256x320; never write into it."""
     return artifact(published.tiny_maskrcnn)
 
 

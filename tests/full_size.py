@@ -7,8 +7,14 @@ holds their fingerprint for each test file.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +23,8 @@ import pytest
 from dependencies import ROOT, fingerprint
 
 STAMPS = ROOT / "tests" / "full.json"
-_PINS = ROOT / "constraints.txt"
+_VERSIONS = ROOT / "constraints.txt", ROOT / "pyproject.toml"
+_AT_ONCE = 2
 _CHOICES = ("changed", "all", "none", "stamp")
 
 
@@ -44,6 +51,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         costs[item.path] = max(costs[item.path], _cost(item))
     items.sort(key=lambda item: -costs[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Of pytest-xdist's workers two at a time run such tests: more large models have no room in memory."""
+    if "PYTEST_XDIST_WORKER" not in os.environ or not item.get_closest_marker("full"):
+        return (yield)
+    with _one_of(_AT_ONCE):
+        return (yield)
+
+
+@contextmanager
+def _one_of(count: int) -> Iterator[None]:
+    """Hold one of so many locks that all processes of this user share."""
+    with ExitStack() as opened:
+        folder = Path(tempfile.gettempdir())
+        names = [folder / f"edgeseg-full-{os.getuid()}-{number}.lock" for number in range(count)]
+        locks = [opened.enter_context(name.open("w")) for name in names]
+        while True:
+            for lock in locks:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield
+                    return
+            time.sleep(0.2)
 
 
 def _cost(item: pytest.Item) -> int:
@@ -74,7 +106,8 @@ def _changed(path: Path) -> bool:
 def _stamp(path: Path) -> str:
     """Of a test file: everything that its outcome rests on, which this module, that only chooses, is not."""
     files = fingerprint([path, ROOT / "tests" / "conftest.py"], data=True, without=(Path(__file__),))
-    return sha256(f"{files} {_PINS.read_text()}".encode()).hexdigest()
+    versions = " ".join(path.read_text() for path in _VERSIONS)
+    return sha256(f"{files} {versions}".encode()).hexdigest()
 
 
 def _name(path: Path) -> str:

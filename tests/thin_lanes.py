@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["LANES", "Environment", "Lane", "build_wheel", "install", "this_environment"]
+__all__ = ["LANES", "UV", "Environment", "Lane", "build_wheel", "install", "this_environment"]
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("cpu", "dicom", "http")
-_UV = [sys.executable, "-m", "uv", "--quiet", "--no-progress"]
+UV = [sys.executable, "-m", "uv", "--quiet", "--no-progress"]
 _TIMEOUT_S = 300
 _GUARD = """
 import os, sys
@@ -105,7 +105,7 @@ def this_environment() -> Environment:
 def build_wheel(folder: Path) -> Path:
     """The wheel of this checkout."""
     build = ["build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(folder)]
-    subprocess.run([*_UV, *build, str(ROOT)], check=True)
+    subprocess.run([*UV, *build, str(ROOT)], check=True)
     (wheel,) = folder.glob("edgeseg-*.whl")
     return wheel
 
@@ -115,14 +115,14 @@ def install(lane: Lane, wheel: Path, folder: Path) -> Environment:
 
     Dependencies come from wheels alone: a release that has none for this Python is not what users get.
     """
-    subprocess.run([*_UV, "venv", "--python", _interpreter(lane.python), str(folder)], check=True)
+    subprocess.run([*UV, "venv", "--python", _interpreter(lane.python), str(folder)], check=True)
     into = ["pip", "install", "--python", str(folder / "bin" / "python")]
     extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     # Of a wheel the dependencies are indirect; "lowest-direct" wants the requirements themselves.
     wanted = ["--no-build", "--resolution", lane.resolution, "-r", str(ROOT / "pyproject.toml"), *extras]
-    done = subprocess.run([*_UV, *into, *wanted], check=False, capture_output=True, text=True)
+    done = subprocess.run([*UV, *into, *wanted], check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{lane} does not resolve: {done.stderr}"
-    subprocess.run([*_UV, *into, "--no-deps", str(wheel)], check=True)
+    subprocess.run([*UV, *into, "--no-deps", str(wheel)], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "sitecustomize.py").write_text(_GUARD, encoding="utf-8")
     # The sources of this checkout must not come before the wheel.

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from marks import full_size
 
 from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH
 from seg_bench.records import Record, Run, read_run, write_run
@@ -37,6 +38,7 @@ def upright(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path
 
 
 @pytest.fixture(scope="module")
+@full_size
 def measured(options: RunOptions, upright: Path) -> Run:
     return measure(
         replace(options, baseline=True, official=True, ood=upright, concurrency=(2,), duration_s=0.1)
@@ -47,7 +49,6 @@ def row(run: Run, runtime: str) -> Record:
     return next(record for record in run.records if record.runtime == runtime)
 
 
-@pytest.mark.full
 def test_ours_and_both_baselines_are_rows_of_one_run(measured: Run) -> None:
     assert measured.complete
     rows = [(record.model.name, record.runtime) for record in measured.records]

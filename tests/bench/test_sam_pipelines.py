@@ -75,7 +75,7 @@ def test_an_image_without_objects_or_of_another_size_is_refused(tmp_path: Path) 
             pipeline.load(sample(tmp_path, two_parts(), image_hw=(40, 60)))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_pytorch_baseline_answers_as_segment_anything_does(xray_folder: Path) -> None:
     from segment_anything import SamPredictor
 
@@ -90,7 +90,7 @@ def test_the_pytorch_baseline_answers_as_segment_anything_does(xray_folder: Path
     assert spent["encode"] > spent["decode"] > spent["postprocess"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_official_decoder_is_exported_for_every_shape_of_image(tmp_path: Path) -> None:
     import onnxruntime as ort
     from segment_anything.utils.onnx import SamOnnxModel

@@ -62,7 +62,7 @@ def test_sam_speed_reports_the_worst_mask_and_the_largest_difference() -> None:
     assert answer_difference("encode", expected, expected) == {"max_relative_difference": 0.0}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.server
 def test_sam_decode_records_every_way_and_a_second_prompt(small_sam_repo: Path) -> None:
     pytest.importorskip("pytriton")

@@ -80,6 +80,7 @@ def test_every_graph_in_half_precision_compiles_for_every_capability(fp16_repo: 
     assert all(item.precision == "fp16" and item.size_bytes > 0 and item.layers > 0 for item in results)
 
 
+@pytest.mark.full
 def test_sam_in_fp32_compiles_from_ampere_on_and_says_what_turing_wants(tiny_sam_repo: Path) -> None:
     """TensorRT for RTX has no matrix product in fp32 for Turing."""
     assert failures(check_graphs((), tiny_sam_repo, CAPABILITIES[1:])) == []
@@ -94,7 +95,7 @@ def test_convolutional_networks_in_fp32_compile_for_every_capability(tiny_repo: 
     assert failures(results) == []
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nested_and_transformer_networks_in_half_precision_compile(tmp_path: Path) -> None:
     nested = random_semantic("unetpp", {"features": [8, 16, 16]}, seed=2)
     export_models(nested, tmp_path, "unetpp", size_hw=(64, 64), precision="fp16")

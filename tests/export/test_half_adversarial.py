@@ -129,6 +129,7 @@ def test_naive_conversion_of_a_sam_overflows_and_the_published_one_does_not(
         assert not np.isfinite(logits).all(), name
 
 
+@pytest.mark.full
 def test_what_overflows_in_both_halves_is_told(published: tuple[Path, tuple[ExportedModel, ...]]) -> None:
     for exported in published[1][:2]:
         assert exported.precision
@@ -136,7 +137,7 @@ def test_what_overflows_in_both_halves_is_told(published: tuple[Path, tuple[Expo
         assert len(exported.precision.kept) < exported.precision.nodes
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_bisect_names_the_product_that_overflows_in_a_sam(
     hot_sam: Checkpoint, published: tuple[Path, tuple[ExportedModel, ...]]
 ) -> None:

@@ -374,7 +374,7 @@ def test_bisect_refuses_weights_beside_the_graph(tmp_path: Path, monkeypatch: py
         bisect_published(tmp_path, "unet", checkpoint)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_command_publishes_verifies_and_bisects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = CliRunner()

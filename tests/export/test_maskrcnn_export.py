@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from marks import slow_to_make
 from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from typer.testing import CliRunner
@@ -47,12 +46,10 @@ def checkpoint() -> Checkpoint:
     return random_maskrcnn(LIGHT)
 
 
-@pytest.fixture(scope="module")
-@slow_to_make
-def repo(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> Path:
-    folder = tmp_path_factory.mktemp("maskrcnn")
-    export_models(checkpoint, folder, "cells", size_hw=SIZE_HW)
-    return folder
+@pytest.fixture
+def repo(tiny_maskrcnn_repo: Path) -> Path:
+    """With `checkpoint`, for images of `SIZE_HW`."""
+    return tiny_maskrcnn_repo
 
 
 def fit(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:

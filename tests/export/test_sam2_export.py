@@ -438,6 +438,7 @@ def test_another_size_and_a_single_model_are_refused(checkpoint: Checkpoint, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_every_graph_in_fp32_compiles_from_ampere_on(repo: Path) -> None:
     results = check_graphs((), repo, ("80", "86", "89", "120"))
     assert [(item.model, item.reason) for item in results if not item.built] == []
@@ -452,6 +453,7 @@ def half_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repo
 
 
+@pytest.mark.full
 def test_half_precision_keeps_memories_that_bfloat16_holds(half_repo: Path) -> None:
     model, path, cases = load_published(half_repo, "half_memory_encoder", random_sam2(SMALL), None)
     assert model.spec.precision == "fp16"

@@ -15,7 +15,10 @@ import pytest
 TESTS = Path(dependencies.__file__).parent
 
 CONFTEST = """
-from full_size import pytest_addoption, pytest_collection_modifyitems, pytest_configure, pytest_report_header
+from full_size import (
+    pytest_addoption, pytest_collection_modifyitems, pytest_configure, pytest_report_header,
+    pytest_runtest_protocol,
+)
 """
 TEST = """
 import pytest
@@ -70,7 +73,11 @@ def test_stamped_test_is_left_out_until_asked_for(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["export/package/inner.py", "tests/test_models.py", "tests/conftest.py", "constraints.txt"]
+    "path",
+    [
+        *("export/package/inner.py", "tests/test_models.py", "tests/conftest.py"),
+        *("constraints.txt", "pyproject.toml"),
+    ],
 )
 def test_change_of_anything_that_it_rests_on_runs_it_again(project: Path, path: str) -> None:
     with (project / path).open("a") as file:
@@ -131,3 +138,25 @@ def test_modules_run_as_commands_count_and_imports_for_type_checkers_do_not(tmp_
     names = {path.name for path in dependencies.closure([script])}
     assert {"overhead.py", "serve.py", "process.py"} <= names
     assert "crf.py" not in names
+
+
+SLEEPER = """
+import time, pytest
+from pathlib import Path
+
+@pytest.mark.full
+def test_large_model():
+    start = time.monotonic()
+    time.sleep(0.5)
+    Path(__file__).with_suffix(".times").write_text(f"{start} {time.monotonic()}")
+"""
+
+
+def test_of_three_workers_two_at_a_time_hold_a_large_model(project: Path) -> None:
+    files = [project / "tests" / f"test_large_{number}.py" for number in range(3)]
+    for file in files:
+        file.write_text(SLEEPER)
+    arguments = [*("-p", "xdist.plugin", "-n", "3", "--dist", "loadfile", "--full", "all"), *map(str, files)]
+    assert outcome(project, *arguments) == "3 passed"
+    times = [tuple(map(float, file.with_suffix(".times").read_text().split())) for file in files]
+    assert max(sum(start <= moment < end for start, end in times) for moment, _ in times) <= 2

@@ -96,9 +96,15 @@ def write(environment: Environment, name: str, inputs: Path, repo: Path, folder:
     return out
 
 
+def marks(lane: Lane) -> list[pytest.MarkDecorator]:
+    """The newest versions change from day to day, the lowest ones with the sources alone."""
+    group = pytest.mark.xdist_group(lane.python)
+    return [group, pytest.mark.full] if lane.resolution == "lowest-direct" else [group]
+
+
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(lane, marks=pytest.mark.xdist_group(lane.python)) for lane in LANES],
+    params=[pytest.param(lane, marks=marks(lane)) for lane in LANES],
     ids=str,
 )
 def lane(request: pytest.FixtureRequest) -> Lane:

@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 import tarfile
-import venv
 from pathlib import Path
 
 import pytest
+from thin_lanes import UV, build_wheel
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,21 +86,11 @@ def test_no_test_reads_files_outside_the_checkout() -> None:
 def thin_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with the wheel and its `cpu` extra: no torch."""
     folder = tmp_path_factory.mktemp("thin")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(wheel, check=True)
     environment = folder / "venv"
-    venv.create(environment, with_pip=True)
-    (built,) = folder.glob("edgeseg-*.whl")
-    install = [
-        str(environment / "bin" / "python"),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--quiet",
-        "install",
-    ]
-    subprocess.run([*install, "-c", str(ROOT / "constraints.txt"), f"{built}[cpu]"], check=True)
+    subprocess.run([*UV, "venv", "--python", sys.executable, str(environment)], check=True)
+    install = [*UV, "pip", "install", "--python", str(environment / "bin" / "python")]
+    pinned = ["-c", str(ROOT / "constraints.txt"), f"{build_wheel(folder)}[cpu]"]
+    subprocess.run([*install, *pinned], check=True)
     return environment
 
 

@@ -47,6 +47,7 @@ def compare(original: SAM2VideoPredictor, session: Session, folder: Path, flow: 
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("flow", ["three_objects", "correction", "no_object_in_a_mask", "reverse"])
 def test_shapes_are_tracked_as_by_sam2(
     original: SAM2VideoPredictor, session: Session, tmp_path: Path, flow: str

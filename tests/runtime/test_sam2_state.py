@@ -156,7 +156,7 @@ class TestHandles:
 class TestManyVideos:
     """State is in the state alone."""
 
-    @pytest.mark.slow
+    @pytest.mark.full
     def test_videos_tracked_in_turns_and_from_threads_never_mix(
         self, session: TorchSam2Session, predictor: Sam2VideoPredictor, folder: Path, tmp_path: Path
     ) -> None:

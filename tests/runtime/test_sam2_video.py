@@ -54,20 +54,20 @@ def run_both(original: SAM2VideoPredictor, folder: Path, flow: str, **options: A
     return got, wanted
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("flow", FLOWS)
 def test_masks_on_every_frame_equal_sam2s(sam21: SAM2VideoPredictor, shapes: Path, flow: str) -> None:
     got, wanted = run_both(sam21, shapes, flow)
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_first_release_is_tracked_as_well(shapes: Path) -> None:
     got, wanted = run_both(small_sam2(first_release=True), shapes, "three_objects")
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_objects_that_may_not_overlap_share_the_pixels_as_in_sam2(
     shapes: Path, sam21: SAM2VideoPredictor
 ) -> None:
@@ -77,7 +77,7 @@ def test_objects_that_may_not_overlap_share_the_pixels_as_in_sam2(
     assert all(np.sum(masks > 0, axis=0).max() <= 1 for _, _, masks in got)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_corrections_count_as_first_prompts_do_when_asked_for(
     shapes: Path, sam21: SAM2VideoPredictor
 ) -> None:
@@ -85,7 +85,7 @@ def test_corrections_count_as_first_prompts_do_when_asked_for(
     assert_steps_equal(got, wanted, RELATIVE, MIN_IOU)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_clearing_memory_around_prompts_does_what_it_was_meant_to_do_in_sam2(
     shapes: Path, sam21: SAM2VideoPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +113,7 @@ def test_the_small_sam2_proves_something(shapes: Path, sam21: SAM2VideoPredictor
     assert len(np.unique(shares.round(3))) > there.sum() / 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_holes_of_tracked_masks_are_filled_for_the_user_and_not_for_the_memory(
     shapes: Path, sam21: SAM2VideoPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
