@@ -36,6 +36,7 @@ __all__ = [
     "Record",
     "Run",
     "Settings",
+    "Throughput",
     "read_run",
     "read_runs",
     "write_run",
@@ -61,6 +62,8 @@ class Machine:
         python: version of Python.
         packages: versions of the packages that matter, by name.
         gpu: name and driver of each GPU, or None when there is none.
+        matrix_gflops: fp32 products and sums per second that its processor reaches in a matrix product of
+            NumPy, in units of 10^9; None where that was not measured.
     """
 
     cpu: str
@@ -70,6 +73,7 @@ class Machine:
     python: str
     packages: dict[str, str]
     gpu: str | None = None
+    matrix_gflops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,14 @@ class LoadPoint:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Images per second with calls back to back, at the batch that gives most."""
+
+    batch: int
+    images_per_s: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """Raw samples in milliseconds per call, in the order they were taken, one list per stage.
 
@@ -301,6 +313,7 @@ class Record:
         conditions: Dice under corruptions and on other data sets; None when not asked for.
         loads: latency and throughput under load; None when not asked for.
         agreement: with the masks of the fp32 graph; None when it was not asked for.
+        throughput: at the best batch; None when it was not asked for, or of a model that takes one image.
         early: what was timed of what was asked for ("12 of 64 calls"), where time was up before; else None.
         failure: one line, of a row that broke off; it may have no figures at all.
         noise: one line when the machine was too busy for this row's figures to be trusted, else None.
@@ -324,6 +337,7 @@ class Record:
     conditions: tuple[Condition, ...] | None = None
     loads: tuple[LoadPoint, ...] | None = None
     agreement: Agreement | None = None
+    throughput: Throughput | None = None
     early: str | None = None
     failure: str | None = None
     noise: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 from seg_bench.candidate import PYTORCH
 from seg_bench.cli import app
 from seg_bench.records import read_run
-from seg_bench.reproduce import driver
+from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow
+from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements
 from seg_runtime.bundle import write_bundle
 from seg_runtime.errors import EdgesegError
@@ -35,6 +38,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROWS, "tiny", TINY)
     monkeypatch.setattr(driver, "MIN_CALLS", 4)
     monkeypatch.setattr(driver, "MIN_S", 0.1)
+    monkeypatch.setattr(plan, "_INT8_FAMILIES", ())
+    monkeypatch.setattr(driver, "examine_device", lambda facts: replace(examine_device(facts), server=False))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,62 @@ def test_a_network_is_exported_compared_timed_and_shown(out: Path) -> None:
     assert "random weights" in (out / "report.html").read_text()
     assert json.loads((out / "environment.json").read_text())["facts"]["machine"]
     assert "Tiny U-Net: measured" in (out / "log.txt").read_text()
+
+
+@pytest.mark.server
+def test_int8_and_a_local_triton_are_lines_of_the_table(
+    tmp_path: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_INT8_FAMILIES", ("unet",))
+    monkeypatch.setattr(driver, "examine_device", examine_device)
+    work = Reproduction(options(tmp_path / "out", data=(xray_folder,)))
+    assert [each.missing for each in work.plan] == [("fp32", "int8")]
+    assert work.cut == ""
+    (run,) = work.run(ignore)
+    assert work.missing == []
+    found = [(it.where, it.runtime, it.model.precision) for it in run.records]
+    assert found == [
+        ("in-process", PYTORCH, "fp32"),
+        ("in-process", "ONNX Runtime", "fp32"),
+        ("shared-memory", "Triton", "fp32"),
+        ("in-process", "ONNX Runtime", "int8"),
+        ("shared-memory", "Triton", "int8"),
+    ]
+    for record in run.records:
+        assert record.agreement and record.agreement.lowest > 0.97
+        assert record.throughput and record.throughput.batch in (1, 2, 4, 8)
+        assert record.throughput.images_per_s > 0
+    assert run.machine.matrix_gflops == work.device.gflops > 0
+    lines = table_lines([run])
+    assert [line.engine for line in lines][1:3] == ["ONNX Runtime, fp32", "shared memory, fp32"]
+    infer = run.records[1].latency
+    assert infer
+    rate = TINY.gflop / (infer.percentile(50, "infer") / 1000) / work.device.gflops
+    assert lines[1].matrix_share == f"{rate:.0%}"
+    assert lines[2].matrix_share == "-"
+
+
+def test_engines_are_built_where_tensorrt_is_and_one_that_fails_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[str, str]] = []
+
+    def build(row: TableRow, precision: str, repo: Path) -> None:
+        built.append((row.key, precision))
+        raise EdgesegError("TensorRT for RTX does not build for compute capability 9.0")
+
+    monkeypatch.setattr(driver, "build_row", build)
+    work = Reproduction(replace(options(tmp_path / "out"), engines=("onnxruntime", "tensorrt")))
+    (run,) = work.run(ignore)
+    assert built == [("tiny", "fp32"), ("tiny", "fp16")]
+    fp32, fp16 = map(str, work.missing)
+    assert fp32.startswith("Tiny U-Net, fp32, TensorRT: TensorRT for RTX does not build")
+    assert fp16.startswith("Tiny U-Net, fp16, TensorRT: ")
+    failed = [record for record in run.records if record.failure]
+    assert [record.settings.engine for record in failed] == ["tensorrt", "tensorrt"]
+    assert [record.runtime for record in run.records if record.latency] == [
+        *(PYTORCH, "ONNX Runtime", "ONNX Runtime")
+    ]
 
 
 def test_what_is_measured_is_not_measured_again(out: Path) -> None:

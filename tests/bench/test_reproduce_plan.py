@@ -23,7 +23,7 @@ from seg_bench.reproduce.device import Device, examine_device, matrix_gflops
 from seg_bench.reproduce.driver import ReproduceOptions
 from seg_bench.reproduce.durations import seconds_of
 from seg_bench.reproduce.images import find_images
-from seg_bench.reproduce.plan import LEAST_CALLS, MIN_S, plan_rows, share_s
+from seg_bench.reproduce.plan import LEAST_CALLS, MIN_S, fitting_rows, plan_rows, share_s
 from seg_bench.reproduce.screen import plan_text, results_text
 from seg_bench.reproduce.table import table_lines, to_markdown_table
 from seg_bench.run.suites import SUITES
@@ -32,7 +32,7 @@ from seg_runtime.errors import BadInputError, EdgesegError
 MACHINES = Path(__file__).parents[1] / "data" / "doctor"
 CPU = Device(("onnxruntime", "openvino"), True, False, 200.0, ())
 LUNG = ROWS["unet_lung"]
-BOTH = ("unet_lung", "unet_lung_fp16")
+BOTH = ("unet_lung", "unet_lung_fp16", "unet_lung_int8")
 
 
 def recorded(machine: str) -> Facts:
@@ -134,11 +134,40 @@ def test_operations_are_those_that_pytorch_counts() -> None:
 def test_models_that_are_there_are_measured_and_others_exported_first() -> None:
     (built,) = plan_rows([LUNG], CPU, BOTH, (), export=True)
     (half,) = plan_rows([LUNG], CPU, ["unet_lung"], (), export=True)
-    assert (built.state, built.missing, built.precisions) == ("to do", (), ("fp32", "fp16"))
-    assert half.missing == ("fp16",)
-    assert half.estimate_s == built.estimate_s + LUNG.export_s
-    # Eager PyTorch, fp32 in both engines, fp16 in OpenVINO.
-    assert built.candidates == 4
+    assert (built.state, built.missing, built.precisions) == ("to do", (), ("fp32", "fp16", "int8"))
+    assert half.missing == ("fp16", "int8")
+    assert half.estimate_s == built.estimate_s + 2 * LUNG.export_s
+    # Eager PyTorch, fp32 and int8 in both engines, fp16 in OpenVINO.
+    assert built.candidates == 6
+
+
+def test_triton_serves_what_is_deployed_there() -> None:
+    served = plan_rows([LUNG], replace(CPU, server=True), BOTH, (), export=True)[0]
+    assert served.served and served.candidates == 6 + 2  # No fp16: ONNX Runtime on a processor.
+    gpu = replace(CPU, engines=("onnxruntime-cuda", "tensorrt"), server=True)
+    on_gpu = plan_rows([LUNG], gpu, BOTH, (), export=True)[0]
+    assert on_gpu.candidates == 1 + 3 * 3
+    assert on_gpu.builds == 3
+    assert plan_rows([LUNG], gpu, BOTH, (), export=False)[0].builds == 0, "given models stay as they are"
+
+
+def test_int8_is_for_the_families_that_have_it() -> None:
+    assert plan_rows([ROWS["sam_tiny"]], CPU, [], (), export=True)[0].precisions == ("fp32", "fp16")
+
+
+def test_a_budget_without_room_for_everything_says_what_is_cut() -> None:
+    device = replace(CPU, server=True)
+    rows = choose_rows(["shipped"])
+    whole, cut = fitting_rows(rows, device, [], (), True, 1e6)
+    assert cut == "" and whole == plan_rows(rows, device, [], (), export=True)
+    least = sum(each.least_s for each in whole)
+    part, cut = fitting_rows(rows, device, [], (), True, least - 1)
+    assert cut == "the budget has no room for int8 and Triton: give a larger one, or fewer --rows"
+    assert {each.precisions for each in part} == {("fp32", "fp16")}
+    assert not any(each.served for each in part)
+    assert sum(each.least_s for each in part) < least
+    sam, cut = fitting_rows([ROWS["sam_tiny"]], CPU, [], (), True, 1.0)
+    assert (sam[0].state, cut) == ("to do", ""), "there is nothing to cut"
 
 
 def test_a_sam_is_there_when_both_of_its_models_are() -> None:
@@ -232,7 +261,7 @@ def test_the_plan_fits_into_80_columns() -> None:
     for text in (plan_text(plan, CPU, 600), plan_text(stuck, CPU, 600)):
         assert max(map(len, text.splitlines())) <= 80
     text = plan_text(plan, CPU, 600)
-    assert "U-Net, lungs              measure fp32 fp16" in text
+    assert "U-Net, lungs              measure fp32 fp16 int8" in text
     assert "U-Net++                   measured before" in text
     assert "rows are timed shorter, and what does not fit is left out" in " ".join(text.split())
 

@@ -99,7 +99,7 @@ def reproduce(
 def _show_plan(work: Reproduction) -> None:
     from seg_bench.reproduce.screen import plan_text
 
-    typer.echo(plan_text(work.plan, work.device, work.options.budget_s), err=True)
+    typer.echo(plan_text(work.plan, work.device, work.options.budget_s, work.cut), err=True)
 
 
 def _show_results(work: Reproduction, as_json: bool) -> None:

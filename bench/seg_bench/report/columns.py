@@ -137,6 +137,11 @@ def _where(run: Run, record: Record) -> Cell:
     return Cell(place_of(record), short=ran_in(record))
 
 
+def _throughput(run: Run, record: Record) -> Cell:
+    found = record.throughput
+    return Cell(f"{found.images_per_s:.1f} ({found.batch})", found.images_per_s) if found else Cell(ABSENT)
+
+
 def _parameters(run: Run, record: Record) -> Cell:
     count = record.model.parameters
     if count is None:
@@ -198,6 +203,7 @@ COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
         _number(lambda record: record.first_call_ms, ".1f"),
     ),
     (Column("images_per_s", "images/s"), _number(lambda record: record.images_per_s, ".1f")),
+    (Column("best_images_per_s", "images/s at best batch"), _throughput),
     (Column("joules_per_image", "energy", "J/image"), _energy(lambda it: it.joules_per_image, ".3g")),
     (Column("mean_w", "power", "W", shown=DATA), _energy(lambda energy: energy.mean_w, ".1f")),
     (Column("peak_memory_mib", "peak memory", "MiB"), _number(lambda record: record.peak_memory_mib, ".0f")),

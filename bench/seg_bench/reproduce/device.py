@@ -10,13 +10,16 @@ from importlib.util import find_spec
 import numpy as np
 
 from seg_bench.doctor.facts import Facts
-from seg_bench.doctor.found import Failed, InstructionSets, OnnxRuntime, TensorRTFound
+from seg_bench.doctor.found import Failed, InstructionSets, OnnxRuntime, ServerFound, TensorRTFound
 from seg_runtime.gpu import Gpu
 
 __all__ = ["Device", "examine_device", "matrix_gflops"]
 
 _BF16 = {"avx512_bf16", "amx", "bf16"}
 """Instruction sets with products in bfloat16; without them PyTorch emulates it."""
+
+_NOT_ON_A_PROCESSOR: frozenset[tuple[str, str | None]] = frozenset({("fp16", "onnxruntime"), ("fp16", None)})
+"""ONNX Runtime computes fp16 on a processor in fp32, with conversions between."""
 
 _GPU_GFLOPS = 10_000.0
 """What a network reaches on a GPU, about; only for estimates of how long a row takes."""
@@ -28,6 +31,7 @@ class Device:
 
     Attributes:
         engines: keys of `seg_runtime.engines.ENGINES` that can run here; on a GPU those of the GPU.
+        server: whether there is a Triton that `seg-serve` would start.
         pytorch: whether PyTorch is, which exports and is the baseline.
         compiles: whether that is measured compiled in bfloat16, too.
         gflops: fp32 products and sums per second, in units of 10^9; of a GPU a rough guess.
@@ -39,6 +43,17 @@ class Device:
     compiles: bool
     gflops: float
     notes: tuple[str, ...]
+    server: bool = False
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return bool({"onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"} & set(self.engines))
+
+    @property
+    def left_out(self) -> frozenset[tuple[str, str | None]]:
+        """(precision, engine) pairs that nobody deploys there; the engine is None in Triton."""
+        return frozenset() if self.gpu else _NOT_ON_A_PROCESSOR
 
 
 def examine_device(facts: Facts) -> Device:
@@ -64,6 +79,7 @@ def examine_device(facts: Facts) -> Device:
         compiles,
         _GPU_GFLOPS if gpu else matrix_gflops(),
         tuple(notes),
+        isinstance(facts.server, ServerFound),
     )
 
 

@@ -15,8 +15,8 @@ from seg_bench.reproduce.catalogue import Images, choose_rows
 from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import ImageFolder, find_images
-from seg_bench.reproduce.plan import LEAST_CALLS, LEFT_OUT, MIN_CALLS, MIN_S, PlannedRow, plan_rows, share_s
-from seg_bench.reproduce.prepare import checkpoint_path, export_row
+from seg_bench.reproduce.plan import LEAST_CALLS, MIN_CALLS, MIN_S, PlannedRow, fitting_rows, share_s
+from seg_bench.reproduce.prepare import build_row, checkpoint_path, export_row
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_runtime.bundle import open_bundle
@@ -97,6 +97,7 @@ class Reproduction:
         folder: of the results.
         device: what there is to compute with.
         plan: every row, in order.
+        cut: a line about what the budget has no room for; empty for nothing.
         missing: rows that have no records after `run`.
 
     Raises:
@@ -118,7 +119,9 @@ class Reproduction:
         if options.engines != (AUTO,):
             self.device = replace(self.device, engines=options.engines)
         exports = options.repo is options.bundle is None
-        self.plan = plan_rows(rows, self.device, _built(self._repo), self.folder.measured(), exports)
+        self.plan, self.cut = fitting_rows(
+            rows, self.device, _built(self._repo), self.folder.measured(), exports, options.budget_s
+        )
         self.missing: list[Missing] = []
 
     @property
@@ -199,7 +202,9 @@ class Reproduction:
             limit=_MOST_IMAGES,
             models=tuple(map(row.model, precisions)),
             engines=self.device.engines,
-            left_out=LEFT_OUT,
+            where=("in-process", "shared-memory") if planned.served else ("in-process",),
+            left_out=self.device.left_out,
+            best_batch=True,
             baseline=baseline,
             compiled=baseline and self.device.compiles,
             checkpoint=checkpoint if baseline else None,
@@ -211,34 +216,36 @@ class Reproduction:
         run = measure(
             options, self.options.command, lambda what, done, total: step(title + what, done, total)
         )
+        if not self.device.gpu:
+            run = replace(run, machine=replace(run.machine, matrix_gflops=self.device.gflops))
         if not images.drawn:
             return run
         # Nobody labelled drawn images: there is no truth to score.
         return replace(run, records=tuple(replace(record, accuracy=None) for record in run.records))
 
     def _is_there(self, planned: PlannedRow, precision: str, images: ImageFolder, step: Step) -> bool:
-        """Whether a precision can be measured: it is exported where it is missing.
+        """Whether a precision can be measured: it is exported and built where it is missing.
 
         Raises:
             EdgesegError: fp32, which every other is compared with, cannot be exported.
         """
-        if precision not in planned.missing:
-            return True
-        row, real = planned.row, images.path / "images"
-        step(f"{row.title}: export {precision}", 0, 1)
-        try:
-            export_row(
-                row,
-                cast("Precision", precision),
-                self._repo,
-                self.folder.work / "weights",
-                real if real.is_dir() and not images.drawn else None,
-            )
-        except EdgesegError as error:
-            if precision == "fp32":
-                raise
-            self._miss(f"{row.title}, {precision}", " ".join(str(error).split()))
-            return False
+        row = planned.row
+        if precision in planned.missing:
+            step(f"{row.title}: export {precision}", 0, 1)
+            try:
+                weights = self.folder.work / "weights"
+                export_row(row, cast("Precision", precision), self._repo, weights, images)
+            except EdgesegError as error:
+                if precision == "fp32":
+                    raise
+                self._miss(f"{row.title}, {precision}", " ".join(str(error).split()))
+                return False
+        if planned.builds:
+            step(f"{row.title}: build engines of {precision}", 0, 1)
+            try:
+                build_row(row, precision, self._repo)
+            except EdgesegError as error:
+                self._miss(f"{row.title}, {precision}, TensorRT", " ".join(str(error).split()))
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from seg_bench.data.nuclei import InstanceSample
 from seg_bench.reproduce.catalogue import Images
 from seg_bench.run.suites import SUITES, Suite
 
-__all__ = ["DRAWN", "ImageFolder", "find_images"]
+__all__ = ["DRAWN", "ImageFolder", "calibration_images", "find_images"]
 
 DRAWN = "drawn"
 """Name of the data set of drawn images."""
@@ -22,6 +23,7 @@ DRAWN = "drawn"
 _LABELS: dict[Images, str] = {"masks": "masks", "objects": "labels"}
 """Folder of the ground truth of a kind, next to `images`."""
 
+_CALIBRATED = 16
 _COUNT = 4
 _SIZE_HW = (512, 512)
 
@@ -62,6 +64,23 @@ def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
             _draw(folder, labels)
             found[kind] = ImageFolder(folder, drawn=True)
     return found
+
+
+def calibration_images(images: ImageFolder, out: Path) -> Path:
+    """A folder of a few images to calibrate int8 with: not those that are measured, where there are others.
+
+    Args:
+        images: that are measured.
+        out: folder to fill.
+    """
+    samples = find_samples(images.path)
+    if images.suite is not None:
+        test = set(shipped_split(samples).test)
+        samples = tuple(sample for sample in samples if sample.name not in test) or samples
+    out.mkdir(parents=True, exist_ok=True)
+    for sample in samples[:: max(1, len(samples) // _CALIBRATED)]:
+        shutil.copy(sample.image_path, out)
+    return out
 
 
 def _suite(samples: Sequence[AnySample]) -> Suite | None:

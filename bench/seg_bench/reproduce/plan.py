@@ -11,11 +11,10 @@ from seg_bench.reproduce.device import Device
 
 __all__ = [
     "LEAST_CALLS",
-    "LEFT_OUT",
     "MIN_CALLS",
     "MIN_S",
-    "PRECISIONS",
     "PlannedRow",
+    "fitting_rows",
     "plan_rows",
     "share_s",
 ]
@@ -26,14 +25,19 @@ MIN_CALLS, MIN_S = 64, 10.0
 LEAST_CALLS = 8
 """A row is called as often as this at least, or left for the next time."""
 
-PRECISIONS = ("fp32", "fp16")
-LEFT_OUT = frozenset({("fp16", "onnxruntime")})
-"""ONNX Runtime computes fp16 on a processor in fp32, with conversions between: nobody deploys that."""
+_PRECISIONS = ("fp32", "fp16")
+_INT8_FAMILIES = ("unet", "unetpp", "transunet")
+"""Networks whose published int8 was tried."""
 
 _WARM_UP = 3
 _OPEN_S = 4.0
 """Seconds from a process to its first call, besides that call."""
 _COMPILE_S = 60.0
+_BUILD_S = 90.0
+"""Of a TensorRT engine."""
+_SERVER_S = 15.0
+_BATCHES_S = 3.0
+"""Until the best batch of a row is found."""
 _SLOWDOWN = 2.0
 """Times as long as products alone take: nothing reaches a processor's peak."""
 
@@ -53,6 +57,8 @@ class PlannedRow:
         candidates: how many engines and baselines take turns.
         call_s: seconds of one call, about.
         compiles: whether compiled PyTorch is one of them.
+        served: whether Triton on this machine is one of them.
+        builds: how many TensorRT engines are built, if they are not there.
         note: why it cannot run, else empty.
     """
 
@@ -63,13 +69,16 @@ class PlannedRow:
     candidates: int = 0
     call_s: float = 0.0
     compiles: bool = False
+    served: bool = False
+    builds: int = 0
     note: str = ""
 
     @property
     def prepare_s(self) -> float:
         """Seconds until the first timed call."""
         opened = self.candidates * (_OPEN_S + (_WARM_UP + 1) * self.call_s)
-        return len(self.missing) * self.row.export_s + opened + self.compiles * _COMPILE_S
+        made = len(self.missing) * self.row.export_s + self.builds * _BUILD_S
+        return made + opened + self.compiles * _COMPILE_S + self.served * _SERVER_S
 
     @property
     def least_s(self) -> float:
@@ -79,11 +88,16 @@ class PlannedRow:
     @property
     def estimate_s(self) -> float:
         """Seconds that the row takes when it is timed for as long as it should be."""
-        return self.prepare_s + self.candidates * max(MIN_CALLS * self.call_s, MIN_S)
+        return self.prepare_s + self.candidates * (_BATCHES_S + max(MIN_CALLS * self.call_s, MIN_S))
 
 
 def plan_rows(
-    rows: Iterable[TableRow], device: Device, built: Collection[str], measured: Collection[str], export: bool
+    rows: Iterable[TableRow],
+    device: Device,
+    built: Collection[str],
+    measured: Collection[str],
+    export: bool,
+    more: bool = True,
 ) -> tuple[PlannedRow, ...]:
     """Decide for each row.
 
@@ -93,8 +107,34 @@ def plan_rows(
         built: models that the repository has.
         measured: keys of the rows that have records.
         export: whether models that are not built may be exported.
+        more: int8 and Triton as well, where they are.
     """
-    return tuple(_plan(row, device, built, row.key in measured, export) for row in rows)
+    return tuple(_plan(row, device, built, row.key in measured, export, more) for row in rows)
+
+
+def fitting_rows(
+    rows: Sequence[TableRow],
+    device: Device,
+    built: Collection[str],
+    measured: Collection[str],
+    export: bool,
+    budget_s: float,
+) -> tuple[tuple[PlannedRow, ...], str]:
+    """As `plan_rows`, with int8 and Triton where the budget has room for them.
+
+    Returns:
+        The rows, and a line about what was left out; empty for nothing.
+    """
+    whole = plan_rows(rows, device, built, measured, export)
+    if sum(each.least_s for each in whole) <= budget_s:
+        return whole, ""
+    part = plan_rows(rows, device, built, measured, export, more=False)
+    left_out = ["Triton"] if any(each.served for each in whole) else []
+    if any("int8" in each.precisions for each in whole):
+        left_out.insert(0, "int8")
+    if not left_out:
+        return whole, ""
+    return part, f"the budget has no room for {' and '.join(left_out)}: give a larger one, or fewer --rows"
 
 
 def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
@@ -109,12 +149,16 @@ def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
     return first.least_s + min(wanted_by_first_s, spare_s * wanted_by_first_s / max(wanted_s, 1e-9))
 
 
-def _plan(row: TableRow, device: Device, built: Collection[str], measured: bool, export: bool) -> PlannedRow:
+def _plan(
+    row: TableRow, device: Device, built: Collection[str], measured: bool, export: bool, more: bool
+) -> PlannedRow:
     if measured:
         return PlannedRow(row, "measured")
     if not device.engines:
         return _impossible(row, "no engine is installed: pip install 'edgeseg[cpu]' or 'edgeseg[gpu]'")
-    wanted = tuple(precision for precision in PRECISIONS if _ways(device, precision))
+    served = device.server and more
+    int8 = ("int8",) if more and row.family in _INT8_FAMILIES else ()
+    wanted = tuple(each for each in (*_PRECISIONS, *int8) if _ways(device, each, served))
     missing = tuple(precision for precision in wanted if not _is_built(row, precision, built))
     if missing and not (export and device.pytorch):
         if "fp32" in missing:
@@ -129,9 +173,11 @@ def _plan(row: TableRow, device: Device, built: Collection[str], measured: bool,
         "to do",
         wanted,
         missing,
-        sum(_ways(device, precision) for precision in wanted) + baselines,
+        sum(_ways(device, precision, served) for precision in wanted) + baselines,
         _SLOWDOWN * row.gflop / device.gflops,
         device.compiles,
+        served,
+        len(wanted) * ("tensorrt" in device.engines) if export else 0,
     )
 
 
@@ -139,8 +185,9 @@ def _impossible(row: TableRow, note: str) -> PlannedRow:
     return PlannedRow(row, "cannot run here", note=note)
 
 
-def _ways(device: Device, precision: str) -> int:
-    return sum((precision, engine) not in LEFT_OUT for engine in device.engines)
+def _ways(device: Device, precision: str, served: bool) -> int:
+    ways: tuple[str | None, ...] = (*device.engines, *((None,) if served else ()))
+    return sum((precision, way) not in device.left_out for way in ways)
 
 
 def _is_built(row: TableRow, precision: str, built: Collection[str]) -> bool:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.reproduce.catalogue import TableRow
+from seg_bench.reproduce.images import ImageFolder, calibration_images
+from seg_bench.run.subjects import named_subject
+from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
     from seg_export.checkpoint import Checkpoint
     from seg_export.export import Precision
 
-__all__ = ["checkpoint_path", "export_row"]
+__all__ = ["build_row", "checkpoint_path", "export_row"]
 
 
-def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, images: Path | None) -> None:
+def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, images: ImageFolder) -> None:
     """Publish a row's model, verified against PyTorch.
 
     Args:
@@ -23,7 +26,7 @@ def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, i
         precision: as of `seg_export.export.export_models`.
         repo: the repository.
         weights: folder for random weights, which are made again from their seed where they are not there.
-        images: a folder of real images to verify with.
+        images: that are measured; real ones are verified with, too.
 
     Raises:
         ParityError: a graph strays from PyTorch; nothing was published.
@@ -37,7 +40,26 @@ def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, i
 
         weights.mkdir(parents=True, exist_ok=True)
         write_checkpoint(path, _random(row))
-    export_models(path, repo, row.model(precision), precision=precision, images=images)
+    real = images.path / "images"
+    export_models(
+        path,
+        repo,
+        row.model(precision),
+        precision=precision,
+        images=real if real.is_dir() and not images.drawn else None,
+        calibrate=calibration_images(images, weights / "calibration") if precision == "int8" else None,
+    )
+
+
+def build_row(row: TableRow, precision: str, repo: Path) -> None:
+    """Build the TensorRT engines of a row's models, each verified against its graph, unless they are there.
+
+    Raises:
+        EdgesegError: as `seg_export.engines.build.build_engines`.
+    """
+    from seg_export.engines.build import build_engines
+
+    build_engines(repo, [spec.name for spec in named_subject(Repository(repo), row.model(precision)).specs])
 
 
 def checkpoint_path(row: TableRow, weights: Path) -> Path:

@@ -15,10 +15,11 @@ __all__ = ["plan_text", "results_text"]
 _WIDTH = 80
 
 
-def plan_text(plan: Sequence[PlannedRow], device: Device, budget_s: float) -> str:
-    """A line per row: what is done for it and about how long that takes."""
-    lines = [f"engines: {', '.join(device.engines) or 'none'}; {_pytorch(device)}"]
-    lines += [line for note in device.notes for line in textwrap.wrap(note, _WIDTH)]
+def plan_text(plan: Sequence[PlannedRow], device: Device, budget_s: float, cut: str = "") -> str:
+    """A line per row: what is done for it and about how long that takes; `cut` is what has no room."""
+    triton = "; Triton" if any(each.served for each in plan) else ""
+    lines = [f"engines: {', '.join(device.engines) or 'none'}; {_pytorch(device)}{triton}"]
+    lines += [line for note in (*device.notes, cut) for line in textwrap.wrap(note, _WIDTH)]
     lines += ["", f"{'network':26}{'what':44}{'about':>10}"]
     lines += [_planned(each) for each in plan]
     total_s = sum(each.estimate_s for each in plan if each.state == "to do")
@@ -53,7 +54,9 @@ def _planned(each: PlannedRow) -> str:
     elif each.state == "cannot run here":
         return "\n".join(textwrap.wrap(f"{each.row.title:26}{each.note}", _WIDTH, subsequent_indent=" " * 26))
     else:
-        steps = [f"export {' '.join(each.missing)}"] if each.missing else []
+        missing = "" if each.missing == each.precisions else f" {' '.join(each.missing)}"
+        steps = [f"export{missing}"] if each.missing else []
+        steps += ["build"] if each.builds else []
         what = ", ".join([*steps, f"measure {' '.join(each.precisions)}"])
         about = _time(each.estimate_s)
     return f"{each.row.title:26}{what:44}{about:>10}"

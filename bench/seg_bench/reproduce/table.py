@@ -9,19 +9,22 @@ from seg_bench.article import article_figures
 from seg_bench.candidate import COMPILED
 from seg_bench.records import Record, Run
 from seg_bench.report.cells import ABSENT, percentile_cell
+from seg_bench.report.names import ran_in
 from seg_bench.report.speed import times_as_fast
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 
 __all__ = ["Line", "table_lines", "to_markdown_table"]
 
 _TEXTS = ("network", "engine")
-_FIGURES = ("mask IoU", "Dice", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s", "times as fast")
-_COSTS = ("memory (MiB)", "device memory (MiB)", "J/image")
+_FIGURES = ("mask IoU", "Dice", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s (batch)", "times as fast")
+_COSTS = ("of matrix rate", "memory (MiB)", "device memory (MiB)", "J/image")
 _LEGEND = (
     "mask IoU: the lowest of the images, with the masks of the fp32 graph in ONNX Runtime on this machine; "
     "below 0.995 (int8: 0.97) a line is not timed. times as fast: p50 of the fastest PyTorch that passes, "
     "divided by this one's. Times are of whole calls, from the image to its mask, one image per call, the "
-    "engines of a network in turns."
+    "engines of a network in turns; images/s with calls back to back, at the batch that gives most. of "
+    "matrix rate: operations of the network per second of inference (of a SAM, of its encoder), as a part of "
+    "what NumPy reaches here in products of fp32 matrices."
 )
 
 
@@ -33,11 +36,13 @@ class Line:
         row: of the catalogue.
         record: what was measured.
         speed: times as fast as the fastest PyTorch of the same run; None where there is none.
+        matrix_gflops: of `Machine`.
     """
 
     row: TableRow
     record: Record
     speed: float | None
+    matrix_gflops: float | None = None
 
     @property
     def network(self) -> str:
@@ -49,7 +54,7 @@ class Line:
         record = self.record
         if record.runtime == COMPILED:
             return record.runtime
-        return f"{record.runtime}, {record.model.precision}"
+        return f"{ran_in(record)}, {record.model.precision}"
 
     @property
     def iou(self) -> str:
@@ -66,6 +71,23 @@ class Line:
     @property
     def times(self) -> str:
         return ABSENT if self.speed is None else f"{self.speed:.2f}"
+
+    @property
+    def throughput(self) -> str:
+        """Images per second, and the batch."""
+        found, single = self.record.throughput, self.record.images_per_s
+        if found:
+            return f"{found.images_per_s:.1f} ({found.batch})"
+        return ABSENT if single is None else f"{single:.1f} (1)"
+
+    @property
+    def matrix_share(self) -> str:
+        """Operations per second of inference, as a part of the processor's rate in matrix products."""
+        latency = self.record.latency
+        if self.matrix_gflops is None or latency is None or self.record.where != "in-process":
+            return ABSENT
+        seconds = latency.percentile(50, "encode" if latency.encode else "infer") / 1000
+        return f"{self.row.gflop / seconds / self.matrix_gflops:.0%}"
 
     @property
     def note(self) -> str:
@@ -88,7 +110,7 @@ def table_lines(runs: Iterable[Run]) -> list[Line]:
     """
     by_key = {_key(run): run for run in runs}
     return [
-        Line(ROWS[key], record, times_as_fast(by_key[key], record))
+        Line(ROWS[key], record, times_as_fast(by_key[key], record), by_key[key].machine.matrix_gflops)
         for key in ROWS
         if key in by_key
         for record in by_key[key].records
@@ -127,8 +149,9 @@ def _cells(line: Line) -> list[str]:
         line.iou,
         line.dice,
         *(line.percentile(percent) for percent in (50, 90, 99)),
-        _number(record.images_per_s, ".1f"),
+        line.throughput,
         line.times,
+        line.matrix_share,
         _number(record.peak_memory_mib, ".0f"),
         _number(record.device_memory_mib, ".0f"),
         _number(record.energy.joules_per_image if record.energy else None, ".3g"),
@@ -157,9 +180,10 @@ def _article(lines: Iterable[Line]) -> list[str]:
 def _machine(run: Run) -> str:
     machine = run.machine
     packages = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
+    rate = f"; matrix products: {machine.matrix_gflops:.0f} GFLOP/s in fp32" if machine.matrix_gflops else ""
     return (
-        f"Machine: {machine.cpu}, {machine.cores} cores; {machine.gpu or 'no GPU'}; Python {machine.python}; "
-        f"{packages}."
+        f"Machine: {machine.cpu}, {machine.cores} cores; {machine.gpu or 'no GPU'}{rate}; "
+        f"Python {machine.python}; {packages}."
     )
 
 

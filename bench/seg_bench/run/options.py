@@ -83,7 +83,8 @@ class RunOptions:
         rule: for how long rows are timed.
         gate: before it is timed, compare each row's masks with those of the fp32 graph, which must lie in
             `repo`; a row that differs too much fails (`seg_bench.run.agreements`).
-        left_out: (precision, engine) pairs that are not measured.
+        left_out: (precision, engine) pairs that are not measured; the engine is None on a server.
+        best_batch: also find the batch with most images per second, of models that take several.
         seed: of the order in which rows take turns.
         energy: also measure joules per image, where the machine has a meter.
         robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
@@ -122,7 +123,8 @@ class RunOptions:
     duration_s: float | None = None
     rule: Rule = field(default_factory=Rule)
     gate: bool = False
-    left_out: frozenset[tuple[str, str]] = frozenset()
+    left_out: frozenset[tuple[str, str | None]] = frozenset()
+    best_batch: bool = False
     seed: int = 0
     energy: bool = True
     robustness: bool = False

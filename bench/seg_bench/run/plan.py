@@ -105,8 +105,12 @@ class Plan:
             for candidate in whole
             if candidate.model in subjects
             for batch in options.batches
-            if batch <= _largest_batch(self.subjects[candidate.model], candidate.runtime)
+            if batch <= self.largest_batch(candidate)
         ]
+
+    def largest_batch(self, candidate: Candidate) -> int:
+        """Images that one call of a candidate may take."""
+        return _largest_batch(self.subjects[candidate.model], candidate.runtime)
 
     def _large(self) -> tuple[str, ...]:
         return tuple(

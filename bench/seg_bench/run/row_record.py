@@ -38,6 +38,7 @@ def make_record(options: RunOptions, plan: Plan, row: Row) -> Record:
         conditions=row.conditions,
         loads=row.loads,
         agreement=row.agreement,
+        throughput=row.throughput,
         early=row.early,
         failure=row.failure,
         noise=row.noise,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seg_bench.baseline import TUNED_ALLOCATOR
 from seg_bench.candidate import COMPILED, PYTORCH, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.records import Accuracy, Agreement, Condition, Energy, Latency, LoadPoint
+from seg_bench.records import Accuracy, Agreement, Condition, Energy, Latency, LoadPoint, Throughput
 from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
 
@@ -47,6 +47,7 @@ class Row:
     conditions: tuple[Condition, ...] | None = None
     loads: tuple[LoadPoint, ...] | None = None
     agreement: Agreement | None = None
+    throughput: Throughput | None = None
     early: str | None = None
     failure: str | None = None
     error: EdgesegError | None = None

@@ -13,6 +13,7 @@ from seg_bench.machine import describe_machine
 from seg_bench.records import SCHEMA, Run
 from seg_bench.run.accuracies import score_rows
 from seg_bench.run.agreements import check_agreement
+from seg_bench.run.best_batch import best_batches
 from seg_bench.run.conditions import score_conditions
 from seg_bench.run.energy_rows import device_rows
 from seg_bench.run.loads import load_rows
@@ -104,6 +105,9 @@ def _measure_group(
     score_rows(plan, group, step)
     score_conditions(plan, group, step)
     load_rows(options, group, step)
+    if options.best_batch:
+        largest = {row.name: plan.largest_batch(row.candidate) for row in group}
+        best_batches(group, largest, options.rule.deadline, step)
 
 
 def _start_server(
