@@ -1,7 +1,8 @@
 """Automatic masks of a whole image: ours against segment_anything's, on the CPU.
 
-Both find masks with the same ViT-B on the same photograph. Each run has a process of its own and the
-two sides take turns; PyTorch runs with glibc's allocator tuned, without which it is far slower.
+All find masks with the same ViT-B on the same photograph: the fp32 graph in ONNX Runtime, the fp16 graph in
+OpenVINO, and the original in PyTorch, with glibc's allocator tuned, without which it is far slower. Each run
+is a separate process, and they take turns.
 
     python -m seg_bench.microbench.sam_everything prepare /tmp/everything
     python -m seg_bench.microbench.sam_everything measure /tmp/everything --image truck.jpg \\
@@ -33,8 +34,9 @@ from seg_bench.memory import peak_memory_mib
 
 __all__ = ["main", "measure", "measure_one", "paired"]
 
-OURS, ORIGINAL = "edgeseg", "segment_anything"
-NAME = "sam"
+OURS, HALF, ORIGINAL = "edgeseg", "edgeseg_fp16_openvino", "segment_anything"
+SIDES = (OURS, HALF, ORIGINAL)
+NAME, HALF_NAME = "sam", "sam_fp16"
 THREADS = 2
 MIN_IOU = 0.98
 SETTINGS: dict[str, Any] = {
@@ -49,15 +51,15 @@ Masks = list[dict[str, Any]]
 
 
 def measure(folder: Path, image: Path, rounds: int = 3, command: str = "") -> dict[str, Any]:
-    """Time both sides in turns, and pair the masks of the last round."""
-    rows = [_in_process(folder, image, engine) for _ in range(rounds) for engine in (OURS, ORIGINAL)]
-    found = {engine: _read_masks(folder, engine) for engine in (OURS, ORIGINAL)}
+    """Time all sides in turns, and pair the masks of the last round with the original's."""
+    rows = [_in_process(folder, image, engine) for _ in range(rounds) for engine in SIDES]
+    found = {engine: _read_masks(folder, engine) for engine in SIDES}
     seconds = {
         engine: statistics.median(row["seconds"] for row in rows if row["engine"] == engine)
         for engine in found
     }
     return {
-        "schema": "edgeseg-sam-everything/1",
+        "schema": "edgeseg-sam-everything/2",
         "command": command,
         "machine": to_json(describe_machine()),
         "threads": THREADS,
@@ -65,9 +67,9 @@ def measure(folder: Path, image: Path, rounds: int = 3, command: str = "") -> di
         "image": image.name,
         "settings": SETTINGS,
         "median_seconds": seconds,
-        "times_faster": seconds[ORIGINAL] / seconds[OURS],
+        "times_as_fast": {engine: seconds[ORIGINAL] / seconds[engine] for engine in (OURS, HALF)},
         "masks": {engine: len(masks) for engine, masks in found.items()},
-        "share_paired": paired(found[OURS], found[ORIGINAL]),
+        "share_paired": {engine: paired(found[engine], found[ORIGINAL]) for engine in (OURS, HALF)},
         "pairs_need_iou": MIN_IOU,
         "rows": rows,
     }
@@ -83,7 +85,9 @@ def measure_one(folder: Path, image: Path, engine: str) -> dict[str, Any]:
     from seg_runtime.images import read_image
 
     pixels, spent = read_image(image, 3), defaultdict[str, float](float)
-    generate = (_ours if engine == OURS else _original)(folder, pixels, spent)
+    generate = (
+        _original(folder, pixels, spent) if engine == ORIGINAL else _ours(folder, pixels, spent, engine)
+    )
     spent.clear()  # One encoding and one prompt were the warm-up.
     start = time.perf_counter()
     masks = generate()
@@ -122,17 +126,20 @@ def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
     return float(np.count_nonzero(first & second) / max(np.count_nonzero(first | second), 1))
 
 
-def _ours(folder: Path, image: NDArray[np.uint8], spent: dict[str, float]) -> Callable[[], Masks]:
+def _ours(
+    folder: Path, image: NDArray[np.uint8], spent: dict[str, float], engine: str
+) -> Callable[[], Masks]:
     from seg_runtime import SamAutomaticMaskGenerator, connect
 
-    session: Any = connect(folder / "triton_repo", threads=THREADS)
+    name, computes = (NAME, "onnxruntime") if engine == OURS else (HALF_NAME, "openvino")
+    session: Any = connect(folder / "triton_repo", threads=THREADS, engine=computes)
     run = session.infer
 
     def timed_infer(model: str, *arguments: Any, **options: Any) -> Any:
         return _timed(run, spent, model.rpartition("_")[2])(model, *arguments, **options)
 
     session.infer = timed_infer
-    generator = SamAutomaticMaskGenerator(session, NAME, **SETTINGS)
+    generator = SamAutomaticMaskGenerator(session, name, **SETTINGS)
     generator.predictor.set_image(image)
     generator.predictor.predict([[5, 5]], [1])
     return lambda: generator.generate(image)
@@ -166,6 +173,14 @@ def _timed(call: Callable[..., Any], spent: dict[str, float], what: str) -> Call
     return timed
 
 
+def _prepare(folder: Path, variant: str) -> None:
+    from seg_bench.random_sam import prepare, sam_with_trained_decoder
+    from seg_export.export import export_models
+
+    prepare(folder, variant, NAME)
+    export_models(sam_with_trained_decoder(variant), folder / "triton_repo", HALF_NAME, precision="fp16")
+
+
 def _in_process(folder: Path, image: Path, engine: str) -> dict[str, Any]:
     call = [sys.executable, "-m", "seg_bench.microbench.sam_everything", "one", str(folder)]
     tuned = TUNED_ALLOCATOR if engine == ORIGINAL else {}
@@ -192,14 +207,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Where the models lie.")
     parser.add_argument("--variant", default="vit_b", help="vit_b, vit_l or vit_h.")
     parser.add_argument("--image", type=Path, help="The image to look at.")
-    parser.add_argument("--rounds", type=int, default=3, help="Runs of either side.")
-    parser.add_argument("--engine", choices=[OURS, ORIGINAL], default=OURS)
+    parser.add_argument("--rounds", type=int, default=3, help="Runs of each side.")
+    parser.add_argument("--engine", choices=SIDES, default=OURS)
     parser.add_argument("--json", type=Path, help="File for the figures.")
     arguments = parser.parse_args()
     if arguments.step == "prepare":
-        from seg_bench.random_sam import prepare
-
-        prepare(arguments.folder, arguments.variant, NAME)
+        _prepare(arguments.folder, arguments.variant)
         return
     if arguments.image is None:
         parser.error("name the image with --image FILE")
