@@ -1,9 +1,9 @@
 """What stands for CUDA, TensorRT, NVML and ONNX Runtime on a GPU has the interface of the real thing.
 
 The real ones are the packages of the `dev` extra, which import without a GPU. Three are not compared: full
-TensorRT has no wheel with its binding, and the Python API of TensorRT for RTX; `onnxruntime-gpu` is 256 MB, and
-its Python files are those of `onnxruntime`; jetson-stats is under the AGPL and installs on a Jetson only. The
-stand-in for tegrastats prints recorded lines of real boards.
+TensorRT has no wheel with its binding, and the Python API of TensorRT for RTX; `onnxruntime-gpu` is 256 MB,
+and its Python files are those of `onnxruntime`; jetson-stats is under the AGPL and installs on a Jetson only.
+The stand-in for tegrastats prints recorded lines of real boards.
 """
 
 from __future__ import annotations

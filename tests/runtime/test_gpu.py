@@ -35,3 +35,13 @@ def test_driver_that_fails_has_no_device(monkeypatch: pytest.MonkeyPatch, failin
 
 def test_driver_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first_gpu(monkeypatch, FakeDriver(devices=0)) is None
+
+
+def test_first_device_has_an_address_unless_the_driver_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for driver, expected in (
+        (FakeDriver(), "0000:65:00.0"),
+        (FakeDriver("cuDeviceGetPCIBusId"), None),
+        (FakeDriver(devices=0), None),
+    ):
+        monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name, driver=driver: driver)
+        assert gpu.first_bus_id() == expected
