@@ -1,7 +1,7 @@
-"""CUDA and a TensorRT engine without a GPU: host memory, and work that is done when the stream is waited for.
+"""CUDA, its driver and TensorRT without a GPU: host memory, work that is done when the stream is waited for.
 
-Enumerations are the real ones, and `tests/runtime/test_tensorrt_engine.py` checks that everything faked
-here exists in the real classes.
+Enumerations are the real ones, and `tests/project/test_stand_ins.py` compares everything faked here with the
+real interfaces.
 """
 
 from __future__ import annotations
@@ -193,3 +193,60 @@ class FakeEngine:
         if not self.fails:
             self.runtime.enqueue(compute)
         return not self.fails
+
+
+class FakeBuilderConfig:
+    """An `IBuilderConfig` to which only caches that begin with "good" or are empty can be attached."""
+
+    def __init__(self) -> None:
+        self.attached: list[bytes] = []
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        fits = cache.startswith(b"good") or not cache
+        self.attached += [cache] if fits else []
+        return fits
+
+
+_CAPABILITY = {75: 8, 76: 6}
+
+
+class FakeDriver:
+    """Stands for libcuda.so.1, loaded by ctypes; `failing` is a call that returns an error."""
+
+    def __init__(self, failing: str = "", devices: int = 1) -> None:
+        self._failing, self._devices = failing, devices
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return self._code("cuInit")
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self._devices
+        return self._code("cuDeviceGetCount")
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
+        return self._code("cuDeviceGet")
+
+    def cuDeviceGetName(self, name: Any, length: int, device: Any) -> int:  # noqa: N802
+        name.value = b"NVIDIA GeForce RTX 3090"
+        return self._code("cuDeviceGetName")
+
+    def cuDeviceGetPCIBusId(self, text: Any, length: int, device: Any) -> int:  # noqa: N802
+        text.value = b"0000:65:00.0"
+        return self._code("cuDeviceGetPCIBusId")
+
+    def cuDeviceTotalMem_v2(self, size: Any, device: Any) -> int:  # noqa: N802
+        # More than 32 bits: a smaller integer would lose it.
+        assert isinstance(size._obj, ctypes.c_size_t)
+        size._obj.value = 24 * 2**30
+        return self._code("cuDeviceTotalMem_v2")
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+        value._obj.value = _CAPABILITY[attribute]
+        return self._code("cuDeviceGetAttribute")
+
+    def _code(self, name: str) -> int:
+        return 999 if name == self._failing else 0

@@ -21,7 +21,8 @@ OnBytes = Callable[[int, "int | None"], object]
 """Called with the bytes at hand and the total, None where the server does not say."""
 
 _PIECE = 1 << 18
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 10.0
+"""How long a server may take to answer, and between two pieces."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ def download(
     attempts: int = 5,
     pause_s: float = 1.0,
     on_bytes: OnBytes | None = None,
+    option: str = "",
 ) -> Download:
     """Fetch a file; a transfer that broke off goes on where it stopped, in this call or a later one.
+
+    A server that nobody reaches is an error at once, which says how to fetch the file by hand.
 
     The bytes gather in `NAME.part`, which is renamed when it is complete. `NAME.sha256` keeps the
     hash of the first download, so that a file that changes at its source is noticed even where no
@@ -60,6 +64,8 @@ def download(
         sha256: the hash to insist on, or how it begins; None where none is known.
         attempts: connections in a row that may bring nothing new.
         pause_s: seconds before the second attempt; doubled for each further one.
+        on_bytes: called with the bytes at hand and the total.
+        option: of the command, that takes a file which was fetched by hand.
 
     Raises:
         BadInputError: not an http(s) address, or the server refuses it.
@@ -71,7 +77,7 @@ def download(
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _fetch(url, path, attempts, pause_s, on_bytes)
+            _fetch(url, path, attempts, pause_s, on_bytes, _by_hand(path, sha256, option))
         except OSError as error:
             raise EdgesegError(f"cannot write {path}: {error}") from error
     digest = file_sha256(path)
@@ -85,22 +91,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
 
 
-def _fetch(url: str, path: Path, attempts: int, pause_s: float, on_bytes: OnBytes | None) -> None:
+def _by_hand(path: Path, sha256: str | None, option: str) -> str:
+    """What to do where the server is out of reach, as behind a firewall."""
+    where = f"pass it with {option}" if option else f"save it as {path} and run the same command again"
+    begins = "" if sha256 is None or len(sha256) == 64 else "begins with "
+    check = "" if sha256 is None else f" (SHA-256 {begins}{sha256})"
+    return f"fetch {path.name} by hand{check} and {where}"
+
+
+def _fetch(
+    url: str, path: Path, attempts: int, pause_s: float, on_bytes: OnBytes | None, by_hand: str
+) -> None:
     part = path.with_name(f"{path.name}.part")
-    failures, before = 0, -1
+    failures, before, begun = 0, -1, _size(part)
     while True:
         try:
             _transfer(url, part, on_bytes)
             break
         except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
-            _refuse_permanent(url, error)
+            _refuse_permanent(url, error, by_hand)
             at_hand = _size(part)
+            if failures == 0 and at_hand == begun and _is_out_of_reach(error):
+                reason = getattr(error, "reason", error)
+                raise ServerUnavailableError(
+                    f"nobody answers at {url} ({reason}): check the network, or {by_hand}"
+                ) from error
             failures = 1 if at_hand > before else failures + 1
             before = max(before, at_hand)
             if failures >= attempts:
                 raise ServerUnavailableError(
                     f"download of {url} failed {failures} times in a row at byte {at_hand} ({error}): "
-                    "check the network and run the same command again to go on"
+                    f"check the network and run the same command again to go on, or {by_hand}"
                 ) from error
             time.sleep(min(pause_s * 2 ** (failures - 1), 30.0))
     part.replace(path)
@@ -133,15 +154,21 @@ def _transfer(url: str, part: Path, on_bytes: OnBytes | None) -> None:
         raise ConnectionError(f"the connection broke off, {total - at_hand} bytes are missing")
 
 
-def _refuse_permanent(url: str, error: Exception) -> None:
+def _is_out_of_reach(error: Exception) -> bool:
+    """Whether no server answered at all: no such name, no route, a refusal or silence."""
+    if isinstance(error, urllib.error.URLError):
+        return not isinstance(error, urllib.error.HTTPError)
+    return isinstance(error, TimeoutError)
+
+
+def _refuse_permanent(url: str, error: Exception, by_hand: str) -> None:
     if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in (408, 429):
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise EdgesegError(
                 f"{url} is shorter than the part at hand: delete the .part file and download again"
             ) from error
         raise BadInputError(
-            f"the server answers {error.code} {error.reason} for {url}: "
-            "check the address, or pass another --url"
+            f"the server answers {error.code} {error.reason} for {url}: check the address, or {by_hand}"
         ) from error
 
 

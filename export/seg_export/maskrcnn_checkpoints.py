@@ -49,7 +49,7 @@ def download_official(arch: str, *, folder: Path | None = None, on_bytes: OnByte
         raise BadInputError(f"torchvision has no weights for {arch}: it has them for {', '.join(OFFICIAL)}")
     url, sha256 = OFFICIAL[arch]
     path = (folder or cache_folder()) / url.rpartition("/")[2]
-    return download(url, path, sha256=sha256, on_bytes=on_bytes).path
+    return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
 
 
 def load_maskrcnn_checkpoint(path: Path, arch: str | None = None, **changes: Any) -> Checkpoint:

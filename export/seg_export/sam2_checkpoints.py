@@ -121,7 +121,7 @@ def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnB
     variant_arguments(variant)
     url, sha256 = OFFICIAL[variant]
     path = (folder or cache_folder()) / url.rpartition("/")[2]
-    return download(url, path, sha256=sha256, on_bytes=on_bytes).path
+    return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
 
 
 def _refusal(

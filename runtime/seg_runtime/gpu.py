@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Gpu", "first_gpu"]
+__all__ = ["Gpu", "first_bus_id", "first_gpu"]
 
 # CUdevice_attribute in cuda.h.
 _MAJOR, _MINOR = 75, 76
@@ -28,15 +29,9 @@ class Gpu:
 
 def first_gpu() -> Gpu | None:
     """Device 0, as CUDA_VISIBLE_DEVICES leaves it; None without a driver or device."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    count, device = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return None
+    driver, device = _first_device()
     name = ctypes.create_string_buffer(256)
-    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+    if device is None or driver.cuDeviceGetName(name, len(name), device):
         return None
     memory = ctypes.c_size_t()
     if driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device):
@@ -48,3 +43,24 @@ def first_gpu() -> Gpu | None:
             return None
         numbers.append(value.value)
     return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}", memory.value)
+
+
+def first_bus_id() -> str | None:
+    """PCI address of device 0, as "0000:65:00.0", by which NVML knows it; None without a driver or device."""
+    driver, device = _first_device()
+    text = ctypes.create_string_buffer(32)
+    if device is None or driver.cuDeviceGetPCIBusId(text, len(text), device):
+        return None
+    return text.value.decode()
+
+
+def _first_device() -> tuple[Any, ctypes.c_int | None]:
+    """The driver's library, and device 0 unless there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None, None
+    count, device = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return driver, None
+    return driver, None if driver.cuDeviceGet(ctypes.byref(device), 0) else device

@@ -6,11 +6,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from fake_nvml import Gpu, fake_pynvml
 
 from seg_bench.power import Meters, measure_energy
 from seg_bench.power.jtop_meter import open_jtop, rails_mw
@@ -294,51 +294,6 @@ def test_rapl_that_may_not_be_read_is_absent(tmp_path: Path, monkeypatch: pytest
 # NVML
 
 
-class NVMLError(Exception):
-    """As pynvml's."""
-
-
-class Gpu:
-    """A device of the fake NVML: 100 W when asked for its power."""
-
-    def __init__(self, name: str, processes: dict[int, int | None], energy_mj: int | None) -> None:
-        self.name, self.processes, self.energy_mj = name, processes, energy_mj
-
-
-def fake_pynvml(gpus: list[Gpu], driver: bool = True) -> ModuleType:
-    """The module `pynvml`, version 3 of whose process list nvidia-ml-py uses."""
-    module = ModuleType("pynvml")
-    calls = SimpleNamespace(shut=0)
-
-    def init() -> None:
-        if not driver:
-            raise NVMLError("Driver Not Loaded")
-
-    def energy(gpu: Gpu) -> int:
-        if gpu.energy_mj is None:
-            raise NVMLError("Not Supported")
-        gpu.energy_mj += 5000
-        return gpu.energy_mj
-
-    def shut() -> None:
-        calls.shut += 1
-
-    functions: dict[str, Callable[..., object]] = {
-        "nvmlInit": init,
-        "nvmlShutdown": shut,
-        "nvmlDeviceGetCount": lambda: len(gpus),
-        "nvmlDeviceGetHandleByIndex": lambda index: gpus[index],
-        "nvmlDeviceGetName": lambda gpu: gpu.name,
-        "nvmlDeviceGetTotalEnergyConsumption": energy,
-        "nvmlDeviceGetPowerUsage": lambda gpu: 100_000,
-        "nvmlDeviceGetComputeRunningProcesses": lambda gpu: [
-            SimpleNamespace(pid=pid, usedGpuMemory=memory) for pid, memory in gpu.processes.items()
-        ],
-    }
-    vars(module).update(functions, NVMLError=NVMLError, calls=calls)
-    return module
-
-
 @pytest.fixture
 def no_meters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine on which nothing measures power."""
@@ -415,7 +370,7 @@ def test_rows_on_a_gpu_are_measured_there_and_others_at_the_processor(
         assert source({12}, "ONNX Runtime 1.32.0, CUDA") == "NVML"
         assert source({12}, "ONNX Runtime 1.32.0, CPU; version 2 was built by TensorRT 10") == "RAPL"
         assert meters.device_memory_mib({10}) == 1
-    assert module.calls.shut == 1
+    assert module.nvml.shut == 1
 
 
 @pytest.mark.usefixtures("no_meters")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_cuda import FakeBuilderConfig
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
@@ -247,27 +248,11 @@ def test_timing_cache_is_kept_for_the_next_build_and_survives_an_interrupted_one
     assert read_timing_cache(path) == measured
 
 
-class CacheConfig:
-    """An `IBuilderConfig` to which only caches that begin with "good" or are empty can be attached."""
-
-    def __init__(self) -> None:
-        self.attached: list[bytes] = []
-
-    def create_timing_cache(self, content: bytes) -> bytes | None:
-        return None if content == b"damaged" else content
-
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        fits = cache.startswith(b"good") or not cache
-        self.attached += [cache] if fits else []
-        return fits
-
-
 @pytest.mark.parametrize(
     ("kept", "used"), [(b"good", b"good"), (b"", b""), (b"damaged", b""), (b"foreign", b"")]
 )
 def test_timing_cache_that_is_damaged_or_of_another_gpu_is_begun_anew(kept: bytes, used: bytes) -> None:
-    config = CacheConfig()
+    config = FakeBuilderConfig()
     assert network._attached_timing_cache(config, kept) == used
     assert config.attached == [used]
 

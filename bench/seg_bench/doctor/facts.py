@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from seg_bench.doctor.found import (
     Board,
     Failed,
+    GpuState,
     InstructionSets,
     Memory,
     OnnxRuntime,
@@ -27,8 +28,10 @@ class Facts:
     Attributes:
         machine: as records of measurements describe it.
         shared_memory: of `/dev/shm`.
+        load: processes that ran or waited for a core, a mean of the last minute.
         board: None when it is no Jetson.
         gpu: the first one, as the driver sees it.
+        gpu_state: of the same GPU; None without nvidia-ml-py.
         driver: version of NVIDIA's kernel driver.
         nvidia_card: whether an NVIDIA card is on the PCI bus, with a driver or without.
         auto_fp32, auto_fp16: what `connect(engine="auto")` computed a graph of that precision with.
@@ -38,8 +41,10 @@ class Facts:
     instruction_sets: InstructionSets | Failed
     memory: Memory | Failed
     shared_memory: Memory | Failed
+    load: float | Failed
     board: Board | Failed | None
     gpu: Gpu | Failed | None
+    gpu_state: GpuState | Failed | None
     driver: str | Failed | None
     nvidia_card: bool | Failed
     onnxruntime: OnnxRuntime | Failed | None

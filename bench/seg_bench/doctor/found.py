@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = [
     "Board",
     "Failed",
+    "GpuState",
     "InstructionSets",
     "Memory",
     "OnnxRuntime",
@@ -46,10 +47,27 @@ class Board:
     Attributes:
         l4t: release of Jetson Linux, as "36.4.3"; None where its file is not there, as in a container.
         jetpack: the JetPack it belongs to, as "6.2"; None when unknown.
+        power_mode: what nvpmodel limits it to, as "15W" or "MAXN"; None when unknown.
     """
 
     l4t: str | None
     jetpack: str | None
+    power_mode: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """What the first GPU was doing before anything of ours ran on it.
+
+    Attributes:
+        memory: its own, in bytes; None where NVML does not know.
+        busy_percent: share of the last moment in which it computed; None where NVML does not know.
+        limits: what keeps its clock lower than it could be, as "power cap".
+    """
+
+    memory: Memory | None
+    busy_percent: int | None
+    limits: tuple[str, ...]
 
 
 @dataclass(frozen=True)

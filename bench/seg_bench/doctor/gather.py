@@ -28,15 +28,22 @@ _READERS: dict[str, Callable[[Path], object]] = {
     "instruction_sets": host.read_instruction_sets,
     "memory": host.read_memory,
     "shared_memory": host.read_shared_memory,
+    "load": host.read_load,
     "board": host.read_board,
     "driver": host.read_driver,
     "nvidia_card": host.has_nvidia_card,
 }
 
 
+_BEFORE_OTHERS = ("gpu_state",)
+"""Probes that would see the others at work."""
+
+
 def gather() -> Facts:
     """The facts of this machine."""
-    return put_together(Path("/"), ask(PROBES))
+    read = _read(Path("/"))
+    first = ask(_BEFORE_OTHERS)
+    return _decoded(read, {**ask(name for name in PROBES if name not in first), **first})
 
 
 def put_together(root: Path, answers: Answers) -> Facts:
@@ -46,10 +53,7 @@ def put_together(root: Path, answers: Answers) -> Facts:
         root: "/", or a folder with a machine's files.
         answers: of all `PROBES`.
     """
-    kinds = get_type_hints(Facts)
-    read = {name: _attempt(reader, root) for name, reader in _READERS.items()}
-    answered = {name: _decode(kinds[name], answers[name]) for name in PROBES}
-    return Facts(**read, **answered)  # type: ignore[arg-type]
+    return _decoded(_read(root), answers)
 
 
 def ask(names: Iterable[str], timeout_s: float = 30.0) -> Answers:
@@ -75,6 +79,16 @@ def ask(names: Iterable[str], timeout_s: float = 30.0) -> Answers:
     }
     end = time.monotonic() + timeout_s
     return {name: _answer(process, end - time.monotonic()) for name, process in started.items()}
+
+
+def _read(root: Path) -> dict[str, object]:
+    return {name: _attempt(reader, root) for name, reader in _READERS.items()}
+
+
+def _decoded(read: Mapping[str, object], answers: Answers) -> Facts:
+    kinds = get_type_hints(Facts)
+    answered = {name: _decode(kinds[name], answers[name]) for name in PROBES}
+    return Facts(**read, **answered)  # type: ignore[arg-type]
 
 
 def _answer(process: subprocess.Popen[str], timeout_s: float) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ __all__ = [
     "read_board",
     "read_driver",
     "read_instruction_sets",
+    "read_load",
     "read_memory",
     "read_shared_memory",
 ]
@@ -59,13 +60,28 @@ def read_shared_memory(root: Path) -> Memory:
     return Memory(usage.total, usage.free)
 
 
+def read_load(root: Path) -> float:
+    """Processes that ran or waited for a core, a mean of the last minute. Raises OSError, ValueError."""
+    return float(_text(root / "proc/loadavg").partition(" ")[0])
+
+
 def read_board(root: Path) -> Board | None:
     """The Jetson that this is, or None. Raises OSError."""
     release, model = root / "etc/nv_tegra_release", root / "proc/device-tree/model"
     l4t = read_l4t(_text(release)) if release.is_file() else None
     if l4t is None and not (model.is_file() and "Jetson" in _text(model)):
         return None
-    return Board(l4t, jetpack_of_l4t(l4t) if l4t else None)
+    return Board(l4t, jetpack_of_l4t(l4t) if l4t else None, _power_mode(root))
+
+
+def _power_mode(root: Path) -> str | None:
+    """The name of nvpmodel's mode; None where its files are not there, as in a container."""
+    status, modes = root / "var/lib/nvpmodel/status", root / "etc/nvpmodel.conf"
+    if not (status.is_file() and modes.is_file()):
+        return None
+    names = dict(re.findall(r"^< POWER_MODEL ID=(\d+) NAME=(\S+) >", _text(modes), re.MULTILINE))
+    number = re.search(r"pmode:0*(\d+)", _text(status))
+    return names.get(number[1]) if number else None
 
 
 def read_driver(root: Path) -> str | None:

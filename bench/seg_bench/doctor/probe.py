@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from seg_bench.doctor.found import OnnxRuntime, PowerFound, ServerFound, TensorRTFound
+from seg_bench.doctor.found import GpuState, OnnxRuntime, PowerFound, ServerFound, TensorRTFound
 from seg_bench.json_fields import to_json
 from seg_runtime.engines.onnx_engine import preload_cuda
 from seg_runtime.errors import EdgesegError, MissingExtraError
@@ -44,6 +44,14 @@ def _gpu() -> Any:
     from seg_runtime.gpu import first_gpu
 
     return first_gpu()
+
+
+def _gpu_state() -> GpuState | None:
+    from seg_bench.doctor.gpu_state import read_gpu_state
+    from seg_runtime.gpu import first_bus_id
+
+    bus_id = first_bus_id()
+    return None if bus_id is None else read_gpu_state(_import("pynvml", "power"), bus_id)
 
 
 def _onnxruntime() -> OnnxRuntime:
@@ -144,6 +152,7 @@ def _power() -> PowerFound:
 PROBES: dict[str, Callable[[], Any]] = {
     "machine": _machine,
     "gpu": _gpu,
+    "gpu_state": _gpu_state,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "tensorrt": _tensorrt("tensorrt"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.found import Failed, InstructionSets, OnnxRuntime, ServerFound, TensorRTFound
+from seg_bench.doctor.slowdowns import slowdowns
 from seg_runtime.gpu import Gpu
 
 __all__ = ["Device", "examine_device", "matrix_gflops"]
@@ -35,7 +36,7 @@ class Device:
         pytorch: whether PyTorch is, which exports and is the baseline.
         compiles: whether that is measured compiled in bfloat16, too.
         gflops: fp32 products and sums per second, in units of 10^9; of a GPU a rough guess.
-        notes: what is left out and why, a line each.
+        notes: what is left out and why, and what slows the machine down, a line each.
     """
 
     engines: tuple[str, ...]
@@ -73,6 +74,7 @@ def examine_device(facts: Facts) -> Device:
     compiles = pytorch and (gpu or _has_bf16(facts.instruction_sets))
     if pytorch and not compiles:
         notes.append("this processor has no bfloat16 products: compiled PyTorch in bf16 is not measured")
+    notes += slowdowns(facts)
     return Device(
         engines,
         pytorch,

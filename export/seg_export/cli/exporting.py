@@ -15,6 +15,7 @@ from seg_runtime.console import progress_bar, stderr_console, stdout_console
 if TYPE_CHECKING:
     from seg_export.checkpoint import Checkpoint
     from seg_export.export import ExportedModel
+    from seg_export.licences import Licence
 
 __all__ = ["export", "show"]
 
@@ -32,12 +33,18 @@ def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[
         raise
 
 
-def show(exported: Sequence[ExportedModel], as_json: bool) -> None:
-    """Print what was published on stdout, and on stderr what was assumed of a plain state dict."""
+def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | None = None) -> None:
+    """Print what was published on stdout, and on stderr what was assumed of a plain state dict.
+
+    Args:
+        exported: what was published.
+        as_json: print one JSON object, or a list of them.
+        licence: of weights that were fetched.
+    """
     from seg_export.assumptions import assumptions_text
 
     if as_json:
-        models = [_as_dict(model) for model in exported]
+        models = [_as_dict(model, licence) for model in exported]
         echo_json(models[0] if len(models) == 1 else models)
     else:
         for model in exported:
@@ -46,7 +53,7 @@ def show(exported: Sequence[ExportedModel], as_json: bool) -> None:
         typer.echo(text, err=True)
 
 
-def _as_dict(exported: ExportedModel) -> dict[str, Any]:
+def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]:
     """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
@@ -60,6 +67,7 @@ def _as_dict(exported: ExportedModel) -> dict[str, Any]:
         "nodes_in_fp32": dict(exported.precision.kept) if exported.precision else None,
         "calibration": asdict(calibration) if calibration else None,
         "assumptions": [asdict(each) for each in exported.assumptions],
+        "licence": licence.as_dict() if licence else None,
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_export.cli.exporting import export, show
+from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CheckpointOption,
@@ -18,7 +19,7 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
-from seg_runtime.console import progress_bar
+from seg_export.licences import TORCHVISION_COCO
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -128,7 +129,7 @@ def maskrcnn(
         max_batch_size=max_batch,
         serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
     )
-    show(exported, as_json)
+    show(exported, as_json, TORCHVISION_COCO if download else None)
 
 
 def _weights(
@@ -158,8 +159,4 @@ def _given(checkpoint: Path | None, pretrained: str | None) -> Path | None:
 def _download(arch: str) -> Path:
     from seg_export.maskrcnn_checkpoints import download_official
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"download {arch} (bytes)", total=None)
-        return download_official(
-            arch, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    return fetch(arch, download_official, TORCHVISION_COCO)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_export.cli.exporting import export, show
+from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CalibrateOption,
@@ -18,7 +19,7 @@ from seg_export.cli.options import (
     RepoOption,
     require_torch,
 )
-from seg_runtime.console import progress_bar
+from seg_export.licences import SAM
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -123,7 +124,7 @@ def sam(
         serving=serving,
         embeddings=embeddings,
     )
-    show(exported, as_json)
+    show(exported, as_json, SAM if download else None)
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
@@ -152,11 +153,7 @@ def _load(path: Path | None, arguments: dict[str, Any] | None) -> Checkpoint:
 def _download(variant: str) -> Path:
     from seg_export.sam_checkpoints import download_official
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"download {variant} (bytes)", total=None)
-        return download_official(
-            variant, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    return fetch(variant, download_official, SAM)
 
 
 def _default_name(weights: Checkpoint, tiny: bool, variant_config: Path | None) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seg_export.cli.exporting import export, show
+from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
 from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
-from seg_runtime.console import progress_bar
+from seg_export.licences import SAM2
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -101,7 +102,7 @@ def sam2(
         precision=precision,
         serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
     )
-    show(exported, as_json)
+    show(exported, as_json, SAM2 if download else None)
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
@@ -128,11 +129,7 @@ def _load(path: Path, arguments: dict[str, Any] | None) -> Checkpoint:
 def _download(variant: str) -> Path:
     from seg_export.sam2_checkpoints import download_official
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"download {variant} (bytes)", total=None)
-        return download_official(
-            variant, on_bytes=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    return fetch(variant, download_official, SAM2)
 
 
 def _default_name(weights: Checkpoint, variant_config: Path | None) -> str:
