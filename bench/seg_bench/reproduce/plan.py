@@ -54,6 +54,7 @@ class PlannedRow:
         call_s: seconds of one call, about.
         compiles: whether compiled PyTorch is one of them.
         note: why it cannot run, else empty.
+        train_s: seconds that its training takes before it is exported, about; 0 for none.
     """
 
     row: TableRow
@@ -64,22 +65,23 @@ class PlannedRow:
     call_s: float = 0.0
     compiles: bool = False
     note: str = ""
+    train_s: float = 0.0
 
     @property
     def prepare_s(self) -> float:
-        """Seconds until the first timed call."""
+        """Seconds until the first timed call, without training."""
         opened = self.candidates * (_OPEN_S + (_WARM_UP + 1) * self.call_s)
         return len(self.missing) * self.row.export_s + opened + self.compiles * _COMPILE_S
 
     @property
     def least_s(self) -> float:
-        """Seconds without which the row is not begun."""
+        """Seconds without which the row is not begun; training can be paused."""
         return self.prepare_s + self.candidates * LEAST_CALLS * self.call_s
 
     @property
     def estimate_s(self) -> float:
         """Seconds that the row takes when it is timed for as long as it should be."""
-        return self.prepare_s + self.candidates * max(MIN_CALLS * self.call_s, MIN_S)
+        return self.train_s + self.prepare_s + self.candidates * max(MIN_CALLS * self.call_s, MIN_S)
 
 
 def plan_rows(

@@ -53,7 +53,8 @@ def _planned(each: PlannedRow) -> str:
     elif each.state == "cannot run here":
         return "\n".join(textwrap.wrap(f"{each.row.title:26}{each.note}", _WIDTH, subsequent_indent=" " * 26))
     else:
-        steps = [f"export {' '.join(each.missing)}"] if each.missing else []
+        steps = ["train"] if each.train_s else []
+        steps += [f"export {' '.join(each.missing)}"] if each.missing else []
         what = ", ".join([*steps, f"measure {' '.join(each.precisions)}"])
         about = _time(each.estimate_s)
     return f"{each.row.title:26}{what:44}{about:>10}"
