@@ -60,9 +60,8 @@ def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
     for path in given:
         samples = find_samples(path)
         kind: Images = "objects" if isinstance(samples[0], InstanceSample) else "masks"
-        found[kind] = (
-            _with_other(found[kind], path) if kind in found else ImageFolder(path, suite=_suite(samples))
-        )
+        first = found.get(kind)
+        found[kind] = _with_other(first, path) if first else ImageFolder(path, suite=_suite(samples))
     for kind, labels in _LABELS.items():
         if kind not in found:
             folder = out / kind / DRAWN

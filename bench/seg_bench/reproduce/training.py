@@ -19,7 +19,6 @@ from seg_bench.reproduce.plan import PRECISIONS, PlannedRow
 from seg_bench.reproduce.prepare import trained_path
 from seg_bench.train.settings import TrainSettings
 from seg_runtime.errors import BadInputError, EdgesegError, MissingExtraError
-from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ __all__ = [
     "SETTINGS",
     "Training",
     "current_models",
-    "has_trained",
     "is_trainable",
+    "random_records",
     "train_row",
     "training_folder",
     "with_training",
@@ -40,7 +39,7 @@ __all__ = [
 SETTINGS = TrainSettings(
     epochs=80, batch_size=4, learning_rate=3e-4, weight_decay=1e-2, ema_decay=0.99, patience=30
 )
-"""One recipe for all networks, from scratch; that of the shipped ones, with a rate that suits full width."""
+"""One recipe for all networks, from scratch: that of the shipped ones, at a rate that suits full width."""
 
 _FAMILIES = ("unet", "unetpp", "transunet")
 _SIZE = 512
@@ -58,7 +57,7 @@ class Training:
     Attributes:
         device: "cuda", in bfloat16; or "cpu", for networks that are tiny.
         split: of the Montgomery X-rays; its parts train and val are used.
-        settings: of the recipe; the device decides on `device`, `amp` and `workers`.
+        settings: of the recipe; `device`, `amp` and `workers` follow from the device.
     """
 
     device: str = "cuda"
@@ -93,9 +92,7 @@ def training_folder(training: Training, rows: Iterable[TableRow], data: Sequence
     """
     if not any(map(is_trainable, rows)):
         names = ", ".join(key for key, row in ROWS.items() if is_trainable(row))
-        raise BadInputError(
-            f"--train trains {names}, and --rows has none of them: add one, or leave out --train"
-        )
+        raise BadInputError(f"--train is for {names}: add one of them to --rows, or leave out --train")
     _check_device(training.device)
     wanted = (*training.split.train, *training.split.val)
     for path in data:
@@ -104,8 +101,8 @@ def training_folder(training: Training, rows: Iterable[TableRow], data: Sequence
             select(samples, wanted)
             return path
     raise BadInputError(
-        "--train needs the Montgomery X-rays, and no folder of --data has their training part: get them with  "
-        "seg-bench data montgomery --out data/montgomery --prepare"
+        "--train needs the Montgomery X-rays, and no folder of --data has their training part: get them "
+        "with  seg-bench data montgomery --out data/montgomery --prepare"
     )
 
 
@@ -116,7 +113,15 @@ def current_models(
     training: Training | None,
     folder: ResultFolder,
 ) -> tuple[str, ...]:
-    """Of the built models of `repo` those that need no new export: not random ones of rows that are trained."""
+    """Of the built models of `repo` those that stay: not the random ones of rows that have better weights.
+
+    Args:
+        built: names of all built models.
+        repo: the repository.
+        rows: that are asked for.
+        training: None when none is asked for; what was trained before counts all the same.
+        folder: of the results.
+    """
     names = {
         row.model(precision)
         for row in rows
@@ -129,7 +134,7 @@ def current_models(
 
 
 def random_records(rows: Iterable[TableRow], folder: ResultFolder) -> set[str]:
-    """Keys of rows that can be trained, and were measured with random weights."""
+    """Keys of the rows that can be trained and were measured with random weights."""
     return folder.random() & {row.key for row in rows if is_trainable(row)}
 
 
@@ -153,12 +158,12 @@ def train_row(
     until: float,
     on_epoch: Callable[[History], object],
 ) -> Path:
-    """Train a row, or go on where an earlier call was ended, and leave its record in `folder.training(row.key)`.
+    """Train a row, or go on where an earlier call was ended; the record is in `folder.training(row.key)`.
 
     Args:
         row: one that `is_trainable`.
         training: on what, and how.
-        data: of `training_folder`.
+        data: as `training_folder` gives it.
         folder: of the results.
         until: as `time.monotonic()` counts; no epoch is begun that would end later.
         on_epoch: called after each epoch.
@@ -170,6 +175,7 @@ def train_row(
         EdgesegError: time was up before the recipe had ended; the next call goes on.
         KeyboardInterrupt: likewise.
     """
+    from seg_bench.reproduce.training_record import keep_record
     from seg_bench.train.loop import LAST, is_finished
     from seg_bench.train.recipe import BEST, train_semantic
 
@@ -180,13 +186,13 @@ def train_row(
             data, training.split, run, _recipe(row), settings, resume=resume, until=until, on_epoch=on_epoch
         ).history
     finally:
-        _keep_record(row, training, run, folder.training(row.key))
+        keep_record(row, training.split, settings, run, folder.training(row.key))
         _free_gpu(training.device)
     done = f"{history.epochs} of {settings.epochs} epochs in {sum(history.seconds):.0f} s"
     if not is_finished(history, settings):
         raise EdgesegError(f"training was paused after {done}: call again, or give a larger --budget")
     folder.log(f"{row.title}: trained, {done}; validation Dice {history.best_score:.4f}")
-    path = trained_path(row, folder.work / "weights")
+    path = _checkpoint(row, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     (run / BEST).replace(path)
     shutil.rmtree(run)
@@ -194,15 +200,15 @@ def train_row(
 
 
 def _check_device(device: str) -> None:
-    missing = next((name for name in ("torch", "torchvision", "matplotlib") if find_spec(name) is None), None)
-    if missing:
-        raise MissingExtraError(f"{missing}, which --train needs,", "bench")
+    for name in ("torch", "torchvision", "matplotlib"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{name}, which --train needs,", "bench")
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInputError(
-            "--train needs a GPU that PyTorch can use, and there is none: at full width training takes days on a "
-            "processor. Run this on a machine with a GPU, or leave out --train to measure random weights"
+            "--train needs a GPU that PyTorch can use, and there is none: at full width training takes days "
+            "on a processor. Run this on a machine with a GPU, or leave out --train to measure random weights"
         )
 
 
@@ -227,13 +233,17 @@ def _recipe(row: TableRow) -> SemanticRecipe:
     return SemanticRecipe(row.family, row.arguments, (side, side), ClaheSpec())
 
 
+def _checkpoint(row: TableRow, folder: ResultFolder) -> Path:
+    return trained_path(row, folder.work / "weights")
+
+
 def _run_folder(row: TableRow, folder: ResultFolder) -> Path:
     return folder.work / "training" / row.key
 
 
 def _estimate_s(row: TableRow, training: Training, folder: ResultFolder) -> float:
     """Seconds for the epochs that are left; 0 when there is a trained checkpoint."""
-    if has_trained(row, folder.work / "weights"):
+    if _checkpoint(row, folder).is_file():
         return 0.0
     history = _run_folder(row, folder) / "history.json"
     seconds = json.loads(history.read_text(encoding="utf-8"))["seconds"] if history.is_file() else []
@@ -241,38 +251,3 @@ def _estimate_s(row: TableRow, training: Training, folder: ResultFolder) -> floa
     # A backward pass is two forward ones.
     guess_s = _EPOCH_S + 3 * row.gflop * len(training.split.train) / _GFLOPS
     return left * (sum(seconds) / len(seconds) if seconds else guess_s)
-
-
-def _keep_record(row: TableRow, training: Training, run: Path, out: Path) -> None:
-    """`history.json`, `history.png` and `training.json` of a run that has at least one epoch."""
-    from seg_bench.train.history import History, plot_history, save_history
-    from seg_bench.train.loop import is_finished
-    from seg_bench.train.recipe import BEST, run_metadata
-
-    if not (run / "history.json").is_file():
-        return
-    history = History(**json.loads((run / "history.json").read_text(encoding="utf-8")))
-    out.mkdir(parents=True, exist_ok=True)
-    save_history(history, out / "history.json")
-    plot_history(history, out / "history.png")
-    settings = training.device_settings
-    record = {
-        "row": row.key,
-        "family": row.family,
-        "arguments": dict(row.arguments),
-        "finished": is_finished(history, settings),
-        "epochs": history.epochs,
-        "best_epoch": history.best_epoch,
-        "val_dice": history.best_score,
-        "seconds": round(sum(history.seconds), 1),
-        "device": _device_name(training.device),
-        "checkpoint_sha256": file_sha256(run / BEST),
-        **run_metadata(settings, training.split, None),
-    }
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else device
