@@ -1,4 +1,4 @@
-"""`seg-bench reproduce --train`: what is refused, paused, resumed, and measured again, with a tiny network."""
+"""`seg-bench reproduce --train`: what is refused, paused, resumed and measured again, on a tiny network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from bench_records import make_record, make_run
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
 from seg_bench.data.splits import Split
+from seg_bench.doctor.gather import gather
 from seg_bench.reproduce import driver
 from seg_bench.reproduce.catalogue import ROWS, TableRow, choose_rows
 from seg_bench.reproduce.device import Device
@@ -22,7 +25,7 @@ from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import find_images
 from seg_bench.reproduce.plan import plan_rows
-from seg_bench.reproduce.prepare import checkpoint_path, trained_path
+from seg_bench.reproduce.prepare import checkpoint_path, export_row, trained_path
 from seg_bench.reproduce.screen import plan_text
 from seg_bench.reproduce.training import Training, train_row, training_folder, with_training
 from seg_bench.run.cases import make_cases
@@ -60,6 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, xray_folder: Path) -> Path
     return out
 
 
+@pytest.mark.slow
 def test_weights_stay_in_work_and_the_record_outlives_it(trained: Path) -> None:
     weights = trained / "work" / "weights"
     assert [path.name for path in weights.iterdir()] == ["tiny_trained.pth"]
@@ -80,12 +84,13 @@ def test_weights_stay_in_work_and_the_record_outlives_it(trained: Path) -> None:
     assert "Tiny U-Net: trained, 2 of 2 epochs" in (trained / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_training_whose_time_is_up_is_no_trained_row_and_the_next_call_ends_it_alike(
     trained: Path, xray_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_has_time", lambda history, until: history.epochs < 1)
-        with pytest.raises(EdgesegError, match="training was paused after 1 of 2 epochs .* larger --budget"):
+        with pytest.raises(EdgesegError, match=r"training was paused after 1 of 2 epochs .* larger --budget"):
             train(tmp_path, xray_folder)
     weights = tmp_path / "work" / "weights"
     assert not trained_path(TINY, weights).is_file()
@@ -110,7 +115,7 @@ def test_a_gpu_trains_in_bfloat16_and_a_processor_in_float32() -> None:
     assert (TRAINING.device_settings.device, TRAINING.device_settings.amp) == ("cpu", "off")
 
 
-def test_the_plan_counts_training_but_needs_no_time_for_all_of_it(trained: Path, tmp_path: Path) -> None:
+def test_the_plan_counts_training_but_needs_no_time_for_all_of_it(tmp_path: Path) -> None:
     rows = choose_rows(["unet_lung", "unet_31m"])
     plan = plan_rows(rows, GPU, [], (), export=True)
     folder = ResultFolder(tmp_path)
@@ -127,7 +132,9 @@ def test_the_plan_counts_training_but_needs_no_time_for_all_of_it(trained: Path,
     assert with_training(plan, Training(), folder)[1].train_s == 78 * 3.0
     (tiny,) = plan_rows([TINY], GPU, [], (), export=True)
     assert with_training([tiny], TRAINING, folder)[0].train_s > 0
-    assert with_training([tiny], TRAINING, ResultFolder(trained))[0].train_s == 0
+    trained_path(TINY, tmp_path / "work" / "weights").parent.mkdir()
+    trained_path(TINY, tmp_path / "work" / "weights").touch()
+    assert with_training([tiny], TRAINING, folder)[0].train_s == 0
 
 
 @pytest.mark.parametrize(
@@ -169,19 +176,19 @@ def test_a_folder_that_lacks_images_of_the_split_is_refused(xray_folder: Path) -
         training_folder(more, [TINY], [xray_folder])
 
 
-def copy_of(folder: Path, to: Path) -> Path:
-    """The same X-rays under names that no split knows."""
+def copy_of(folder: Path, to: Path, names: Sequence[str], prefix: str = "") -> Path:
+    """Some of the X-rays; with a prefix under names that no split knows."""
     for part in ("images", "masks"):
         (to / part).mkdir(parents=True)
-        for path in (folder / part).iterdir():
-            shutil.copy(path, to / part / f"CHN{path.name}")
+        for name in names:
+            shutil.copy(folder / part / f"{name}.png", to / part / f"{prefix}{name}.png")
     return to
 
 
 def test_a_second_folder_is_another_data_set_and_a_third_one_refused(
     tmp_path: Path, xray_folder: Path, nuclei_folder: Path
 ) -> None:
-    other = copy_of(xray_folder, tmp_path / "shenzhen")
+    other = copy_of(xray_folder, tmp_path / "shenzhen", VAL, "CHN")
     found = find_images((xray_folder, nuclei_folder, other), tmp_path / "out")
     assert (found["masks"].path, found["masks"].other) == (xray_folder, other)
     assert found["objects"].other is None
@@ -200,24 +207,29 @@ def test_images_of_another_data_set_are_taken_from_all_of_it(xray_folder: Path) 
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny network is a row, and timed for a moment."""
+def measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A result folder with a model and records of the tiny network's random weights, timed for a moment."""
+    facts = gather()
+    monkeypatch.setattr(driver, "gather", lambda: facts)
     monkeypatch.setitem(ROWS, "tiny", TINY)
     monkeypatch.setattr(driver, "MIN_CALLS", 4)
     monkeypatch.setattr(driver, "MIN_S", 0.1)
+    folder = ResultFolder(tmp_path / "out")
+    export_row(TINY, "fp32", folder.work / "triton_repo", folder.work / "weights", None)
+    folder.keep("tiny", make_run(make_record("tiny", weights="random")))
+    return folder.path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small")
 def test_a_row_of_random_weights_is_trained_and_measured_again_on_both_data_sets(
-    tmp_path: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
+    measured_before: Path, tmp_path: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, out = copy_of(xray_folder, tmp_path / "shenzhen"), tmp_path / "out"
-    options = ReproduceOptions(out, 300.0, ("tiny",), ("onnxruntime",), (xray_folder,))
-    (run,) = Reproduction(options).run(ignore)
-    assert all(record.model.weights == "random" and record.accuracy is None for record in run.records)
+    data = copy_of(xray_folder, tmp_path / "montgomery", (*TRAIN, *VAL))
+    other = copy_of(xray_folder, tmp_path / "shenzhen", VAL, "CHN")
+    options = ReproduceOptions(measured_before, 300.0, ("tiny",), ("onnxruntime",), (other, data))
+    assert [each.state for each in Reproduction(options).plan] == ["measured"]
 
-    options = replace(options, data=(other, xray_folder), train=TRAINING)
+    options = replace(options, train=TRAINING)
     work = Reproduction(options)
     (planned,) = work.plan
     assert (planned.state, planned.missing) == ("to do", ("fp32",))
@@ -231,9 +243,9 @@ def test_a_row_of_random_weights_is_trained_and_measured_again_on_both_data_sets
 
         patch.setattr(driver, "train_row", pause)
         (run,) = work.run(ignore)
-        assert [str(each) for each in work.missing] == ["Tiny U-Net: training was paused after 1 of 2 epochs"]
-        assert run.records[0].model.weights == "random"
-        assert untils == [pytest.approx(time.monotonic() + work.remaining_s - planned.least_s, abs=0.1)]
+    assert [str(each) for each in work.missing] == ["Tiny U-Net: training was paused after 1 of 2 epochs"]
+    assert run.records[0].model.weights == "random"
+    assert untils == [pytest.approx(time.monotonic() + work.remaining_s - planned.least_s, abs=0.1)]
 
     work = Reproduction(options)
     (run,) = work.run(ignore)
@@ -241,18 +253,17 @@ def test_a_row_of_random_weights_is_trained_and_measured_again_on_both_data_sets
     assert len(run.records) == 2
     for record in run.records:
         assert record.model.weights == "trained"
-        assert record.data.split == "montgomery, test (8 of 22)"
+        assert record.data.split == "montgomery, test (4 of 22)"
         assert record.accuracy and record.accuracy.dice_summary.mean
         assert record.conditions is not None
         (condition,) = record.conditions
-        assert (condition.name, condition.kind, len(condition.dice)) == ("shenzhen", "data set", 8)
-    page = (out / "table.md").read_text()
+        assert (condition.name, condition.kind, len(condition.dice)) == ("shenzhen", "data set", 1)
+    page = (measured_before / "table.md").read_text()
     assert "random weights" not in page
     assert "Dice on shenzhen: " in page
 
     assert [each.state for each in Reproduction(options).plan] == ["measured"]
-    (out / "records" / "tiny.json").unlink()
+    (measured_before / "records" / "tiny.json").unlink()
     for again in (options, replace(options, train=None)):
-        assert [(each.state, each.missing, each.train_s) for each in Reproduction(again).plan] == [
-            ("to do", (), 0)
-        ]
+        (planned,) = Reproduction(again).plan
+        assert (planned.state, planned.missing, planned.train_s) == ("to do", (), 0)
