@@ -103,10 +103,10 @@ def test_another_data_set_is_scored_on_its_own_images_no_more_than_the_limit(
 
     condition = (measured.records[0].conditions or ())[-1]
     assert (condition.name, condition.kind) == ("elsewhere", "data set")
-    assert condition.images == ("disc_0", "disc_1")
+    assert condition.images == ("disc_0", "disc_2")  # Two of four, from all of it.
     with connect(options.repo, threads=1) as session:
         segmenter = SemanticSegmenter(session, "tiny")
-        for sample, dice in zip(find_samples(other_data), condition.dice, strict=False):
+        for sample, dice in zip(find_samples(other_data)[::2], condition.dice, strict=True):
             image = read_image(sample.image_path, 1, gray=True)
             assert dice == pytest.approx(dice_score(segmenter.segment(image).mask > 0, sample.load_mask()))
 

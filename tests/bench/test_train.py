@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -166,6 +168,34 @@ def test_run_paused_by_stop_after_goes_on_with_the_same_schedule(
 ) -> None:
     paused = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, stop_after=1))
     assert paused.history.epochs == 1
+    resumed = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, SETTINGS, resume=True)
+    assert curve(resumed.history) == curve(finished.history)
+
+
+def test_run_begins_no_epoch_that_would_end_too_late_and_goes_on_later(
+    data: Path, finished: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(5.0, 5.0)  # Every epoch takes 5 s: it looks at its begin and at its end.
+    last = [0.0]
+
+    def tick() -> float:
+        last[0] = next(clock)
+        return last[0]
+
+    reported: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: last[0], perf_counter=tick))
+        paused = train_semantic(
+            data,
+            SPLIT,
+            tmp_path / "run",
+            RECIPE,
+            SETTINGS,
+            until=24.0,
+            on_epoch=lambda history: reported.append(history.epochs),
+        )
+    assert paused.history.seconds == [5.0, 5.0]  # At 20 s there is time for no third one.
+    assert reported == [1, 2]
     resumed = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, SETTINGS, resume=True)
     assert curve(resumed.history) == curve(finished.history)
 

@@ -35,7 +35,8 @@ def reproduce(
         list[Path] | None,
         typer.Option(
             help="Folder of labelled images, for true Dice: X-rays with masks/, cells with labels/. May be "
-            "given twice. Without one, images are drawn, and only times are measured."
+            "given again: a second one of a kind is another data set, for more Dice of what is trained. "
+            "Without one, images are drawn, and only times are measured."
         ),
     ] = None,
     repo: Annotated[
@@ -46,6 +47,14 @@ def reproduce(
         Path | None,
         typer.Option(help="Measure the models and images of a bundle that seg-export bundle wrote."),
     ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="First train the networks of the article that have no weights, on the Montgomery X-rays of "
+            "--data. Needs a GPU.",
+        ),
+    ] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
@@ -62,6 +71,7 @@ def reproduce(
       seg-bench reproduce
       seg-bench reproduce --budget 4m --rows shipped --data tests/data/montgomery --data tests/data/nuclei
       seg-bench reproduce --rows unet_31m,sam_vit_b --engines onnxruntime-cuda
+      seg-bench reproduce --train --budget 30m --rows article --data data/montgomery --data data/shenzhen
       seg-bench reproduce --repo triton_repo --rows shipped
       seg-bench reproduce --bundle jetson.tar
     """
@@ -70,6 +80,7 @@ def reproduce(
     from seg_bench.machine import shown_command
     from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
     from seg_bench.reproduce.durations import seconds_of
+    from seg_bench.reproduce.training import Training
     from seg_bench.run.options import engines_of, split_names
     from seg_runtime.console import progress_bar
 
@@ -82,6 +93,7 @@ def reproduce(
             data=tuple(data or ()),
             repo=repo,
             bundle=bundle,
+            train=Training() if train else None,
             command=shown_command(sys.argv),
         )
     )

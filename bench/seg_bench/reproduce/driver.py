@@ -17,6 +17,14 @@ from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import ImageFolder, find_images
 from seg_bench.reproduce.plan import LEAST_CALLS, MIN_CALLS, MIN_S, PlannedRow, fitting_rows, share_s
 from seg_bench.reproduce.prepare import build_row, checkpoint_path, export_row
+from seg_bench.reproduce.training import (
+    Training,
+    current_models,
+    random_records,
+    train_row,
+    training_folder,
+    with_training,
+)
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_runtime.bundle import open_bundle
@@ -50,10 +58,12 @@ class ReproduceOptions:
         data: folders of labelled images.
         repo: a repository that has the models; None exports them.
         bundle: of `seg-export bundle`, whose models and images are taken instead.
+        train: how rows that have no weights are trained first; None leaves them random.
         command: the command line, for the records.
 
     Raises:
-        BadInputError: a budget that is none, an unknown engine, or "auto" with others.
+        BadInputError: a budget that is none, an unknown engine, "auto" with others, or models that are both
+            given and trained.
     """
 
     out: Path
@@ -63,6 +73,7 @@ class ReproduceOptions:
     data: tuple[Path, ...] = ()
     repo: Path | None = None
     bundle: Path | None = None
+    train: Training | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -74,6 +85,8 @@ class ReproduceOptions:
             raise BadInputError("--engines auto takes all that suit this machine: leave out the others")
         if self.bundle is not None and (self.repo is not None or self.data):
             raise BadInputError("--bundle brings models and images: leave out --repo and --data")
+        if self.train and (self.repo or self.bundle):
+            raise BadInputError("--train exports what it has trained: leave out --repo and --bundle")
 
 
 @dataclass(frozen=True)
@@ -111,17 +124,25 @@ class Reproduction:
         rows = choose_rows(options.rows)
         if options.repo is not None:
             Repository(options.repo)  # Raises before anything is written.
+        train_data = options.train and training_folder(options.train, rows, options.data)
         self.folder = ResultFolder(options.out)
         self._repo, self._data = self._models_and_images()
+        if train_data:  # Its test part is measured, and a second folder is another data set.
+            self._data = (train_data, *(path for path in self._data if path != train_data))
         facts = gather()
         self.folder.write_environment(facts)
         self.device = examine_device(facts)
         if options.engines != (AUTO,):
             self.device = replace(self.device, engines=options.engines)
         exports = options.repo is options.bundle is None
-        self.plan, self.cut = fitting_rows(
-            rows, self.device, _built(self._repo), self.folder.measured(), exports, options.budget_s
-        )
+        measured, built = self.folder.measured(), _built(self._repo)
+        if exports:
+            built = current_models(built, self._repo, rows, options.train, self.folder)
+        if options.train:
+            measured -= random_records(rows, self.folder)
+        self.plan, self.cut = fitting_rows(rows, self.device, built, measured, exports, options.budget_s)
+        if options.train:
+            self.plan = with_training(self.plan, options.train, self.folder)
         self.missing: list[Missing] = []
 
     @property
@@ -170,9 +191,10 @@ class Reproduction:
             needs = f"needs about {planned.least_s:.0f} s, and {max(remaining_s, 0):.0f} s are left"
             self._miss(title, f"{needs}: call again, or give a larger --budget")
             return
-        deadline = time.monotonic() + share_s(waiting, remaining_s)
         self.folder.log(f"{title}: begun; about {planned.estimate_s:.0f} s")
         try:
+            planned = self._train(planned, step)
+            deadline = time.monotonic() + share_s([planned, *waiting[1:]], self.remaining_s)
             run = self._measure(planned, images[planned.row.images], deadline, step)
         except EdgesegError as error:
             self._miss(title, " ".join(str(error).split()))
@@ -185,6 +207,27 @@ class Reproduction:
     def _miss(self, title: str, reason: str) -> None:
         self.missing.append(Missing(title, reason))
         self.folder.log(f"{title}: {reason}")
+
+    def _train(self, planned: PlannedRow, step: Step) -> PlannedRow:
+        """Train the row where that is planned, for as long as leaves time to measure it.
+
+        Raises:
+            EdgesegError: time was up before.
+        """
+        training, row = self.options.train, planned.row
+        if training is None or not planned.train_s:
+            return planned
+        epochs = training.settings.epochs
+        step(f"{row.title}: train", 0, epochs)
+        train_row(
+            row,
+            training,
+            self._data[0],
+            self.folder,
+            self._end - planned.least_s,
+            lambda done: step(f"{row.title}: train, Dice {done.best_score:.4f}", done.epochs, epochs),
+        )
+        return replace(planned, train_s=0.0)
 
     def _measure(self, planned: PlannedRow, images: ImageFolder, deadline: float, step: Step) -> Run:
         row, weights = planned.row, self.folder.work / "weights"
@@ -211,6 +254,7 @@ class Reproduction:
             repeats=MIN_CALLS,
             rule=Rule(MIN_S, _TURN_S, deadline, LEAST_CALLS),
             gate=True,
+            ood=images.other,
         )
         title = f"{row.title}: "
         run = measure(

@@ -22,7 +22,8 @@ __all__ = ["ResultFolder"]
 class ResultFolder:
     """`records/ROW.json`, `table.md`, `report.html`, `environment.json` and `log.txt` below one folder.
 
-    Models, weights and drawn images lie below `work/`, which may be removed.
+    Models, weights and drawn images lie below `work/`, which may be removed. `training/ROW/` says how
+    a row was trained.
 
     Args:
         path: the folder; created when missing.
@@ -44,6 +45,11 @@ class ResultFolder:
         """Keys of the rows that have records."""
         return {key for key in ROWS if self._path(key).is_file()}
 
+    def random(self) -> set[str]:
+        """Keys of the rows whose records are of random weights."""
+        records = {key: read_run(self._path(key)).records for key in self.measured()}
+        return {key for key, found in records.items() if found[0].model.weights == "random"}
+
     def runs(self) -> list[Run]:
         """The records, in the order of the table."""
         return [read_run(self._path(key)) for key in ROWS if self._path(key).is_file()]
@@ -62,6 +68,10 @@ class ResultFolder:
 
     def write_environment(self, facts: Facts) -> None:
         save_report(to_json_text(facts, examine(facts)) + "\n", self.path / "environment.json")
+
+    def training(self, key: str) -> Path:
+        """Folder that says how a row was trained."""
+        return self.path / "training" / key
 
     def log(self, line: str) -> None:
         """Add a line with the time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.reproduce.catalogue import Images
 from seg_bench.run.suites import SUITES, Suite
+from seg_runtime.errors import BadInputError
 
 __all__ = ["DRAWN", "ImageFolder", "calibration_images", "find_images"]
 
@@ -36,28 +37,33 @@ class ImageFolder:
         path: the folder.
         drawn: whether nobody labelled them: they give times, and masks to compare, but no Dice.
         suite: whose test part is measured, where the shipped networks were trained on others of these images.
+        other: another data set of this kind, on which trained networks are scored too.
     """
 
     path: Path
     drawn: bool = False
     suite: Suite | None = None
+    other: Path | None = None
 
 
 def find_images(given: Sequence[Path], out: Path) -> dict[Images, ImageFolder]:
     """A folder for each kind of ground truth: the first given one, else drawn images in `out`.
+
+    A second one of a kind is another data set.
 
     Args:
         given: folders, each in a layout that `seg-bench run --data` takes.
         out: where images are drawn.
 
     Raises:
-        BadInputError: a folder without images.
+        BadInputError: a folder without images, or a third one of a kind.
     """
     found: dict[Images, ImageFolder] = {}
     for path in given:
         samples = find_samples(path)
         kind: Images = "objects" if isinstance(samples[0], InstanceSample) else "masks"
-        found.setdefault(kind, ImageFolder(path, suite=_suite(samples)))
+        first = found.get(kind)
+        found[kind] = _with_other(first, path) if first else ImageFolder(path, suite=_suite(samples))
     for kind, labels in _LABELS.items():
         if kind not in found:
             folder = out / kind / DRAWN
@@ -81,6 +87,15 @@ def calibration_images(images: ImageFolder, out: Path) -> Path:
     for sample in samples[:: max(1, len(samples) // _CALIBRATED)]:
         shutil.copy(sample.image_path, out)
     return out
+
+
+def _with_other(folder: ImageFolder, path: Path) -> ImageFolder:
+    if folder.other is not None:
+        raise BadInputError(
+            f"--data '{path}' is a third folder with {folder.path} and {folder.other}: give at most one to "
+            "measure on and another data set of the same kind"
+        )
+    return replace(folder, other=path)
 
 
 def _suite(samples: Sequence[AnySample]) -> Suite | None:

@@ -13,6 +13,7 @@ __all__ = [
     "LEAST_CALLS",
     "MIN_CALLS",
     "MIN_S",
+    "PRECISIONS",
     "PlannedRow",
     "fitting_rows",
     "plan_rows",
@@ -25,7 +26,7 @@ MIN_CALLS, MIN_S = 64, 10.0
 LEAST_CALLS = 8
 """A row is called as often as this at least, or left for the next time."""
 
-_PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 _INT8_FAMILIES = ("unet", "unetpp", "transunet")
 """Networks whose published int8 was tried."""
 
@@ -60,6 +61,7 @@ class PlannedRow:
         served: whether Triton on this machine is one of them.
         builds: how many TensorRT engines are built, if they are not there.
         note: why it cannot run, else empty.
+        train_s: seconds that its training takes before it is exported, about; 0 for none.
     """
 
     row: TableRow
@@ -72,23 +74,25 @@ class PlannedRow:
     served: bool = False
     builds: int = 0
     note: str = ""
+    train_s: float = 0.0
 
     @property
     def prepare_s(self) -> float:
-        """Seconds until the first timed call."""
+        """Seconds until the first timed call, without training."""
         opened = self.candidates * (_OPEN_S + (_WARM_UP + 1) * self.call_s)
         made = len(self.missing) * self.row.export_s + self.builds * _BUILD_S
         return made + opened + self.compiles * _COMPILE_S + self.served * _SERVER_S
 
     @property
     def least_s(self) -> float:
-        """Seconds without which the row is not begun."""
+        """Seconds without which the row is not begun; training can be paused."""
         return self.prepare_s + self.candidates * LEAST_CALLS * self.call_s
 
     @property
     def estimate_s(self) -> float:
         """Seconds that the row takes when it is timed for as long as it should be."""
-        return self.prepare_s + self.candidates * (_BATCHES_S + max(MIN_CALLS * self.call_s, MIN_S))
+        timed_s = self.candidates * (_BATCHES_S + max(MIN_CALLS * self.call_s, MIN_S))
+        return self.train_s + self.prepare_s + timed_s
 
 
 def plan_rows(
@@ -157,8 +161,9 @@ def _plan(
     if not device.engines:
         return _impossible(row, "no engine is installed: pip install 'edgeseg[cpu]' or 'edgeseg[gpu]'")
     served = device.server and more
-    int8 = ("int8",) if more and row.family in _INT8_FAMILIES else ()
-    wanted = tuple(each for each in (*_PRECISIONS, *int8) if _ways(device, each, served))
+    int8 = more and row.family in _INT8_FAMILIES
+    precisions = PRECISIONS if int8 else PRECISIONS[:-1]
+    wanted = tuple(each for each in precisions if _ways(device, each, served))
     missing = tuple(precision for precision in wanted if not _is_built(row, precision, built))
     if missing and not (export and device.pytorch):
         if "fp32" in missing:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from seg_export.checkpoint import Checkpoint
     from seg_export.export import Precision
 
-__all__ = ["build_row", "checkpoint_path", "export_row"]
+__all__ = ["build_row", "checkpoint_path", "export_row", "trained_path"]
 
 
 def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, images: ImageFolder) -> None:
@@ -63,10 +63,18 @@ def build_row(row: TableRow, precision: str, repo: Path) -> None:
 
 
 def checkpoint_path(row: TableRow, weights: Path) -> Path:
-    """The checkpoint that a row's models are exported from."""
+    """The checkpoint that a row's models are exported from: where there is one, a trained one."""
     from seg_export.pretrained import pretrained_path
 
-    return weights / f"{row.key}.pth" if row.random else pretrained_path(row.weights)
+    if not row.random:
+        return pretrained_path(row.weights)
+    trained = trained_path(row, weights)
+    return trained if trained.is_file() else weights / f"{row.key}.pth"
+
+
+def trained_path(row: TableRow, weights: Path) -> Path:
+    """Where a checkpoint lies once `seg_bench.reproduce.training` is through with it."""
+    return weights / f"{row.key}_trained.pth"
 
 
 def _random(row: TableRow) -> Checkpoint:

@@ -55,7 +55,8 @@ def _planned(each: PlannedRow) -> str:
         return "\n".join(textwrap.wrap(f"{each.row.title:26}{each.note}", _WIDTH, subsequent_indent=" " * 26))
     else:
         missing = "" if each.missing == each.precisions else f" {' '.join(each.missing)}"
-        steps = [f"export{missing}"] if each.missing else []
+        steps = ["train"] if each.train_s else []
+        steps += [f"export{missing}"] if each.missing else []
         steps += ["build"] if each.builds else []
         what = ", ".join([*steps, f"measure {' '.join(each.precisions)}"])
         about = _time(each.estimate_s)

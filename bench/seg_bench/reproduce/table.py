@@ -94,7 +94,12 @@ class Line:
         """Why there are no figures, or what to know of them; empty for nothing."""
         early = f"stopped early: {self.record.early}" if self.record.early else None
         caveat = f"Dice: {self.row.caveat}" if self.row.caveat and self.record.accuracy else None
-        return "; ".join(filter(None, (self.record.failure, caveat, early, self.record.noise)))
+        others = [
+            f"Dice on {condition.name}: {condition.summary.mean:.4f} ({len(condition.images)} images)"
+            for condition in self.record.conditions or ()
+            if condition.summary.mean is not None
+        ]
+        return "; ".join(filter(None, (self.record.failure, caveat, *others, early, self.record.noise)))
 
     def percentile(self, percent: float) -> str:
         """Of the whole call in milliseconds."""

@@ -48,7 +48,7 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool)
     if options.robustness:
         cases += [Case(name, "corruption", samples) for name in CORRUPTIONS]
     if options.ood is not None:
-        others = find_samples(options.ood)[: options.limit]
+        others = _spread(find_samples(options.ood), options.limit)
         check_sizes(others)
         if boxes:
             check_masks(others)
@@ -66,6 +66,13 @@ def shown_samples(case: Case, folder: Path) -> Iterator[AnySample]:
         write_png(path, corrupt(_read(sample.image_path), case.name, sample.name))
         yield replace(sample, image_path=path)
     path.unlink(missing_ok=True)
+
+
+def _spread(samples: tuple[AnySample, ...], limit: int | None) -> tuple[AnySample, ...]:
+    """At most `limit` of them, evenly over their names: the first ones may all have the same finding."""
+    count = len(samples)
+    taken = min(limit or count, count)
+    return tuple(samples[place * count // taken] for place in range(taken))
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -88,7 +88,7 @@ class RunOptions:
         seed: of the order in which rows take turns.
         energy: also measure joules per image, where the machine has a meter.
         robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
-        ood: also score the images of this folder, another data set; at most `limit` of them.
+        ood: also score the images of this folder, another data set; at most `limit`, taken evenly from it.
 
     Raises:
         BadInputError: a number out of range, an unknown engine, engines with nothing to run in process,

@@ -21,11 +21,12 @@ from seg_bench.train.task import Step, Task, pick_device
 from seg_runtime.console import progress_bar, stderr_console
 from seg_runtime.errors import BadInputError, EdgesegError
 
-__all__ = ["LAST", "fit"]
+__all__ = ["LAST", "OnEpoch", "fit", "is_finished"]
 
 LAST = "last.pt"
 
 SaveBest = Callable[[nn.Module, History], None]
+OnEpoch = Callable[[History], object]
 
 
 def fit(
@@ -37,8 +38,10 @@ def fit(
     save_best: SaveBest,
     resume: bool = False,
     run: Mapping[str, Any] | None = None,
+    until: float = math.inf,
+    on_epoch: OnEpoch | None = None,
 ) -> History:
-    """Train until the schedule ends or the validation score stops rising.
+    """Train until the schedule ends, the validation score stops rising, or time is up.
 
     Every epoch leaves `last.pt` and `history.json` in `out`; a run that was killed goes on from
     there, with the loss curve that it would have had. `history.png` is drawn at the end.
@@ -48,6 +51,9 @@ def fit(
         save_best: called with the evaluated model and the history at each new best validation score.
         resume: go on from `out/last.pt`.
         run: further facts (data, architecture) that must be equal for a run to be resumed.
+        until: as `time.monotonic()` counts. No epoch is begun that would end later, if it took as long as the
+            one before; such a run is not finished and can be resumed.
+        on_epoch: called after each epoch, instead of a progress bar and a line on stderr.
 
     Raises:
         BadInputError: `out` holds a run already and `resume` is off, or it was another run.
@@ -61,12 +67,13 @@ def fit(
     elif (out / LAST).exists():
         raise BadInputError(f"{out} holds a run already: pass --resume to go on, or another --out")
     _make_folder(out)
-    while not _is_finished(state.history, settings):
-        if _run_epoch(state, task, settings):
+    while not is_finished(state.history, settings) and _has_time(state.history, until):
+        if _run_epoch(state, task, settings, on_epoch or partial(_report, settings), quiet=bool(on_epoch)):
             save_best(state.evaluated, state.history)
         state.save(out / LAST, facts)
         save_history(state.history, out / "history.json")
-    plot_history(state.history, out / "history.png")
+    if state.history.epochs:
+        plot_history(state.history, out / "history.png")
     return state.history
 
 
@@ -82,17 +89,26 @@ def _comparable(settings: TrainSettings) -> dict[str, Any]:
     return {key: value for key, value in asdict(settings).items() if key not in changeable}
 
 
-def _is_finished(history: History, settings: TrainSettings) -> bool:
+def is_finished(history: History, settings: TrainSettings) -> bool:
+    """Whether the schedule has ended or the validation score has stopped rising."""
     last = min(settings.epochs, settings.stop_after or settings.epochs)
     return history.epochs >= last or history.epochs_without_gain >= settings.patience
 
 
-def _run_epoch(state: TrainState, task: Task, settings: TrainSettings) -> bool:
+def _has_time(history: History, until: float) -> bool:
+    return time.monotonic() + (history.seconds[-1] if history.seconds else 0.0) < until
+
+
+def _run_epoch(
+    state: TrainState, task: Task, settings: TrainSettings, report: OnEpoch, *, quiet: bool
+) -> bool:
     epoch, started = state.history.epochs, time.perf_counter()
     learning_rate = float(state.scheduler.get_last_lr()[0])
     torch.manual_seed(derived_seed(settings.seed, epoch))
     train_batches = task.train_batches(epoch)
-    with progress_bar() as bar:
+    bar = progress_bar()
+    bar.disable = bar.disable or quiet
+    with bar:
         total = len(train_batches) + task.validation_steps
         shown = bar.add_task(f"epoch {epoch + 1}/{settings.epochs}", total=total)
         step = partial(bar.advance, shown)
@@ -106,7 +122,7 @@ def _run_epoch(state: TrainState, task: Task, settings: TrainSettings) -> bool:
         learning_rate=learning_rate,
         seconds=time.perf_counter() - started,
     )
-    _report(state.history, settings)
+    report(state.history)
     return is_best
 
 
@@ -135,7 +151,7 @@ def _descend(state: TrainState, loss: torch.Tensor, settings: TrainSettings) -> 
         state.average.update_parameters(state.model)
 
 
-def _report(history: History, settings: TrainSettings) -> None:
+def _report(settings: TrainSettings, history: History) -> None:
     stderr_console().print(
         f"epoch {history.epochs}/{settings.epochs}  loss {history.train_loss[-1]:.4f} / "
         f"{history.val_loss[-1]:.4f}  {history.metric} {history.val_score[-1]:.4f}  "

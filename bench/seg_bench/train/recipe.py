@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from seg_bench.data.statistics import mean_and_std
 from seg_bench.train.augment import AugmentSettings, build_augmentation, derived_seed
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
-from seg_bench.train.loop import fit
+from seg_bench.train.loop import OnEpoch, fit
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_export.checkpoint import (
@@ -90,6 +91,8 @@ def train_semantic(
     settings: TrainSettings,
     *,
     resume: bool = False,
+    until: float = math.inf,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainResult:
     """Train a network for lung fields on the X-rays under `data` and keep the best by validation Dice.
 
@@ -97,6 +100,7 @@ def train_semantic(
         data: Montgomery's official or merged layout.
         out: gets `best.pth`, `last.pt`, `history.json` and `history.png`.
         resume: go on from `out/last.pt`.
+        until, on_epoch: as `seg_bench.train.loop.fit`.
 
     Raises:
         BadInputError: data, split or settings that cannot be used.
@@ -135,6 +139,8 @@ def train_semantic(
         save_best=save_best,
         resume=resume,
         run=facts,
+        until=until,
+        on_epoch=on_epoch,
     )
     return TrainResult(out / BEST, history)
 
