@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from seg_bench.cli import app
 from seg_bench.data.splits import Split
 from seg_bench.doctor.gather import gather
-from seg_bench.reproduce import driver
+from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow, choose_rows
-from seg_bench.reproduce.device import Device
+from seg_bench.reproduce.device import Device, examine_device
 from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import find_images
@@ -117,19 +117,19 @@ def test_a_gpu_trains_in_bfloat16_and_a_processor_in_float32() -> None:
 
 def test_the_plan_counts_training_but_needs_no_time_for_all_of_it(tmp_path: Path) -> None:
     rows = choose_rows(["unet_lung", "unet_31m"])
-    plan = plan_rows(rows, GPU, [], (), export=True)
+    planned = plan_rows(rows, GPU, [], (), export=True)
     folder = ResultFolder(tmp_path)
-    shipped, wide = with_training(plan, Training(), folder)
-    assert shipped == plan[0]
-    assert wide.estimate_s == plan[1].estimate_s + wide.train_s
+    shipped, wide = with_training(planned, Training(), folder)
+    assert shipped == planned[0]
+    assert wide.estimate_s == planned[1].estimate_s + wide.train_s
     assert 60 < wide.train_s < 900
-    assert wide.least_s == plan[1].least_s
+    assert wide.least_s == planned[1].least_s
     text = plan_text([shipped, wide], GPU, 600)
-    assert "U-Net 31M                 train, export fp32 fp16, measure fp32 fp16" in text
+    assert "U-Net 31M                 train, export, measure fp32 fp16 int8" in text
     assert max(map(len, text.splitlines())) <= 80
     (tmp_path / "work" / "training" / "unet_31m").mkdir(parents=True)
     (tmp_path / "work" / "training" / "unet_31m" / "history.json").write_text('{"seconds": [2.0, 4.0]}')
-    assert with_training(plan, Training(), folder)[1].train_s == 78 * 3.0
+    assert with_training(planned, Training(), folder)[1].train_s == 78 * 3.0
     (tiny,) = plan_rows([TINY], GPU, [], (), export=True)
     assert with_training([tiny], TRAINING, folder)[0].train_s > 0
     trained_path(TINY, tmp_path / "work" / "weights").parent.mkdir()
@@ -214,8 +214,11 @@ def measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(ROWS, "tiny", TINY)
     monkeypatch.setattr(driver, "MIN_CALLS", 4)
     monkeypatch.setattr(driver, "MIN_S", 0.1)
+    monkeypatch.setattr(plan, "_INT8_FAMILIES", ())
+    monkeypatch.setattr(driver, "examine_device", lambda facts: replace(examine_device(facts), server=False))
     folder = ResultFolder(tmp_path / "out")
-    export_row(TINY, "fp32", folder.work / "triton_repo", folder.work / "weights", None)
+    images = find_images((), tmp_path / "drawn")["masks"]
+    export_row(TINY, "fp32", folder.work / "triton_repo", folder.work / "weights", images)
     folder.keep("tiny", make_run(make_record("tiny", weights="random")))
     return folder.path
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -35,15 +35,22 @@ _READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-_BEFORE_OTHERS = ("gpu_state",)
-"""Probes that would see the others at work."""
+_BEFORE_OTHERS = "gpu_state"
+"""A probe that would see the others at work on a GPU."""
 
 
-def gather() -> Facts:
-    """The facts of this machine."""
+def gather(without: Collection[str] = ()) -> Facts:
+    """The facts of this machine.
+
+    Args:
+        without: fields of `Facts`, each a key of `PROBES` whose answer may be None, that nobody asks for.
+    """
     read = _read(Path("/"))
-    first = ask(_BEFORE_OTHERS)
-    return _decoded(read, {**ask(name for name in PROBES if name not in first), **first})
+    wanted = [name for name in PROBES if name not in without]
+    answers = dict.fromkeys(without, {"answer": None})
+    if _BEFORE_OTHERS in wanted and read["nvidia_card"] is True:
+        answers |= ask([_BEFORE_OTHERS])
+    return _decoded(read, {**ask(name for name in wanted if name not in answers), **answers})
 
 
 def put_together(root: Path, answers: Answers) -> Facts:
