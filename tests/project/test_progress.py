@@ -49,7 +49,7 @@ def stopped(*arguments: Any, **options: Any) -> Any:
 
 
 def after(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Instead of the work: tells the command once how far it is, then stops it."""
+    """Instead of the work: reports to the command once how far it is, then stops it."""
 
     def work(*arguments: Any, **options: Any) -> Any:
         step(*arguments, **options)
