@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from seg_runtime.errors import EdgesegError
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["progress_bar", "run_app", "stderr_console", "stdout_console"]
+__all__ = ["progress_bar", "run_app", "stderr_console", "stdout_console", "working"]
 
 
 def run_app(app: typer.Typer) -> None:
@@ -46,9 +48,32 @@ def stdout_console() -> Console:
 
 
 def progress_bar(transient: bool = True) -> Progress:
-    """A progress bar on stderr with counts, speed and time left; silent when stderr is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """A bar on stderr: what is done, how much, time spent and left; silent where that is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = stderr_console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows what is being done and for how long, where nobody knows how long it will take."""
+    with progress_bar() as bar:
+        bar.add_task(what, total=None)
+        yield

@@ -84,7 +84,7 @@ def test_a_report_goes_to_stdout_in_the_asked_form(run_file: Path) -> None:
 def test_files_and_folders_are_put_together(run_file: Path, tmp_path: Path) -> None:
     write_run(make_run(cpu="Jetson"), tmp_path / "jetson.json")
     rows = json.loads(invoke("report", run_file.parent, tmp_path / "jetson.json", "--json"))["rows"]
-    assert {row["machine"] for row in rows} == {"Example CPU", "Jetson"}
+    assert {row["machine"] for row in rows} == {"Example CPU, 2 cores", "Jetson, 2 cores"}
 
 
 def test_a_report_that_cannot_be_made_is_one_line_and_exit_code_2(run_file: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 import seg_export
 import seg_runtime
+from seg_bench.doctor import gpu_state
 from seg_bench.power import nvml
 from seg_runtime import gpu
 from seg_runtime.engines.onnx_engine import PROVIDERS
@@ -168,6 +169,19 @@ def test_a_call_of_nvml_fits_nvidia_ml_py_and_the_stand_in(call: Call) -> None:
 )
 def test_what_the_nvml_of_the_tests_returns_has_the_real_fields(structure: str, fields: set[str]) -> None:
     assert fields <= {name for name, _ in getattr(pynvml, structure)._fields_}
+
+
+def test_reasons_for_a_lower_clock_have_the_bits_of_nvml() -> None:
+    names = {
+        "power cap": {pynvml.nvmlClocksEventReasonSwPowerCap},
+        "hardware slowdown": {pynvml.nvmlClocksEventReasonHwSlowdown},
+        "temperature": {
+            pynvml.nvmlClocksEventReasonSwThermalSlowdown,
+            pynvml.nvmlClocksEventReasonHwThermalSlowdown,
+        },
+        "power brake": {pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown},
+    }
+    assert {bit: text for text, bits in names.items() for bit in bits} == gpu_state._LIMITS
 
 
 def test_providers_are_known_to_onnx_runtime() -> None:

@@ -26,8 +26,10 @@ def doctor(
     from seg_bench.doctor.findings import examine
     from seg_bench.doctor.gather import gather
     from seg_bench.doctor.screen import print_findings, to_json_text
+    from seg_runtime.console import working
 
-    facts = gather()
+    with working("asking this machine"):
+        facts = gather()
     findings = examine(facts)
     if as_json:
         typer.echo(to_json_text(facts, findings))

@@ -82,21 +82,21 @@ def reproduce(
     from seg_bench.reproduce.durations import seconds_of
     from seg_bench.reproduce.training import Training
     from seg_bench.run.options import engines_of, split_names
-    from seg_runtime.console import progress_bar
+    from seg_runtime.console import progress_bar, working
 
-    work = Reproduction(
-        ReproduceOptions(
-            out=out,
-            budget_s=seconds_of("--budget", budget),
-            rows=split_names(rows),
-            engines=engines_of(engines),
-            data=tuple(data or ()),
-            repo=repo,
-            bundle=bundle,
-            train=Training() if train else None,
-            command=shown_command(sys.argv),
-        )
+    options = ReproduceOptions(
+        out=out,
+        budget_s=seconds_of("--budget", budget),
+        rows=split_names(rows),
+        engines=engines_of(engines),
+        data=tuple(data or ()),
+        repo=repo,
+        bundle=bundle,
+        train=Training() if train else None,
+        command=shown_command(sys.argv),
     )
+    with working("asking this machine"):
+        work = Reproduction(options)
     _show_plan(work)
     if plan_only:
         return

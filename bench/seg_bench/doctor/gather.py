@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -18,7 +19,7 @@ from seg_bench.doctor.probe import ANSWER_START, PROBES
 from seg_bench.json_fields import from_json
 from seg_runtime.errors import BadInputError
 
-__all__ = ["Answers", "ask", "gather", "put_together"]
+__all__ = ["Answers", "ask", "complete", "gather", "put_together"]
 
 Answers = Mapping[str, Mapping[str, Any]]
 """What `seg_bench.doctor.probe` printed, by the name of the probe."""
@@ -43,14 +44,21 @@ def gather(without: Collection[str] = ()) -> Facts:
     """The facts of this machine.
 
     Args:
-        without: fields of `Facts`, each a key of `PROBES` whose answer may be None, that nobody asks for.
+        without: keys of `PROBES` that are not asked; what they would answer is None.
     """
     read = _read(Path("/"))
     wanted = [name for name in PROBES if name not in without]
-    answers = dict.fromkeys(without, {"answer": None})
-    if _BEFORE_OTHERS in wanted and read["nvidia_card"] is True:
-        answers |= ask([_BEFORE_OTHERS])
-    return _decoded(read, {**ask(name for name in wanted if name not in answers), **answers})
+    first = [name for name in wanted if name == _BEFORE_OTHERS and read["nvidia_card"] is True]
+    answers = {**ask(first), **ask(name for name in wanted if name not in first)}
+    unasked: Answers = {name: {"answer": None} for name in without}
+    return _decoded(read, {**unasked, **answers})
+
+
+def complete(facts: Facts, names: Iterable[str]) -> Facts:
+    """The facts with the answers of probes that were left out before."""
+    kinds = get_type_hints(Facts)
+    answers = {name: _decode(kinds[name], answer) for name, answer in ask(names).items()}
+    return replace(facts, **answers)  # type: ignore[arg-type]
 
 
 def put_together(root: Path, answers: Answers) -> Facts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from seg_bench.doctor.gather import gather
+from seg_bench.doctor.gather import complete, gather
 from seg_bench.latency import Rule
 from seg_bench.records import Run
 from seg_bench.reproduce.catalogue import Images, choose_rows
@@ -41,6 +41,9 @@ _TURN_S = 0.25
 """An engine computes for so long before the next one's turn."""
 
 _MOST_IMAGES = 24
+
+_NOT_FOR_A_PLAN = ("auto_fp32", "auto_fp16", "power")
+"""What `seg-bench doctor` asks, too, and no plan depends on."""
 
 Step = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -129,8 +132,7 @@ class Reproduction:
         self._repo, self._data = self._models_and_images()
         if train_data:  # Its test part is measured, and a second folder is another data set.
             self._data = (train_data, *(path for path in self._data if path != train_data))
-        facts = gather()
-        self.folder.write_environment(facts)
+        self._facts = facts = gather(without=_NOT_FOR_A_PLAN)
         self.device = examine_device(facts)
         if options.engines != (AUTO,):
             self.device = replace(self.device, engines=options.engines)
@@ -164,6 +166,7 @@ class Reproduction:
             KeyboardInterrupt: the rows before are kept.
         """
         self.folder.log(f"{self.options.command or 'reproduce'}: {self.options.budget_s:g} s")
+        self.folder.write_environment(complete(self._facts, _NOT_FOR_A_PLAN))
         images = find_images(self._data, self.folder.work / "images")
         waiting = [each for each in self.plan if each.state == "to do"]
         impossible = [each for each in self.plan if each.state == "cannot run here"]

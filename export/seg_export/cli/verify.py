@@ -16,7 +16,7 @@ from seg_export.cli.options import (
     load,
 )
 from seg_export.cli.output import echo_json, report_table
-from seg_runtime.console import progress_bar, stdout_console
+from seg_runtime.console import progress_bar, stdout_console, working
 
 if TYPE_CHECKING:
     from seg_export.bisect import BisectReport
@@ -76,7 +76,8 @@ def verify(
     from seg_export.export import verify_published
     from seg_export.verify import require_parity
 
-    report = verify_published(repo, model, weights, images=images, engine=engine)
+    with working(f"verify {model}"):
+        report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
         echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))

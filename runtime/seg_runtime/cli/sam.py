@@ -18,7 +18,7 @@ from seg_runtime.cli.options import (
     UrlOption,
     open_session,
 )
-from seg_runtime.console import stderr_console
+from seg_runtime.console import stderr_console, working
 
 if TYPE_CHECKING:
     from seg_runtime.session import Session
@@ -175,7 +175,8 @@ def everything(
             min_mask_region_area=min_area,
             output_mode="coco_rle",
         )
-        written = segment_everything(generator, pixels, image, out, overlay=overlay, masks=masks)
+        with working("segmenting everything"):
+            written = segment_everything(generator, pixels, image, out, overlay=overlay, masks=masks)
     _report(written, out, as_json)
 
 
