@@ -58,7 +58,7 @@ def complete(facts: Facts, names: Iterable[str]) -> Facts:
     """The facts with the answers of probes that were left out before."""
     kinds = get_type_hints(Facts)
     answers = {name: _decode(kinds[name], answer) for name, answer in ask(names).items()}
-    return replace(facts, **answers)  # type: ignore[arg-type]
+    return replace(facts, **answers)
 
 
 def put_together(root: Path, answers: Answers) -> Facts:
