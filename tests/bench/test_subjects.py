@@ -41,7 +41,7 @@ def test_a_sam_is_measured_as_its_two_models_with_or_without_an_ensemble(
     others: tuple[ModelSpec, ...],
 ) -> None:
     subject = named_subject(Contracts(*halves(), *others), "sam_tiny")
-    assert subject.sam
+    assert subject.kind == "sam"
     assert [spec.name for spec in subject.specs] == ["sam_tiny_encoder", "sam_tiny_decoder"]
     assert subject.parameter_count == 42
 
@@ -50,7 +50,7 @@ def test_every_semantic_model_and_whole_sam_is_found() -> None:
     stray = replace(halves()[0], name="other_encoder")
     contracts = Contracts(UNET, ENSEMBLE, stray, *halves())
     subjects = all_subjects(contracts, contracts.models())
-    assert [(subject.name, subject.sam) for subject in subjects] == [("sam_tiny", True), ("unet", False)]
+    assert [(subject.name, subject.kind) for subject in subjects] == [("sam_tiny", "sam"), ("unet", "semantic")]
 
 
 def test_what_is_no_whole_model_is_refused_by_name() -> None:
