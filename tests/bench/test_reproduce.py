@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sam2_small
 from typer.testing import CliRunner
 
 from seg_bench.candidate import PYTORCH
@@ -148,3 +150,30 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EdgesegError, match=r"cannot write to .*; give another --out"):
         Reproduction(options(tmp_path / "file" / "out"))
+
+
+@pytest.mark.full
+def test_a_sam2_is_one_row_with_lines_for_an_image_and_two_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seg_export.models import sam2
+
+    monkeypatch.setitem(sam2.VARIANTS, "small", sam2_small.ARGUMENTS)
+    row = replace(ROWS["sam2.1_tiny"], key="sam2_s", title="S", arguments={"variant": "small"}, most_images=1)
+    monkeypatch.setitem(ROWS, "sam2_s", row)
+    work = Reproduction(replace(options(tmp_path / "out"), rows=("sam2_s",)))
+    assert [(each.state, each.missing) for each in work.plan] == [("to do", ("fp32",))]
+    (run,) = work.run(ignore)
+    assert work.missing == []
+    assert {(record.model.name, record.runtime) for record in run.records} == {
+        (name, runtime)
+        for name in ("sam2_s", "sam2_s_track1", "sam2_s_track7")
+        for runtime in (PYTORCH, "ONNX Runtime")
+    }
+    for record in run.records:
+        assert record.agreement and record.agreement.lowest > 0.995
+        assert record.latency and len(record.latency.total) >= 4
+    lines = [line.split(" | ")[:2] for line in (tmp_path / "out" / "table.md").read_text().splitlines()]
+    assert ["| S, a frame with 7 memories (random weights)", "ONNX Runtime, fp32"] in lines
+    again = Reproduction(replace(options(tmp_path / "out"), rows=("sam2_s",)))
+    assert [each.state for each in again.plan] == ["measured"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import cv2
 import numpy as np
 import pytest
 from bench_records import torch_candidate
+from sam2_small import GRID
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
 from seg_bench.data.samples import Sample
 from seg_bench.metrics import iou_score
 from seg_bench.pipelines import open_pipeline
+from seg_bench.pipelines.sam2_torch import TorchSam2VideoPipeline
 from seg_bench.pipelines.sam2_video import FRAMES, OBJECT, Sam2VideoPipeline
 from seg_bench.records import Record, Run
+from seg_bench.report.speed import times_as_fast
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_bench.tracked import MEMORIES, tracked_name
@@ -85,7 +89,9 @@ class Calls(Session):
 
 
 def candidate(name: str, repo: Path) -> Candidate:
-    return Candidate(name, "in-process", ENGINE, str(repo), "", (), engine="onnxruntime", threads=1, kind="sam2")
+    return Candidate(
+        name, "in-process", ENGINE, str(repo), "", (), engine="onnxruntime", threads=1, kind="sam2"
+    )
 
 
 @pytest.mark.parametrize("memories", MEMORIES)
@@ -125,9 +131,7 @@ def test_the_frames_before_are_not_in_the_time_of_a_call(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_masks_are_those_of_sam2s_own_predictors(
-    name: str, small_sam2_folder: Path, sample: Sample
-) -> None:
+def test_masks_are_those_of_sam2s_own_predictors(name: str, small_sam2_folder: Path, sample: Sample) -> None:
     ours = candidate(name, small_sam2_folder / "repo")
     theirs = replace(ours, runtime=PYTORCH, engine=None, checkpoint=str(small_sam2_folder / "weights.pth"))
     outcomes = []
@@ -146,3 +150,82 @@ def test_masks_are_those_of_sam2s_own_predictors(
     assert mine.shape == other.shape == (120, 160)
     assert 0 < np.count_nonzero(other) < other.size
     assert iou_score(mine, other) > 0.999
+
+
+@pytest.mark.parametrize("memories", MEMORIES)
+def test_the_baseline_encodes_every_timed_frame_and_attends_to_as_many_memories(
+    memories: int, small_sam2_folder: Path, sample: Sample
+) -> None:
+    checkpoint = torch_candidate(small_sam2_folder / "weights.pth", threads=1)
+    pipeline = TorchSam2VideoPipeline(replace(checkpoint, model=tracked_name("sam2", memories)))
+    encoded, lengths = [], []
+    model = pipeline._predictor
+    model.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    model.memory_attention.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(len(given["memory"]) - given["num_obj_ptr_tokens"]),
+        with_kwargs=True,
+    )
+    state = pipeline.load(sample)
+    for _ in range(2):
+        encoded.clear()
+        lengths.clear()
+        pipeline.run([state])
+        assert (len(encoded), lengths) == (1, [memories * GRID * GRID])
+    assert (state["num_frames"], len(state["images"])) == (FRAMES, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def options(small_sam2_folder: Path, folder: Path) -> RunOptions:
+    return RunOptions(
+        small_sam2_folder / "repo",
+        folder,
+        engines=("onnxruntime",),
+        models=("sam2*",),
+        threads=1,
+        repeats=2,
+        warm_up=0,
+        energy=False,
+        gate=True,
+    )
+
+
+def by_row(run: Run) -> dict[tuple[str, str], Record]:
+    return {(record.model.name, record.runtime): record for record in run.records}
+
+
+@pytest.mark.full
+def test_a_sam2_is_three_models_of_a_run_with_a_baseline_each(
+    options: RunOptions, small_sam2_folder: Path
+) -> None:
+    weights = small_sam2_folder / "weights.pth"
+    run = measure(replace(options, baseline=True, checkpoint=weights, concurrency=(1,), duration_s=0.1))
+    rows = by_row(run)
+    assert sorted(rows) == sorted((name, runtime) for name in NAMES for runtime in (PYTORCH, "ONNX Runtime"))
+    for (name, runtime), record in rows.items():
+        assert record.failure is None
+        assert record.agreement and record.agreement.lowest > 0.999
+        assert record.latency and record.latency.encode and record.latency.decode
+        assert len(record.latency.total) == 2
+        assert record.accuracy is None  # The weights are random.
+        assert bool(record.settings.allocator) == (runtime == PYTORCH)
+        assert ("a video whose frames" in str(record.settings.prompts)) == (name != "sam2")
+        assert bool(record.loads) == ((name, runtime) == ("sam2", "ONNX Runtime"))
+        if runtime == "ONNX Runtime":
+            assert times_as_fast(run, record) == pytest.approx(
+                rows[name, PYTORCH].latency.percentile(50) / record.latency.percentile(50)  # type: ignore[union-attr]
+            )
+    assert "'sam2_track7' is not put under load: a video is tracked frame after frame" in run.note
+
+
+@pytest.mark.full
+def test_trained_weights_are_scored_and_the_mask_that_was_given_is_kept(
+    options: RunOptions, small_sam2_folder: Path, tmp_path: Path
+) -> None:
+    repo = shutil.copytree(small_sam2_folder / "repo", tmp_path / "repo")
+    for config in repo.glob("*/config.pbtxt"):
+        config.write_text(
+            re.sub('(key: "weights".*?string_value: ")random', r"\1trained", config.read_text(), flags=re.S)
+        )
+    run = measure(replace(options, repo=repo, models=("sam2_track1",)))
+    (record,) = run.records
+    assert record.accuracy and len(record.accuracy.dice) == 2

@@ -32,8 +32,6 @@ __all__ = ["Missing", "ReproduceOptions", "Reproduction"]
 _TURN_S = 0.25
 """An engine computes for so long before the next one's turn."""
 
-_MOST_IMAGES = 24
-
 Step = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
@@ -196,8 +194,8 @@ class Reproduction:
             data=images.path,
             suite=images.suite,
             part="test" if images.suite else None,
-            limit=_MOST_IMAGES,
-            models=tuple(map(row.model, precisions)),
+            limit=row.most_images,
+            models=tuple(name for precision in precisions for name in row.measured(precision)),
             engines=self.device.engines,
             left_out=LEFT_OUT,
             baseline=baseline,

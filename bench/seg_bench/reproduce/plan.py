@@ -8,6 +8,7 @@ from typing import Literal
 
 from seg_bench.reproduce.catalogue import TableRow
 from seg_bench.reproduce.device import Device
+from seg_runtime.sam2.models import VIDEO_PARTS
 
 __all__ = [
     "LEAST_CALLS",
@@ -50,7 +51,7 @@ class PlannedRow:
         state: whether there is anything to do.
         precisions: that are measured.
         missing: precisions that must be exported first.
-        candidates: how many engines and baselines take turns.
+        ways: how many engines and baselines there are.
         call_s: seconds of one call, about.
         compiles: whether compiled PyTorch is one of them.
         note: why it cannot run, else empty.
@@ -60,15 +61,22 @@ class PlannedRow:
     state: State
     precisions: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    candidates: int = 0
+    ways: int = 0
     call_s: float = 0.0
     compiles: bool = False
     note: str = ""
 
     @property
+    def candidates(self) -> int:
+        """How many rows of a run take turns: one for each way and model."""
+        return self.ways * len(self.row.measured("fp32"))
+
+    @property
     def prepare_s(self) -> float:
         """Seconds until the first timed call."""
-        opened = self.candidates * (_OPEN_S + (_WARM_UP + 1) * self.call_s)
+        frames_before = sum(self.row.memories) * self.row.most_images
+        calls = self.candidates * (_WARM_UP + 1) + self.ways * frames_before
+        opened = self.candidates * _OPEN_S + calls * self.call_s
         return len(self.missing) * self.row.export_s + opened + self.compiles * _COMPILE_S
 
     @property
@@ -145,4 +153,5 @@ def _ways(device: Device, precision: str) -> int:
 
 def _is_built(row: TableRow, precision: str, built: Collection[str]) -> bool:
     name = row.model(precision)
-    return name in built or {f"{name}_encoder", f"{name}_decoder"} <= set(built)
+    several = (("encoder", "decoder"), VIDEO_PARTS)
+    return name in built or any({f"{name}_{part}" for part in parts} <= set(built) for parts in several)
