@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sam2_small
+import torch
 from typer.testing import CliRunner
 
 from seg_bench.candidate import PYTORCH
@@ -17,7 +19,11 @@ from seg_bench.records import read_run
 from seg_bench.reproduce import driver
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.prepare import export_row
 from seg_bench.run import agreements
+from seg_export.checkpoint import load_checkpoint
+from seg_export.models.sam2 import VARIANTS
+from seg_export.random_weights import random_sam2
 from seg_runtime.bundle import write_bundle
 from seg_runtime.errors import EdgesegError
 
@@ -154,28 +160,43 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_a_sam2_is_one_row_with_lines_for_an_image_and_two_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_sam2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seg_export.models import sam2
-
-    monkeypatch.setitem(sam2.VARIANTS, "small", sam2_small.ARGUMENTS)
-    small = {"arguments": {"variant": "small"}, "gflop": 1, "export_s": 30, "most_images": 1}
-    row = replace(ROWS["sam2.1_tiny"], key="sam2_s", title="S", **small)
-    monkeypatch.setitem(ROWS, "sam2_s", row)
-    work = Reproduction(replace(options(tmp_path / "out"), rows=("sam2_s",)))
-    assert [(each.state, each.missing) for each in work.plan] == [("to do", ("fp32",))]
+    out = tmp_path / "out"
+    (out / "work" / "weights").mkdir(parents=True)
+    shutil.copy(small_sam2_folder / "weights.pth", out / "work" / "weights" / "sam2.pth")
+    row = replace(ROWS["sam2.1_tiny"], key="sam2", title="S", gflop=1, most_images=1)
+    monkeypatch.setitem(ROWS, "sam2", row)
+    work = Reproduction(replace(options(out), rows=("sam2",), repo=small_sam2_folder / "repo"))
+    assert [(each.state, each.missing) for each in work.plan] == [("to do", ())]
     runs = work.run(ignore)
-    assert [str(missing) for missing in work.missing] == []
+    assert work.missing == []
     (run,) = runs
     assert {(record.model.name, record.runtime) for record in run.records} == {
         (name, runtime)
-        for name in ("sam2_s", "sam2_s_track1", "sam2_s_track7")
+        for name in ("sam2", "sam2_track1", "sam2_track7")
         for runtime in (PYTORCH, "ONNX Runtime")
     }
     for record in run.records:
         assert record.agreement and record.agreement.lowest > 0.995
         assert record.latency and len(record.latency.total) >= 4
-    lines = [line.split(" | ")[:2] for line in (tmp_path / "out" / "table.md").read_text().splitlines()]
+    lines = [line.split(" | ")[:2] for line in (out / "table.md").read_text().splitlines()]
     assert ["| S, a frame with 7 memories (random weights)", "ONNX Runtime, fp32"] in lines
-    again = Reproduction(replace(options(tmp_path / "out"), rows=("sam2_s",)))
-    assert [each.state for each in again.plan] == ["measured"]
+
+
+def test_random_weights_of_a_sam2_are_exported_by_which_objects_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = []
+    monkeypatch.setattr("seg_export.export.export_models", lambda *given, **named: exported.append(given))
+    monkeypatch.setitem(VARIANTS, "sam2.1_tiny", sam2_small.ARGUMENTS)
+    export_row(ROWS["sam2.1_tiny"], "fp16", tmp_path / "repo", tmp_path, None)
+    assert exported == [(tmp_path / "sam2.1_tiny.pth", tmp_path / "repo", "sam2.1_tiny_fp16")]
+    checkpoint = load_checkpoint(tmp_path / "sam2.1_tiny.pth")
+    assert (checkpoint.family, checkpoint.metadata["weights"]) == ("sam2", "random")
+    random = random_sam2(sam2_small.ARGUMENTS).state_dict
+    changed = [
+        name for name, tensor in checkpoint.state_dict.items() if not torch.equal(tensor, random[name])
+    ]
+    assert changed == ["sam_mask_decoder.pred_obj_score_head.layers.2.bias"]
+    assert made[changed[0]].item() == 10

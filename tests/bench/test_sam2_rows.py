@@ -218,9 +218,7 @@ def test_a_sam2_is_three_models_of_a_run_with_a_baseline_each(
 
 
 @pytest.mark.full
-def test_trained_weights_are_scored_and_the_mask_that_was_given_is_kept(
-    options: RunOptions, small_sam2_folder: Path, tmp_path: Path
-) -> None:
+def test_trained_weights_are_scored(options: RunOptions, small_sam2_folder: Path, tmp_path: Path) -> None:
     repo = shutil.copytree(small_sam2_folder / "repo", tmp_path / "repo")
     for config in repo.glob("*/config.pbtxt"):
         config.write_text(

@@ -55,9 +55,10 @@ def _random(row: TableRow) -> Checkpoint:
 
         return sam_with_trained_decoder(str(row.arguments["variant"]))
     if row.family == "sam2":
+        from seg_bench.random_sam2 import random_sam2_that_finds
         from seg_export.models.sam2 import VARIANTS
 
-        return random_weights.random_sam2(VARIANTS[str(row.arguments["variant"])])
+        return random_sam2_that_finds(VARIANTS[str(row.arguments["variant"])])
     if row.family == "maskrcnn":
         checkpoint = random_weights.random_maskrcnn(row.arguments)
         preprocessing = replace(checkpoint.preprocessing, input_size_hw=(800, 800))
