@@ -194,9 +194,7 @@ def test_random_weights_of_a_sam2_are_exported_by_which_objects_appear(
     assert exported == [(tmp_path / "sam2.1_tiny.pth", tmp_path / "repo", "sam2.1_tiny_fp16")]
     checkpoint = load_checkpoint(tmp_path / "sam2.1_tiny.pth")
     assert (checkpoint.family, checkpoint.metadata["weights"]) == ("sam2", "random")
-    random = random_sam2(sam2_small.ARGUMENTS).state_dict
-    changed = [
-        name for name, tensor in checkpoint.state_dict.items() if not torch.equal(tensor, random[name])
-    ]
+    random, made = random_sam2(sam2_small.ARGUMENTS).state_dict, checkpoint.state_dict
+    changed = [name for name, tensor in made.items() if not torch.equal(tensor, random[name])]
     assert changed == ["sam_mask_decoder.pred_obj_score_head.layers.2.bias"]
     assert made[changed[0]].item() == 10

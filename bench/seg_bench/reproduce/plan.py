@@ -77,7 +77,8 @@ class PlannedRow:
         frames_before = sum(self.row.memories) * self.row.most_images
         calls = self.candidates * (_WARM_UP + 1) + self.ways * frames_before
         opened = self.candidates * _OPEN_S + calls * self.call_s
-        return len(self.missing) * self.row.export_s + opened + self.compiles * _COMPILE_S
+        compiled_s = self.compiles * len(self.row.measured("fp32")) * _COMPILE_S
+        return len(self.missing) * self.row.export_s + opened + compiled_s
 
     @property
     def least_s(self) -> float:
