@@ -32,13 +32,13 @@ class Case:
     samples: tuple[AnySample, ...]
 
 
-def make_cases(options: RunOptions, samples: tuple[AnySample, ...], prompted: bool) -> tuple[Case, ...]:
+def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool) -> tuple[Case, ...]:
     """The conditions that a run asks for.
 
     Args:
         options: which, and at most how many images of the other data set.
         samples: the images that the run measures on.
-        prompted: whether ground truth becomes prompts, so that none may be empty.
+        boxes: whether ground truth becomes prompts, so that none may be empty.
 
     Raises:
         BadInputError: the other data set holds no images or lacks masks, or a mask is empty or of another
@@ -50,7 +50,7 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], prompted: bo
     if options.ood is not None:
         others = find_samples(options.ood)[: options.limit]
         check_sizes(others)
-        if prompted:
+        if boxes:
             check_masks(others)
         cases.append(Case(options.ood.resolve().name, "data set", others))
     return tuple(cases)

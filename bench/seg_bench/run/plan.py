@@ -207,7 +207,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     check_sizes(samples)
     if prompted:
         check_masks(samples)
-    cases = make_cases(options, samples, prompted)
+    cases = make_cases(options, samples, boxes=prompted)
     every = [*samples, *(sample for case in cases for sample in case.samples)]
     checkpoints = find_checkpoints(options, subjects, folder)
     return Plan(
