@@ -23,7 +23,7 @@ from seg_bench.pipelines.sam2_torch import TorchSam2VideoPipeline
 from seg_bench.pipelines.sam2_video import FRAMES, OBJECT, Sam2VideoPipeline
 from seg_bench.records import Record, Run
 from seg_bench.report.speed import times_as_fast
-from seg_bench.run.options import RunOptions
+from seg_bench.run.options import RunOptions, places_of
 from seg_bench.run.runner import measure
 from seg_bench.tracked import MEMORIES, tracked_name
 from seg_runtime import connect
@@ -227,3 +227,17 @@ def test_trained_weights_are_scored(options: RunOptions, small_sam2_folder: Path
     run = measure(replace(options, repo=repo, models=("sam2_track1",)))
     (record,) = run.records
     assert record.accuracy and len(record.accuracy.dice) == 2
+
+
+@pytest.mark.full
+@pytest.mark.server
+def test_a_server_computes_the_same_masks_and_says_how_long(options: RunOptions) -> None:
+    run = measure(replace(options, where=places_of("grpc,shared-memory"), engines=("auto",)))
+    assert {(record.model.name, record.where) for record in run.records} == {
+        (name, where) for name in NAMES for where in ("grpc", "shared-memory")
+    }
+    for record in run.records:
+        assert record.failure is None
+        assert record.agreement and record.agreement.lowest > 0.999
+        latency = record.latency
+        assert latency and latency.transfer and min(latency.transfer) > 0
