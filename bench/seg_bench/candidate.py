@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seg_bench.tracked import split_name
 from seg_runtime.access import ServerAccess
 
 __all__ = ["BASELINES", "COMPILED", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
@@ -22,7 +23,8 @@ class Candidate:
     """One row to measure.
 
     Attributes:
-        model: the model's name; for a SAM, what the names of its two models begin with.
+        model: the model's name; for a SAM or SAM2, what the names of its models begin with, and for a tracked
+            frame as `seg_bench.tracked.tracked_name` of that.
         where: "in-process", "grpc", "http" or "shared-memory".
         runtime: `ENGINE` (in process), "Triton", or one of `BASELINES`.
         target: what `seg_runtime.connect` takes: a repository folder or a URL.
@@ -30,7 +32,7 @@ class Candidate:
         samples: names of the samples to measure on, in order.
         engine: "auto" or a key of `seg_runtime.engines.ENGINES` where `runtime` is `ENGINE`, else None.
         threads: intra-op threads of an in-process candidate, or None for the runtime's own choice.
-        kind: "semantic", "sam" (measured with boxes) or "instances".
+        kind: "semantic", "instances", or "sam" and "sam2" (measured with prompts).
         checkpoint: file of the PyTorch baseline, else None.
         channels_last: NHWC memory order, for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
@@ -60,6 +62,11 @@ class Candidate:
     batch: int = 1
     parts: tuple[str, ...] = ()
     access: ServerAccess | None = None
+
+    @property
+    def memories(self) -> int:
+        """That the tracked frame of a SAM2 attends to; 0 for all others."""
+        return split_name(self.model)[1] if self.kind == "sam2" else 0
 
     @property
     def name(self) -> str:

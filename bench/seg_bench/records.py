@@ -273,7 +273,8 @@ class Latency:
 
     `total` is the whole call a user makes; `infer` is the model alone, travel included. For a SAM
     `total` is one image with all its prompts, and `encode` and `decode` are the two models that make
-    up `infer`; else they are None. `transfer` is the part of `infer` that a server did not compute (travel,
+    up `infer`; of a tracked frame `decode` is all that follows the encoder, memories included. Else they are
+    None. `transfer` is the part of `infer` that a server did not compute (travel,
     queue), None in process.
     """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import io
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,21 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.pipelines.sam import TimedSession
+from seg_bench.sam2_stages import StageClock, stages_ms
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 from seg_runtime.session import Session
 
-__all__ = ["STAGES", "OurTracker", "Sam2Tracker", "Tracker", "check_jpegs", "find_sam2_checkpoint"]
-
-STAGES = {
-    "encode": ("sam2-image-encoder",),
-    "attend": ("sam2-memory-attention",),
-    "decode": ("sam2-mask-decoder", "sam2-prompt", "sam2-track"),
-    "remember": ("sam2-memory-encoder", "sam2-remember"),
-}
-"""Parts of the work on a frame, and the tasks of the models that do them.
-
-The ensembles that a remote server runs do several parts in one request, which counts as the last of them.
-"""
+__all__ = [
+    "OurTracker",
+    "Sam2Tracker",
+    "Tracker",
+    "as_image_predictor",
+    "as_video_predictor",
+    "check_jpegs",
+    "find_sam2_checkpoint",
+]
 
 Frames = Iterator[tuple[int, list[Any], NDArray[np.float32]]]
 """Frame, K ids, and logits (K, 1, H, W) float32."""
@@ -76,11 +74,10 @@ class OurTracker:
 
     @property
     def spent_ms(self) -> dict[str, float]:
-        spent = self._session.spent_ms
-        return {stage: sum(spent.get(task, 0.0) for task in tasks) for stage, tasks in STAGES.items()}
+        return stages_ms(self._session.spent_ms)
 
     def clear(self) -> None:
-        self._session.spent_ms.clear()
+        self._session.clear()
 
     def track(self, folder: Path, masks: Mapping[int, NDArray[np.bool_]]) -> Frames:
         with self._predictor.init_state(folder) as state:
@@ -105,35 +102,23 @@ class Sam2Tracker:
 
     def __init__(self, checkpoint: Any, threads: int | None = None) -> None:
         import torch
-        from sam2.sam2_video_predictor import SAM2VideoPredictor
 
         from seg_export.checkpoint import build_model
 
         _tune_allocator()
         if threads is not None:
             torch.set_num_threads(threads)
-        model: Any = build_model(checkpoint)
-        # The predictor is its model with methods and these settings, which its builder gives by default.
-        model.__class__ = SAM2VideoPredictor
-        model.fill_hole_area, model.non_overlap_masks = 0, False
-        model.clear_non_cond_mem_around_input = model.add_all_frames_to_correct_as_cond = False
-        self._torch, self._predictor = torch, model
-        self._spent: dict[str, float] = {}
+        self._predictor = as_video_predictor(build_model(checkpoint))
+        self._clock = StageClock()
+        self._clock.watch_tracker(self._predictor)
         self.engine = f"PyTorch {torch.__version__}, CPU"
-        for stage, method in (
-            ("encode", "forward_image"),
-            ("attend", "_prepare_memory_conditioned_features"),
-            ("decode", "_forward_sam_heads"),
-            ("remember", "_encode_new_memory"),
-        ):
-            setattr(model, method, self._timed(stage, getattr(model, method)))
 
     @property
     def spent_ms(self) -> dict[str, float]:
-        return {stage: self._spent.get(stage, 0.0) for stage in STAGES}
+        return self._clock.spent_ms
 
     def clear(self) -> None:
-        self._spent.clear()
+        self._clock.clear()
 
     def track(self, folder: Path, masks: Mapping[int, NDArray[np.bool_]]) -> Frames:
         """The frames are JPEG files: see `check_jpegs`."""
@@ -148,14 +133,29 @@ class Sam2Tracker:
         for index, ids, logits in frames:
             yield index, list(ids), logits.numpy()
 
-    def _timed(self, stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **keywords: Any) -> Any:
-            start = time.perf_counter()
-            answer = method(*arguments, **keywords)
-            self._spent[stage] = self._spent.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
-            return answer
 
-        return run
+def as_image_predictor(model: Any) -> Any:
+    """sam2's `SAM2ImagePredictor` of a `SAM2Base` of any size."""
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    with warnings.catch_warnings():
+        # sam2 scripts its transforms, which torch advises against.
+        warnings.simplefilter("ignore", FutureWarning)
+        predictor: Any = SAM2ImagePredictor(model)
+    grid = model.image_size // 16
+    predictor._bb_feat_sizes = [(4 * grid, 4 * grid), (2 * grid, 2 * grid), (grid, grid)]
+    return predictor
+
+
+def as_video_predictor(model: Any) -> Any:
+    """sam2's `SAM2Base` made its `SAM2VideoPredictor`: it has methods and settings more."""
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+    # Its builder gives these by default.
+    model.__class__ = SAM2VideoPredictor
+    model.fill_hole_area, model.non_overlap_masks = 0, False
+    model.clear_non_cond_mem_around_input = model.add_all_frames_to_correct_as_cond = False
+    return model
 
 
 def check_jpegs(frames: Iterable[Path]) -> None:

@@ -16,7 +16,8 @@ from seg_bench.data.davis import VideoSequence
 from seg_bench.machine import describe_machine
 from seg_bench.metrics.davis import VOID_ID, DavisScores, SequenceScores, combine_sequences, measure_sequence
 from seg_bench.records import Machine
-from seg_bench.sam2_trackers import STAGES, Tracker
+from seg_bench.sam2_stages import STAGES
+from seg_bench.sam2_trackers import Tracker
 from seg_runtime.errors import BadInputError
 
 __all__ = ["TrackRow", "TrackRun", "labels_of", "measure_trackers"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sam2_small
+import torch
 from typer.testing import CliRunner
 
 from seg_bench.candidate import PYTORCH
@@ -17,8 +20,12 @@ from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.prepare import export_row
 from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements
+from seg_export.checkpoint import load_checkpoint
+from seg_export.models.sam2 import VARIANTS
+from seg_export.random_weights import random_sam2
 from seg_runtime.bundle import write_bundle
 from seg_runtime.errors import EdgesegError
 
@@ -209,3 +216,45 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EdgesegError, match=r"cannot write to .*; give another --out"):
         Reproduction(options(tmp_path / "file" / "out"))
+
+
+@pytest.mark.full
+def test_a_sam2_is_one_row_with_lines_for_an_image_and_two_frames(
+    small_sam2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (out / "work" / "weights").mkdir(parents=True)
+    shutil.copy(small_sam2_folder / "weights.pth", out / "work" / "weights" / "sam2.pth")
+    row = replace(ROWS["sam2.1_tiny"], key="sam2", title="S", gflop=1, most_images=1)
+    monkeypatch.setitem(ROWS, "sam2", row)
+    work = Reproduction(replace(options(out), rows=("sam2",), repo=small_sam2_folder / "repo"))
+    assert [(each.state, each.missing) for each in work.plan] == [("to do", ())]
+    runs = work.run(ignore)
+    assert work.missing == []
+    (run,) = runs
+    assert {(record.model.name, record.runtime) for record in run.records} == {
+        (name, runtime)
+        for name in ("sam2", "sam2_track1", "sam2_track7")
+        for runtime in (PYTORCH, "ONNX Runtime")
+    }
+    for record in run.records:
+        assert record.agreement and record.agreement.lowest > 0.995
+        assert record.latency and len(record.latency.total) >= 4
+    lines = [line.split(" | ")[:2] for line in (out / "table.md").read_text().splitlines()]
+    assert ["| S, a frame with 7 memories (random weights)", "ONNX Runtime, fp32"] in lines
+
+
+def test_random_weights_of_a_sam2_are_exported_by_which_objects_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = []
+    monkeypatch.setattr("seg_export.export.export_models", lambda *given, **named: exported.append(given))
+    monkeypatch.setitem(VARIANTS, "sam2.1_tiny", sam2_small.ARGUMENTS)
+    export_row(ROWS["sam2.1_tiny"], "fp16", tmp_path / "repo", tmp_path, None)
+    assert exported == [(tmp_path / "sam2.1_tiny.pth", tmp_path / "repo", "sam2.1_tiny_fp16")]
+    checkpoint = load_checkpoint(tmp_path / "sam2.1_tiny.pth")
+    assert (checkpoint.family, checkpoint.metadata["weights"]) == ("sam2", "random")
+    random, made = random_sam2(sam2_small.ARGUMENTS).state_dict, checkpoint.state_dict
+    changed = [name for name, tensor in made.items() if not torch.equal(tensor, random[name])]
+    assert changed == ["sam_mask_decoder.pred_obj_score_head.layers.2.bias"]
+    assert made[changed[0]].item() == 10

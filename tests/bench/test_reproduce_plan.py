@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,17 +18,27 @@ from seg_bench.cli import app
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.found import Failed, InstructionSets, OnnxRuntime, TensorRTFound
 from seg_bench.doctor.gather import put_together
-from seg_bench.records import Agreement, Run
+from seg_bench.records import Agreement, Record, Run
+from seg_bench.report.grouping import network_of
 from seg_bench.reproduce.catalogue import GROUPS, ROWS, choose_rows
 from seg_bench.reproduce.device import Device, examine_device, matrix_gflops
 from seg_bench.reproduce.driver import ReproduceOptions
 from seg_bench.reproduce.durations import seconds_of
 from seg_bench.reproduce.images import find_images
-from seg_bench.reproduce.plan import LEAST_CALLS, MIN_S, fitting_rows, plan_rows, share_s
+from seg_bench.reproduce.plan import (
+    _OPEN_S,
+    _WARM_UP,
+    LEAST_CALLS,
+    MIN_S,
+    fitting_rows,
+    plan_rows,
+    share_s,
+)
 from seg_bench.reproduce.screen import plan_text, results_text
 from seg_bench.reproduce.table import table_lines, to_markdown_table
 from seg_bench.run.suites import SUITES
 from seg_runtime.errors import BadInputError, EdgesegError
+from seg_runtime.sam2.models import VIDEO_PARTS
 
 MACHINES = Path(__file__).parents[1] / "data" / "doctor"
 CPU = Device(("onnxruntime", "openvino"), True, False, 200.0, ())
@@ -104,6 +115,10 @@ def test_rows_keep_the_order_of_the_table_and_come_once() -> None:
         "sam_vit_h",
         "sam_vit_b",
         "sam_vit_l",
+        "sam2.1_tiny",
+        "sam2.1_small",
+        "sam2.1_base_plus",
+        "sam2.1_large",
     ]
     assert choose_rows([]) == tuple(ROWS.values())
     with pytest.raises(BadInputError, match="--rows 'unet31' is no row: choose from shipped, article, more"):
@@ -129,6 +144,42 @@ def test_operations_are_those_that_pytorch_counts() -> None:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module.to("meta").eval()(torch.zeros(1, 1, side, side, device="meta"))
         assert counter.get_total_flops() / 1e9 == pytest.approx(row.gflop, rel=0.05), key
+
+
+@pytest.mark.slow
+def test_operations_of_a_sam2_are_the_mean_of_an_image_and_two_frames() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from seg_export.models.sam2 import VARIANTS, build_sam2
+
+    row, counts = ROWS["sam2.1_tiny"], []
+    model: Any = build_sam2(**VARIANTS["sam2.1_tiny"]).to("meta").requires_grad_(False)
+    with torch.device("meta"):
+        memory = {
+            "maskmem_features": torch.zeros(1, 64, 64, 64),
+            "maskmem_pos_enc": [torch.zeros(1, 64, 64, 64)],
+            "obj_ptr": torch.zeros(1, 256),
+        }
+        box = {"point_coords": torch.zeros(1, 2, 2), "point_labels": torch.ones(1, 2, dtype=torch.int32)}
+        for memories in (0, *row.memories):
+            bank = {
+                "cond_frame_outputs": {0: memory},
+                "non_cond_frame_outputs": dict.fromkeys(range(1, memories), memory),
+            }
+            with FlopCounterMode(display=False) as counter:
+                backbone = model.forward_image(torch.zeros(1, 3, 1024, 1024))
+                _, levels, positions, sizes = model._prepare_backbone_features(backbone)
+                if memories:
+                    model.track_step(memories, False, levels, positions, sizes, None, None, bank, 32)
+                else:
+                    *high, low = (
+                        level.permute(1, 2, 0).reshape(1, -1, *size)
+                        for level, size in zip(levels, sizes, strict=True)
+                    )
+                    model._forward_sam_heads(low, box, None, high)
+            counts.append(counter.get_total_flops() / 1e9)
+    assert sum(counts) / len(counts) == pytest.approx(row.gflop, rel=0.05)
 
 
 def test_models_that_are_there_are_measured_and_others_exported_first() -> None:
@@ -175,6 +226,29 @@ def test_a_sam_is_there_when_both_of_its_models_are() -> None:
     halves = ["sam_tiny_encoder", "sam_tiny_decoder"]
     assert plan_rows([sam], CPU, halves, (), export=True)[0].missing == ("fp16",)
     assert plan_rows([sam], CPU, halves[:1], (), export=True)[0].missing == ("fp32", "fp16")
+
+
+def test_a_sam2_is_there_when_all_that_tracking_needs_is() -> None:
+    row = ROWS["sam2.1_tiny"]
+    parts = [f"sam2.1_tiny_{part}" for part in VIDEO_PARTS]
+    assert plan_rows([row], CPU, parts, (), export=True)[0].missing == ("fp16",)
+    assert plan_rows([row], CPU, parts[:2], (), export=True)[0].missing == ("fp32", "fp16")
+
+
+def test_an_image_and_two_frames_of_a_sam2_take_turns_and_the_frames_before_them_take_time() -> None:
+    (planned,) = plan_rows([ROWS["sam2.1_tiny"]], CPU, (), (), export=True)
+    # Eager PyTorch, fp32 in both engines, fp16 in OpenVINO.
+    assert (planned.ways, planned.candidates) == (4, 12)
+    alike = replace(planned, row=replace(planned.row, memories=()))
+    assert alike.candidates == 4
+    opened_s = (planned.candidates - alike.candidates) * (_OPEN_S + (_WARM_UP + 1) * planned.call_s)
+    frames_s = 4 * (1 + 7) * 4 * planned.call_s
+    assert planned.prepare_s - alike.prepare_s == pytest.approx(opened_s + frames_s)
+    assert planned.row.measured("fp16") == (
+        "sam2.1_tiny_fp16",
+        "sam2.1_tiny_fp16_track1",
+        "sam2.1_tiny_fp16_track7",
+    )
 
 
 def test_nothing_is_measured_twice() -> None:
@@ -297,6 +371,38 @@ def test_the_tables_tell_random_weights_speed_and_failed_engines() -> None:
     assert len(widths) == 1
     assert "- the article, U-Net (original): Dice 0.967, 12 ms, on a machine that it does not name" in page
     assert "- not measured: SAM ViT-H, a box: needs about 900 s" in page
+
+
+def test_the_frames_of_a_sam2_are_lines_with_a_baseline_each() -> None:
+    def record(name: str, runtime: str, median_ms: float) -> Record:
+        made = make_record(name, runtime=runtime, weights="random", median_ms=median_ms)
+        precision = "fp16" if "fp16" in name else "fp32"
+        one_sam2 = {"family": "sam2", "precision": precision, "checkpoint_sha256": "ab" * 32}
+        return replace(made, model=replace(made.model, **one_sam2))
+
+    rows = [
+        record("sam2.1_tiny", "PyTorch eager", 90),
+        record("sam2.1_tiny_track7", "PyTorch eager", 400),
+        record("sam2.1_tiny_track1", "ONNX Runtime", 50),
+        record("sam2.1_tiny", "ONNX Runtime", 30),
+        record("sam2.1_tiny_fp16_track7", "OpenVINO", 100),
+    ]
+    lines = table_lines([make_run(*rows)])
+    assert [(line.network.removesuffix(" (random weights)"), line.times) for line in lines] == [
+        ("SAM 2.1 tiny, a box", "-"),
+        ("SAM 2.1 tiny, a box", f"{p50(rows[0]) / p50(rows[3]):.2f}"),
+        ("SAM 2.1 tiny, a frame with 1 memory", "-"),
+        ("SAM 2.1 tiny, a frame with 7 memories", "-"),
+        ("SAM 2.1 tiny, a frame with 7 memories", f"{p50(rows[1]) / p50(rows[4]):.2f}"),
+    ]
+    assert network_of(rows[4]) == network_of(replace(rows[1], runtime="OpenVINO")) == "sam2.1_tiny_track7"
+    text = results_text([make_run(*rows)])
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def p50(record: Record) -> float:
+    assert record.latency
+    return record.latency.percentile(50)
 
 
 @pytest.mark.parametrize(

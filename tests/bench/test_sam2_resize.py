@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sam2_small import small_sam2
 from sam2_torch_session import TorchSam2Session
 
-from seg_bench.microbench.sam2_resize import agreement, image_masks, sam2_predictor
+from seg_bench.microbench.sam2_resize import agreement, image_masks
+from seg_bench.sam2_trackers import as_image_predictor
 from seg_runtime.images import read_image
 from seg_runtime.sam2 import Sam2ImagePredictor
 
@@ -51,7 +52,7 @@ def our_masks(session: TorchSam2Session, image: NDArray[np.uint8]) -> list[NDArr
 def test_masks_of_an_image_of_another_size_are_sam2s_when_it_gets_the_same_bytes(
     model: Any, images: list[NDArray[np.uint8]]
 ) -> None:
-    theirs, session = sam2_predictor(model), TorchSam2Session(model)
+    theirs, session = as_image_predictor(model), TorchSam2Session(model)
     pairs = [(our_masks(session, image), image_masks(theirs, image, in_bytes=True)) for image in images]
     found = agreement("small", "random", pairs)
     assert found.masks > 40
@@ -62,7 +63,7 @@ def test_rounding_the_resized_image_costs_a_few_pixels_of_a_mask(
     model: Any, images: list[NDArray[np.uint8]]
 ) -> None:
     """As `bench/results/sam2_resize.json` has it for larger models."""
-    theirs = sam2_predictor(model)
+    theirs = as_image_predictor(model)
     pairs = [[image_masks(theirs, image, in_bytes=way) for way in (True, False)] for image in images]
     found = agreement("small", "random", [(ours, others) for ours, others in pairs])
     assert 0.99 <= found.median_iou < 1, "the two resizings differ, by half a level"

@@ -75,7 +75,7 @@ def load(*arguments: Any) -> Any:
 def reproduction(options: Any) -> Any:
     device = SimpleNamespace(engines=(), pytorch=False, notes=())
     run = reported_last("U-Net: timing", 3, 8)
-    return SimpleNamespace(plan=(), device=device, options=options, run=run)
+    return SimpleNamespace(plan=(), device=device, options=options, cut="", run=run)
 
 
 BUILDER = ("unet: Tactics", 3, 8)

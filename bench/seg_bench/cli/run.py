@@ -55,6 +55,9 @@ def run(
     A SAM is prompted with a box around each object of the ground truth, all in one call; the union of
     the masks is scored, and the times of its encoder and its decoder are shown besides the whole call.
 
+    A SAM2 is measured like that by its name, and also by NAME_track1 and NAME_track7: one frame of a video
+    that attends to 1 or 7 memories.
+
     Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
     AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
 

@@ -39,14 +39,11 @@ def publish_random(arguments: Mapping[str, Any], folder: Path) -> None:
         ParityError: a graph strays from sam2.
         MissingExtraError: sam2 is not installed.
     """
+    from seg_bench.random_sam2 import random_sam2_that_finds
     from seg_export.checkpoint import load_checkpoint, write_checkpoint
     from seg_export.export import export_models
-    from seg_export.random_weights import random_sam2
 
-    checkpoint = random_sam2(arguments)
-    # Else no object may appear, and all masks would be of one value.
-    checkpoint.state_dict["sam_mask_decoder.pred_obj_score_head.layers.2.bias"].fill_(10.0)
-    write_checkpoint(folder / CHECKPOINT, checkpoint)
+    write_checkpoint(folder / CHECKPOINT, random_sam2_that_finds(arguments))
     export_models(load_checkpoint(folder / CHECKPOINT), folder / "repo", MODEL)
 
 

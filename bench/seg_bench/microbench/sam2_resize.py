@@ -11,7 +11,6 @@ floating point and then rounded or not.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.records import Machine
+from seg_bench.sam2_trackers import as_image_predictor
 from seg_runtime.console import run_app
 from seg_runtime.images import list_images, read_image
 from seg_runtime.sam2.masks import resize_image
 
-__all__ = ["Agreement", "agreement", "image_masks", "sam2_predictor"]
+__all__ = ["Agreement", "agreement", "image_masks"]
 
 SCHEMA = "edgeseg-sam2-resize/1"
 SAM_TINY = Path(__file__).parents[3] / "export" / "seg_export" / "weights" / "sam_tiny.pth"
@@ -85,19 +85,6 @@ def agreement(model: str, weights: str, pairs: Iterable[tuple[Masks, Masks]]) ->
     return Agreement(model, weights, len(ious), float(mean), float(median), float(lowest), float(share))
 
 
-def sam2_predictor(model: Any) -> Any:
-    """sam2's own image predictor of a `SAM2Base` of any size."""
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    with warnings.catch_warnings():
-        # sam2 scripts its transforms, which torch advises against.
-        warnings.simplefilter("ignore", FutureWarning)
-        predictor: Any = SAM2ImagePredictor(model)
-    grid = model.image_size // 16
-    predictor._bb_feat_sizes = [(4 * grid, 4 * grid), (2 * grid, 2 * grid), (grid, grid)]
-    return predictor
-
-
 def image_masks(predictor: Any, image: NDArray[np.uint8], *, in_bytes: bool) -> Masks:
     """All masks of sam2's predictor on an image (H, W, 3), resized by sam2 or, in bytes, by us."""
     predictor.set_image(resize_image(image, predictor.model.image_size) if in_bytes else image)
@@ -125,7 +112,7 @@ def _sam2_masks(variant: str) -> Callable[[NDArray[np.uint8]], tuple[Masks, Mask
     from seg_export.models.sam2 import VARIANTS
     from seg_export.random_weights import random_sam2
 
-    predictor = sam2_predictor(build_model(random_sam2(VARIANTS[variant])))
+    predictor = as_image_predictor(build_model(random_sam2(VARIANTS[variant])))
     return lambda image: (
         image_masks(predictor, image, in_bytes=True),
         image_masks(predictor, image, in_bytes=False),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,23 @@ from seg_bench.data.find import AnySample
 from seg_runtime.session import Session
 
 __all__ = ["Objects", "Outcome", "Pipeline", "open_pipeline", "pipeline_of_thread"]
+
+_DEPLOYED = {
+    "semantic": ("semantic", "SemanticPipeline"),
+    "instances": ("instances", "InstancesPipeline"),
+    "sam": ("sam", "SamPipeline"),
+    "sam2": ("sam2", "Sam2Pipeline"),
+    "tracked": ("sam2_video", "Sam2VideoPipeline"),
+}
+"""Module and class of what runs a published model, which takes a session and a name; by kind."""
+
+_ORIGINAL = {
+    "instances": ("instances_torch", "TorchInstancesPipeline"),
+    "sam": ("sam_torch", "TorchSamPipeline"),
+    "sam2": ("sam2_torch", "TorchSam2Pipeline"),
+    "tracked": ("sam2_torch", "TorchSam2VideoPipeline"),
+}
+"""Of what runs a checkpoint with the original library alone, which takes a candidate."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +102,10 @@ def open_pipeline(candidate: Candidate) -> Iterator[Pipeline]:
             decoders = Path(candidate.official)
             with OfficialDecoderPipeline(session, candidate.model, decoders, candidate.threads) as official:
                 yield official
-        elif candidate.kind == "sam":
-            from seg_bench.pipelines.sam import SamPipeline
-
-            with SamPipeline(session, candidate.model) as sam:
-                yield sam
-        elif candidate.kind == "instances":
-            from seg_bench.pipelines.instances import InstancesPipeline
-
-            yield InstancesPipeline(session, candidate.model)
         else:
-            from seg_bench.pipelines.semantic import SemanticPipeline
-
-            yield SemanticPipeline(session, candidate.model)
+            pipeline = _pipeline_class(_DEPLOYED[_way(candidate)])(session, candidate.model)
+            with closing(pipeline) if hasattr(pipeline, "close") else nullcontext():
+                yield pipeline
 
 
 @contextmanager
@@ -111,20 +120,24 @@ def pipeline_of_thread(pipeline: Pipeline) -> Iterator[Pipeline]:
 
 def _open_original(candidate: Candidate) -> Pipeline | None:
     """What runs without any of our sessions: the original libraries, where they do all by themselves."""
-    pytorch = candidate.runtime in (PYTORCH, COMPILED)
-    if candidate.kind == "sam" and pytorch:
-        from seg_bench.pipelines.sam_torch import TorchSamPipeline
-
-        return TorchSamPipeline(candidate)
-    if candidate.kind == "instances" and pytorch:
-        from seg_bench.pipelines.instances_torch import TorchInstancesPipeline
-
-        return TorchInstancesPipeline(candidate)
+    if candidate.runtime in (PYTORCH, COMPILED) and _way(candidate) in _ORIGINAL:
+        original: Pipeline = _pipeline_class(_ORIGINAL[_way(candidate)])(candidate)
+        return original
     if candidate.kind == "instances" and candidate.official is not None:
         from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
 
         return ExportedInstancesPipeline(Path(candidate.official), candidate.threads)
     return None
+
+
+def _way(candidate: Candidate) -> str:
+    """A key of `_DEPLOYED`."""
+    return "tracked" if candidate.memories else candidate.kind
+
+
+def _pipeline_class(place: tuple[str, str]) -> Any:
+    module, name = place
+    return getattr(import_module(f"seg_bench.pipelines.{module}"), name)
 
 
 def _open_session(candidate: Candidate) -> Session:

@@ -46,12 +46,18 @@ class TimedSession(Session):
     Attributes:
         behind: that session.
         spent_ms: milliseconds by task since it was last cleared, travel included.
+        first_s: when the first model began since then, of `time.perf_counter`.
     """
 
     def __init__(self, session: Session) -> None:
         self.behind = session
         self.where = session.where
         self.spent_ms: dict[str, float] = {}
+        self.first_s = 0.0
+
+    def clear(self) -> None:
+        """Begin again to add up."""
+        self.spent_ms.clear()
 
     def models(self) -> tuple[str, ...]:
         return self.behind.models()
@@ -72,6 +78,8 @@ class TimedSession(Session):
         self, spec: ModelSpec, inputs: Mapping[str, NDArray[Any] | Handle], keep: frozenset[str]
     ) -> dict[str, Any]:
         start = time.perf_counter()
+        if not self.spent_ms:
+            self.first_s = start
         outputs = self.behind._infer(spec, inputs, keep)
         spent = 1000 * (time.perf_counter() - start)
         self.spent_ms[spec.task] = self.spent_ms.get(spec.task, 0.0) + spent

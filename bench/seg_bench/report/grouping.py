@@ -9,6 +9,7 @@ from seg_bench.records import Machine, Record, Run
 from seg_bench.report.cells import ABSENT, Cell, Column, Table
 from seg_bench.report.names import data_of, is_baseline, ran_in
 from seg_bench.report.speed import times_as_fast
+from seg_bench.tracked import split_name, tracked_name
 
 __all__ = ["by_data", "by_device", "deployed", "device_of", "device_table", "network_of"]
 
@@ -43,8 +44,10 @@ def _of_data(run: Run, name: str) -> Run:
 
 
 def network_of(record: Record) -> str:
-    """The name of a model without the precision that it ends with."""
-    return record.model.name.removesuffix(f"_{record.model.precision}")
+    """The name of a model without its precision, which ends it or stands before that of a tracked frame."""
+    name, memories = split_name(record.model.name)
+    network = name.removesuffix(f"_{record.model.precision}")
+    return tracked_name(network, memories) if memories else network
 
 
 def deployed(runs: Iterable[Run]) -> list[tuple[Run, Record]]:

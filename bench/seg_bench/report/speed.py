@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from seg_bench.candidate import COMPILED, PYTORCH
 from seg_bench.records import Latency, Record, Run
 from seg_bench.report.names import baseline_name, engines_differ, is_baseline, row_name
+from seg_bench.tracked import split_name
 
 __all__ = ["speed_lines", "times_as_fast"]
 
@@ -43,8 +44,9 @@ def times_as_fast(run: Run, record: Record) -> float | None:
 
 def _is_baseline_of(base: Record, record: Record) -> bool:
     same_weights = base.model.checkpoint_sha256 == record.model.checkpoint_sha256
+    same_frame = split_name(base.model.name)[1] == split_name(record.model.name)[1]
     same_batch = base.settings.batch == record.settings.batch
-    return is_baseline(base) and not is_baseline(record) and same_weights and same_batch
+    return is_baseline(base) and not is_baseline(record) and same_weights and same_frame and same_batch
 
 
 def _sam_ratios(base: Latency, latency: Latency) -> str:

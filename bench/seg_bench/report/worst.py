@@ -19,7 +19,7 @@ from seg_runtime.errors import BadInputError
 
 __all__ = ["WorstCase", "agreement_overlay", "draw_worst", "worst_images"]
 
-_KINDS = {"sam": "sam", "maskrcnn": "instances"}
+_KINDS = {"sam": "sam", "sam2": "sam2", "maskrcnn": "instances"}
 # Differences are thin, so they are drawn strongly, and without outlines, which would hide them.
 _BOTH = ((64, 192, 96), 0.25)
 _MODEL = ((240, 40, 40), 0.8)

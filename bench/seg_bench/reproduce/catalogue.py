@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from seg_bench.tracked import MEMORIES, split_name, tracked_name
 from seg_runtime.errors import BadInputError
 
 __all__ = ["GROUPS", "ROWS", "Images", "TableRow", "choose_rows"]
@@ -25,10 +26,12 @@ class TableRow:
         group: a key of `GROUPS`.
         family: as of a checkpoint.
         weights: name of weights that ship with edgeseg, or "random".
-        gflop: of one image, a product and a sum counted as two.
+        gflop: of one call, a product and a sum counted as two; the mean where a network has several models.
         export_s: seconds that its export takes on two cores, in one precision.
         arguments: of its constructor, where weights are random.
         images: what it is measured on.
+        most_images: of those.
+        memories: of each tracked frame of a SAM2, which is measured like a model of another name.
         caveat: what a reader of its Dice must know, else empty.
     """
 
@@ -42,6 +45,8 @@ class TableRow:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     images: Images = "masks"
     caveat: str = ""
+    most_images: int = 24
+    memories: tuple[int, ...] = ()
 
     @property
     def random(self) -> bool:
@@ -51,15 +56,46 @@ class TableRow:
         """Name of its model; of a SAM, what the names of its models begin with."""
         return self.key if precision == "fp32" else f"{self.key}_{precision}"
 
+    def measured(self, precision: str) -> tuple[str, ...]:
+        """What a run calls that which is measured of it."""
+        name = self.model(precision)
+        return name, *(tracked_name(name, memories) for memories in self.memories)
+
+    def title_of(self, measured: str) -> str:
+        """As the table calls one of those."""
+        memories = split_name(measured)[1]
+        if not self.memories:
+            return self.title
+        if not memories:
+            return f"{self.title}, a box"
+        return f"{self.title}, a frame with {memories} memor{'y' if memories == 1 else 'ies'}"
+
 
 GROUPS = {
     "shipped": "small networks that come trained with edgeseg",
     "article": "the networks of the article's table",
-    "more": "detectors and larger and smaller SAMs",
+    "more": "detectors, SAMs of other sizes, and SAM2",
 }
 
 _UNET = {"in_channels": 1, "num_classes": 1, "bilinear": False, "features": [64, 128, 256, 512, 1024]}
 _NESTED = {"in_channels": 1, "num_classes": 1}
+
+
+def _sam2(size: str, title: str, gflop: float, export_s: float) -> TableRow:
+    """SAM 2.1 of a size; the frames before a timed one are tracked for every image, so images are few."""
+    return TableRow(
+        f"sam2.1_{size}",
+        f"SAM 2.1 {title}",
+        "more",
+        "sam2",
+        "random",
+        gflop,
+        export_s,
+        {"variant": f"sam2.1_{size}"},
+        most_images=4,
+        memories=MEMORIES,
+    )
+
 
 ROWS = {
     row.key: row
@@ -99,6 +135,10 @@ ROWS = {
         ),
         TableRow("sam_vit_b", "SAM ViT-B, a box", "more", "sam", "random", 972, 90, {"variant": "vit_b"}),
         TableRow("sam_vit_l", "SAM ViT-L, a box", "more", "sam", "random", 2990, 200, {"variant": "vit_l"}),
+        _sam2("tiny", "tiny", 567, 90),
+        _sam2("small", "small", 635, 100),
+        _sam2("base_plus", "base+", 922, 140),
+        _sam2("large", "large", 2098, 300),
     )
 }
 """In the order in which they are measured: those with true Dice first, which are also the fastest."""

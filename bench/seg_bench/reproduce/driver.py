@@ -40,8 +40,6 @@ __all__ = ["Missing", "ReproduceOptions", "Reproduction"]
 _TURN_S = 0.25
 """An engine computes for so long before the next one's turn."""
 
-_MOST_IMAGES = 24
-
 _NOT_FOR_A_PLAN = ("auto_fp32", "auto_fp16", "power")
 """What `seg-bench doctor` asks, too, and no plan depends on."""
 
@@ -245,8 +243,8 @@ class Reproduction:
             data=images.path,
             suite=images.suite,
             part="test" if images.suite else None,
-            limit=_MOST_IMAGES,
-            models=tuple(map(row.model, precisions)),
+            limit=row.most_images,
+            models=tuple(name for precision in precisions for name in row.measured(precision)),
             engines=self.device.engines,
             where=("in-process", "shared-memory") if planned.served else ("in-process",),
             left_out=self.device.left_out,

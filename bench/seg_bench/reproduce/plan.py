@@ -8,6 +8,7 @@ from typing import Literal
 
 from seg_bench.reproduce.catalogue import TableRow
 from seg_bench.reproduce.device import Device
+from seg_runtime.sam2.models import VIDEO_PARTS
 
 __all__ = [
     "LEAST_CALLS",
@@ -55,7 +56,7 @@ class PlannedRow:
         state: whether there is anything to do.
         precisions: that are measured.
         missing: precisions that must be exported first.
-        candidates: how many engines and baselines take turns.
+        ways: how many engines and baselines there are.
         call_s: seconds of one call, about.
         compiles: whether compiled PyTorch is one of them.
         served: whether Triton on this machine is one of them.
@@ -68,7 +69,7 @@ class PlannedRow:
     state: State
     precisions: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    candidates: int = 0
+    ways: int = 0
     call_s: float = 0.0
     compiles: bool = False
     served: bool = False
@@ -77,11 +78,19 @@ class PlannedRow:
     train_s: float = 0.0
 
     @property
+    def candidates(self) -> int:
+        """How many rows of a run take turns: one for each way and model."""
+        return self.ways * len(self.row.measured("fp32"))
+
+    @property
     def prepare_s(self) -> float:
         """Seconds until the first timed call, without training."""
-        opened = self.candidates * (_OPEN_S + (_WARM_UP + 1) * self.call_s)
+        frames_before = sum(self.row.memories) * self.row.most_images
+        calls = self.candidates * (_WARM_UP + 1) + self.ways * frames_before
+        opened = self.candidates * _OPEN_S + calls * self.call_s
+        compiled_s = self.compiles * len(self.row.measured("fp32")) * _COMPILE_S
         made = len(self.missing) * self.row.export_s + self.builds * _BUILD_S
-        return made + opened + self.compiles * _COMPILE_S + self.served * _SERVER_S
+        return made + opened + compiled_s + self.served * _SERVER_S
 
     @property
     def least_s(self) -> float:
@@ -197,4 +206,5 @@ def _ways(device: Device, precision: str, served: bool) -> int:
 
 def _is_built(row: TableRow, precision: str, built: Collection[str]) -> bool:
     name = row.model(precision)
-    return name in built or {f"{name}_encoder", f"{name}_decoder"} <= set(built)
+    several = (("encoder", "decoder"), VIDEO_PARTS)
+    return name in built or any({f"{name}_{part}" for part in parts} <= set(built) for parts in several)

@@ -59,7 +59,9 @@ def build_row(row: TableRow, precision: str, repo: Path) -> None:
     """
     from seg_export.engines.build import build_engines
 
-    build_engines(repo, [spec.name for spec in named_subject(Repository(repo), row.model(precision)).specs])
+    repository = Repository(repo)
+    subjects = [named_subject(repository, name) for name in row.measured(precision)]
+    build_engines(repo, list(dict.fromkeys(spec.name for subject in subjects for spec in subject.specs)))
 
 
 def checkpoint_path(row: TableRow, weights: Path) -> Path:
@@ -84,6 +86,11 @@ def _random(row: TableRow) -> Checkpoint:
         from seg_bench.random_sam import sam_with_trained_decoder
 
         return sam_with_trained_decoder(str(row.arguments["variant"]))
+    if row.family == "sam2":
+        from seg_bench.random_sam2 import random_sam2_that_finds
+        from seg_export.models.sam2 import VARIANTS
+
+        return random_sam2_that_finds(VARIANTS[str(row.arguments["variant"])])
     if row.family == "maskrcnn":
         checkpoint = random_weights.random_maskrcnn(row.arguments)
         preprocessing = replace(checkpoint.preprocessing, input_size_hw=(800, 800))

@@ -12,6 +12,7 @@ from seg_bench.report.cells import ABSENT, percentile_cell
 from seg_bench.report.names import ran_in
 from seg_bench.report.speed import times_as_fast
 from seg_bench.reproduce.catalogue import ROWS, TableRow
+from seg_bench.tracked import split_name
 
 __all__ = ["Line", "table_lines", "to_markdown_table"]
 
@@ -46,8 +47,9 @@ class Line:
 
     @property
     def network(self) -> str:
-        random = self.record.model.weights == "random"
-        return f"{self.row.title} (random weights)" if random else self.row.title
+        model = self.record.model
+        title = self.row.title_of(model.name)
+        return f"{title} (random weights)" if model.weights == "random" else title
 
     @property
     def engine(self) -> str:
@@ -118,7 +120,7 @@ def table_lines(runs: Iterable[Run]) -> list[Line]:
         Line(ROWS[key], record, times_as_fast(by_key[key], record), by_key[key].machine.matrix_gflops)
         for key in ROWS
         if key in by_key
-        for record in by_key[key].records
+        for record in _by_memories(by_key[key].records)
     ]
 
 
@@ -192,6 +194,11 @@ def _machine(run: Run) -> str:
     )
 
 
+def _by_memories(records: Iterable[Record]) -> list[Record]:
+    """The rows of an image, then those of each tracked frame."""
+    return sorted(records, key=lambda record: split_name(record.model.name)[1])
+
+
 def _key(run: Run) -> str:
-    """Models are called by the key of their row and, unless it is fp32, their precision."""
+    """Models are called by the key of their row and, unless it is fp32, their precision; memories follow."""
     return max((key for key in ROWS if run.records[0].model.name.startswith(key)), key=len)

@@ -13,7 +13,7 @@ from seg_runtime.hashing import file_sha256
 if TYPE_CHECKING:
     from seg_bench.run.subjects import Subject
 
-__all__ = ["find_checkpoint", "remake_random_sam"]
+__all__ = ["REMADE", "find_checkpoint", "remake_random_sam", "remake_random_sam2"]
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -73,6 +73,25 @@ def remake_random_sam(subject: Subject, folder: Path) -> Path | None:
             write_checkpoint(path, random)
             return path
     return None
+
+
+def remake_random_sam2(subject: Subject, folder: Path) -> Path | None:
+    """The weights of `seg-export sam2 --random`, made again from their seed; as `remake_random_sam`."""
+    from seg_bench.sam2_trackers import find_sam2_checkpoint
+
+    try:
+        random = find_sam2_checkpoint(subject.checkpoint_sha256, subject.weights, None)
+    except CheckpointError:
+        return None
+    from seg_export.checkpoint import write_checkpoint
+
+    path = folder / f"{subject.name}.pth"
+    write_checkpoint(path, random)
+    return path
+
+
+REMADE = {"sam": remake_random_sam, "sam2": remake_random_sam2}
+"""Kinds of subjects whose random weights can be made again."""
 
 
 def _parameter_count(arguments: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seg_bench.candidate import BASELINES
+from seg_bench.candidate import BASELINES, Candidate
 from seg_bench.records import LoadPoint
 from seg_bench.run.options import LoadLevel, RunOptions
 from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
@@ -19,11 +19,13 @@ __all__ = ["load_rows"]
 def load_rows(options: RunOptions, rows: Sequence[Row], step: Progress) -> None:
     """Put every deployed row under every level of load, one row at a time, in a new order for each level.
 
+    Tracked frames are left out: a video is tracked by one caller, frame after frame.
+
     Raises:
         KeyboardInterrupt: rows keep what was answered so far.
     """
     levels = options.load_levels
-    deployed = [row for row in live_rows(rows).values() if row.candidate.runtime not in BASELINES]
+    deployed = [row for row in live_rows(rows).values() if _takes_load(row.candidate)]
     generator = np.random.default_rng(options.seed)
     for number, level in enumerate(levels):
         for place, position in enumerate(generator.permutation(len(deployed))):
@@ -32,6 +34,10 @@ def load_rows(options: RunOptions, rows: Sequence[Row], step: Progress) -> None:
             if row.failure is None:
                 with failing_alone(row):
                     _load(row, level)
+
+
+def _takes_load(candidate: Candidate) -> bool:
+    return candidate.runtime not in BASELINES and not candidate.memories
 
 
 def _load(row: Row, level: LoadLevel) -> None:

@@ -14,17 +14,21 @@ __all__ = ["find_checkpoints", "official_exports"]
 
 
 def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
-    """The files that baselines need; of models of one checkpoint (other precisions), for the first."""
+    """The files that baselines need; of subjects that differ by precision only, for the first."""
     if not (options.baseline or options.compiled or options.official):
         return {}
-    firsts: dict[str, Subject] = {}
+    firsts: dict[tuple[str, int], Subject] = {}
     for subject in subjects:
-        if options.baseline or options.compiled or subject.kind != "semantic":
-            firsts.setdefault(subject.checkpoint_sha256, subject)
+        if options.baseline or options.compiled or subject.exported:
+            firsts.setdefault(subject.identity, subject)
     named = {subject.name: subject for subject in firsts.values()}
-    found = {name: _checkpoint(subject, options, folder) for name, subject in named.items()}
+    files: dict[str, Path | None] = {}
+    for subject in firsts.values():
+        if subject.checkpoint_sha256 not in files:
+            files[subject.checkpoint_sha256] = _checkpoint(subject, options, folder)
+    found = {name: files[subject.checkpoint_sha256] for name, subject in named.items()}
     checkpoints = {name: path for name, path in found.items() if path is not None}
-    needed = [name for name, subject in named.items() if subject.kind != "semantic" or not options.official]
+    needed = [name for name, subject in named.items() if subject.exported or not options.official]
     if not checkpoints.keys() & needed:
         raise BadInputError(
             f"no checkpoint of {', '.join(needed)} for the baseline: "
@@ -34,11 +38,11 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:
-    from seg_bench.run.checkpoints import find_checkpoint, remake_random_sam
+    from seg_bench.run.checkpoints import REMADE, find_checkpoint
 
     path = find_checkpoint(subject.checkpoint_sha256, options.checkpoint)
-    if path is None and subject.sam and subject.weights == "random":
-        path = remake_random_sam(subject, folder)
+    if path is None and subject.kind in REMADE and subject.weights == "random":
+        path = REMADE[subject.kind](subject, folder)
     return path
 
 
@@ -54,9 +58,9 @@ def official_exports(
     exports = {}
     for subject in subjects:
         checkpoint, path = checkpoints.get(subject.name), folder / subject.name
-        if checkpoint is None or subject.kind == "semantic":
+        if checkpoint is None or not subject.exported:
             continue
-        if subject.sam:
+        if subject.kind == "sam":
             from seg_bench.official_decoder import export_official_decoders
 
             export_official_decoders(checkpoint, {sample.size_hw() for sample in samples}, path)

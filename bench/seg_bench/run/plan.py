@@ -91,6 +91,8 @@ class Plan:
             left_out = [str(batch) for batch in options.batches if batch > largest]
             if left_out:
                 yield f"'{name}' takes batches of {largest} at most, not {', '.join(left_out)}"
+            if options.load_levels and subject.memories:
+                yield f"'{name}' is not put under load: a video is tracked frame after frame"
 
     def trained(self, candidate: Candidate) -> bool:
         return self.subjects[candidate.model].weights != "random"
@@ -149,7 +151,7 @@ class Plan:
             yield Candidate(
                 model=name,
                 where="in-process",
-                runtime=OFFICIAL_DECODER if subject.sam else OFFICIAL_EXPORT,
+                runtime=OFFICIAL_DECODER if subject.kind == "sam" else OFFICIAL_EXPORT,
                 target=str(options.repo),
                 data=str(options.data),
                 truth=options.truth,
@@ -175,7 +177,7 @@ class Plan:
                     engine=engine,
                     threads=options.threads if engine else None,
                     kind=subject.kind,
-                    parts=() if engine else self.models_of([name]),
+                    parts=() if engine else subject.called,
                     access=None if engine or server else options.access,
                 )
 
@@ -205,11 +207,11 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         models = [spec.name for subject in subjects for spec in subject.specs]
         graphs = {name: repository.graph_path(name) for name in models}
     _check(options, samples, subjects)
-    boxes = any(subject.sam for subject in subjects)
+    prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
-    if boxes:
+    if prompted:
         check_masks(samples)
-    cases = make_cases(options, samples, boxes)
+    cases = make_cases(options, samples, boxes=prompted)
     every = [*samples, *(sample for case in cases for sample in case.samples)]
     checkpoints = find_checkpoints(options, subjects, folder)
     return Plan(
@@ -230,16 +232,14 @@ def _fp32_graphs(options: RunOptions, subjects: Sequence[Subject]) -> dict[str, 
     everything = choose_local(
         replace(options, models=(), precisions=(), suite=None), Repository(options.repo)
     )
-    of_checkpoint = {
-        subject.checkpoint_sha256: subject.name for subject in everything if subject.spec.precision == "fp32"
-    }
-    missing = [subject.name for subject in subjects if subject.checkpoint_sha256 not in of_checkpoint]
+    graphs = {subject.identity: subject.name for subject in everything if subject.spec.precision == "fp32"}
+    missing = [subject.name for subject in subjects if subject.identity not in graphs]
     if missing:
         raise RepositoryError(
             f"'{options.repo}' has no fp32 graph of the checkpoint of '{missing[0]}' to compare masks with: "
             "publish one with  seg-export"
         )
-    return {subject.name: of_checkpoint[subject.checkpoint_sha256] for subject in subjects}
+    return {subject.name: graphs[subject.identity] for subject in subjects}
 
 
 def _target(place: str, options: RunOptions, server: TritonServer | None) -> str:
@@ -277,17 +277,16 @@ def _present(names: Sequence[str], samples: Sequence[AnySample], split_name: str
 
 def _largest_batch(subject: Subject, runtime: str = ENGINE) -> int:
     """Images that one call may take; SAMs and torchvision's export take one."""
-    if subject.sam or runtime == OFFICIAL_EXPORT:
+    if subject.prompted or runtime == OFFICIAL_EXPORT:
         return 1
     return max(1, subject.spec.max_batch_size)
 
 
 def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence[Subject]) -> None:
     least = min(options.batches)
-    exported = ("sam", "instances") if options.official else ("sam",)
-    single = [subject for subject in subjects if subject.kind in exported]
+    single = [each for each in subjects if each.prompted or (options.official and each.exported)]
     if single and least > 1:
-        what = "is a SAM, which takes" if single[0].sam else "has torchvision's export beside it, which takes"
+        what = "is a SAM, which takes" if single[0].prompted else "has torchvision's export, which takes"
         raise BadInputError(
             f"--batch is {least} and '{single[0].name}' {what} one image per call: "
             "leave out --batch, or name other models with --models"
@@ -298,7 +297,7 @@ def _check(options: RunOptions, samples: Sequence[AnySample], subjects: Sequence
                 f"--batch is {least} and '{subject.name}' takes batches of 1 to {_largest_batch(subject)}: "
                 "give smaller ones, or name other models with --models"
             )
-    if options.official and all(subject.kind == "semantic" for subject in subjects):
+    if options.official and not any(subject.exported for subject in subjects):
         raise BadInputError(
             "--baseline official is the decoder of a SAM or a Mask R-CNN's export: name one with --models"
         )

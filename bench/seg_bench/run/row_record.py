@@ -11,6 +11,7 @@ from seg_bench.records import Data, MeasuredModel, Record, Settings
 from seg_bench.run.options import RunOptions
 from seg_bench.run.plan import Plan
 from seg_bench.run.rows import Row
+from seg_bench.tracked import TRACKED_PROMPT
 
 __all__ = ["make_record"]
 
@@ -63,16 +64,22 @@ def _settings(options: RunOptions, row: Row) -> Settings:
         seed=options.seed,
         allocator=allocator if candidate.runtime in (PYTORCH, COMPILED) else None,
         channels_last=candidate.channels_last,
-        prompts=PROMPTS if candidate.kind == "sam" else None,
+        prompts=_prompts(candidate),
         engine=candidate.engine,
         min_s=options.rule.min_s,
     )
 
 
+def _prompts(candidate: Candidate) -> str | None:
+    if candidate.kind not in ("sam", "sam2"):
+        return None
+    return TRACKED_PROMPT if candidate.memories else PROMPTS
+
+
 def _measured_model(plan: Plan, candidate: Candidate) -> MeasuredModel:
     subject = plan.subjects[candidate.model]
     spec, deployed = subject.spec, candidate.runtime not in (PYTORCH, COMPILED)
-    own_decoder = subject.sam and deployed and candidate.runtime != OFFICIAL_DECODER
+    own_decoder = subject.prompted and deployed and candidate.runtime != OFFICIAL_DECODER
     return MeasuredModel(
         name=subject.name,
         family=spec.family,
@@ -82,5 +89,5 @@ def _measured_model(plan: Plan, candidate: Candidate) -> MeasuredModel:
         parameters=subject.parameter_count or None,
         checkpoint_sha256=spec.checkpoint_sha256 or None,
         graph_sha256=plan.graph_sha256.get(spec.name) if deployed else None,
-        decoder_graph_sha256=plan.graph_sha256.get(subject.specs[-1].name) if own_decoder else None,
+        decoder_graph_sha256=plan.graph_sha256.get(subject.specs[1].name) if own_decoder else None,
     )

@@ -1,28 +1,34 @@
-"""What a run measures by one name: a model for masks or objects, or a SAM with its two models."""
+"""What a run measures by one name: a model for masks or objects, a SAM, or a SAM2's image or frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from seg_bench.tracked import MEMORIES, split_name, tracked_name
 from seg_runtime.contracts import ListedContracts
 from seg_runtime.errors import BadInputError
 from seg_runtime.sam.decoder import sam_pair
+from seg_runtime.sam2.models import IMAGE_PARTS, VIDEO_PARTS, sam2_models
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["Subject", "all_subjects", "named_subject"]
 
 _HALVES = ("_encoder", "_decoder")
 _SINGLE = ("semantic", "instances")
+_KINDS = {"sam-encoder": "sam", "sam2-image-encoder": "sam2"}
+"""Kinds that several models make up, by the task of the one that takes the image."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One model for masks or for objects, or one SAM.
+    """One model for masks or for objects, one SAM, or one SAM2 with an image or with a tracked frame.
 
     Attributes:
-        name: the model's; for a SAM, what the names of its two models begin with.
-        specs: contracts of the models that run: one, or a SAM's encoder and decoder.
+        name: the model's; for a SAM or SAM2, what the names of its models begin with, and for a tracked frame
+            as `tracked_name` of that.
+        specs: contracts of the models that run: one, or the encoder, the mask decoder, and the others that
+            tracking needs.
     """
 
     name: str
@@ -35,12 +41,33 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        """ "semantic", "sam" or "instances": which pipeline runs it."""
-        return "sam" if self.sam else self.spec.task
+        """ "semantic", "instances", "sam" or "sam2": which pipeline runs it."""
+        return _KINDS.get(self.spec.task, self.spec.task)
 
     @property
-    def sam(self) -> bool:
-        return self.spec.task == "sam-encoder"
+    def prompted(self) -> bool:
+        """Whether it is given the objects of the ground truth; it then takes one image per call."""
+        return self.kind not in _SINGLE
+
+    @property
+    def exported(self) -> bool:
+        """Whether the original library has an export to ONNX."""
+        return self.kind in ("sam", "instances")
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """What it computes in any precision: SHA-256 of the checkpoint, memories of a tracked frame."""
+        return self.checkpoint_sha256, self.memories
+
+    @property
+    def memories(self) -> int:
+        """That a tracked frame attends to; 0 for all others."""
+        return split_name(self.name)[1] if self.kind == "sam2" else 0
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Names of the models that a timed call runs, the one that takes the image first."""
+        return tuple(spec.name for spec in self.specs if spec.task != "sam2-mask-prompt")
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -56,13 +83,17 @@ class Subject:
 
 
 def named_subject(contracts: ListedContracts, name: str) -> Subject:
-    """The model or the SAM of a name.
+    """The model, the SAM, or the SAM2 with an image or a tracked frame, of a name.
 
     Raises:
-        ModelNotFoundError: there is none, or half of the SAM is missing.
-        BadInputError: a model of another kind, one half of a SAM, or halves of different checkpoints.
+        ModelNotFoundError: there is none, or a part of it is missing.
+        BadInputError: a model of another kind, a part of a SAM, or parts of different checkpoints.
     """
     known = contracts.models()
+    published, memories = split_name(name)
+    if name not in known and f"{published}_image_encoder" in known:
+        parts = VIDEO_PARTS if memories else IMAGE_PARTS
+        return Subject(name, tuple(sam2_models(contracts, published, parts).values()))
     # A SAM's name may also be that of an ensemble of its two models.
     if any(f"{name}{half}" in known for half in _HALVES) and not _stands_alone(contracts, name):
         return Subject(name, sam_pair(contracts, name))
@@ -73,24 +104,43 @@ def named_subject(contracts: ListedContracts, name: str) -> Subject:
         whole = name.removesuffix(half)
         if whole != name and spec.task == f"sam-{half[1:]}":
             raise BadInputError(f"model '{name}' is one half of a SAM: measure it as '{whole}'")
+    if spec.task.startswith("sam2-"):
+        raise BadInputError(f"model '{name}' is a part of a SAM2: measure it as '{_sam2_of(spec)}'")
     raise BadInputError(
         f"model '{name}' is for '{spec.task}': seg-bench run measures models for masks or objects, and SAMs"
     )
 
 
 def all_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:
-    """Every model of masks or objects and every whole SAM among these models, by name.
+    """Every model of masks or objects, and every whole SAM and SAM2, among these models, by name.
 
     Raises:
-        BadInputError: there is none, or the halves of a SAM are of different checkpoints.
+        BadInputError: there is none, or the parts of a SAM are of different checkpoints.
     """
     models = tuple(models)
     single = [name for name in models if contracts.spec(name).task in _SINGLE]
     encoders = [name.removesuffix(_HALVES[0]) for name in models if name.endswith(_HALVES[0])]
     sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models and name not in single]
-    if not single and not sams:
+    names = [*single, *sams, *_sam2_names(models)]
+    if not names:
         raise BadInputError("no model to measure: publish one with seg-export")
-    return tuple(named_subject(contracts, name) for name in sorted([*single, *sams]))
+    return tuple(named_subject(contracts, name) for name in sorted(names))
+
+
+def _sam2_names(models: Collection[str]) -> Iterator[str]:
+    """Of every SAM2 the image's and, where it can track, those of tracked frames."""
+    encoder = f"_{IMAGE_PARTS[0]}"
+    for name in (model.removesuffix(encoder) for model in models if model.endswith(encoder)):
+        has = [part for part in VIDEO_PARTS if f"{name}_{part}" in models]
+        if set(IMAGE_PARTS) <= set(has):
+            yield name
+        if set(VIDEO_PARTS) == set(has):
+            yield from (tracked_name(name, memories) for memories in MEMORIES)
+
+
+def _sam2_of(spec: ModelSpec) -> str:
+    """The name of the SAM2 that a model is a part of."""
+    return spec.name.removesuffix(spec.task.removeprefix("sam2").replace("-", "_"))
 
 
 def _stands_alone(contracts: ListedContracts, name: str) -> bool:

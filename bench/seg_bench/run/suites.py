@@ -32,13 +32,13 @@ SUITES = {
     "montgomery": Suite(
         Path("data/montgomery"),
         "test",
-        ("semantic", "sam"),
+        ("semantic", "sam", "sam2"),
         "get it with  seg-bench data montgomery --out data/montgomery --prepare",
     ),
     "shenzhen": Suite(
         Path("data/shenzhen"),
         None,
-        ("semantic", "sam"),
+        ("semantic", "sam", "sam2"),
         "put X-rays of the Shenzhen set into its images/ and their lung masks into its masks/",
     ),
     "nuclei": Suite(

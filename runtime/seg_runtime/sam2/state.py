@@ -169,9 +169,15 @@ class InferenceState:
         if self._features is not None and self._features[0] == index:
             return self._features[1]
         square: NDArray[np.uint8] = self.frames.square(index, self._graphs.side)
-        self._release()
+        self.release_features()
         self._features = (index, self._graphs.encode(square, ahead=False))
         return self._features[1]
+
+    def release_features(self) -> None:
+        """Free the features of the frame at work, which is encoded again when they are needed."""
+        features, self._features = self._features, None
+        if features is not None:
+            features[1].release()
 
     def forget_beyond(self, history_bytes: int) -> None:
         """Drop the oldest tracked frames of each object when all together take more than this."""
@@ -191,7 +197,7 @@ class InferenceState:
             return
         self._closed = True
         self.objects.clear()
-        self._release()
+        self.release_features()
         self.frames.close()
 
     def __enter__(self) -> InferenceState:
@@ -201,8 +207,3 @@ class InferenceState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _release(self) -> None:
-        features, self._features = self._features, None
-        if features is not None:
-            features[1].release()
