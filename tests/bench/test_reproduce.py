@@ -20,6 +20,7 @@ from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.images import find_images
 from seg_bench.reproduce.prepare import export_row
 from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements
@@ -250,7 +251,8 @@ def test_random_weights_of_a_sam2_are_exported_by_which_objects_appear(
     exported = []
     monkeypatch.setattr("seg_export.export.export_models", lambda *given, **named: exported.append(given))
     monkeypatch.setitem(VARIANTS, "sam2.1_tiny", sam2_small.ARGUMENTS)
-    export_row(ROWS["sam2.1_tiny"], "fp16", tmp_path / "repo", tmp_path, None)
+    images = find_images((), tmp_path / "drawn")["masks"]
+    export_row(ROWS["sam2.1_tiny"], "fp16", tmp_path / "repo", tmp_path, images)
     assert exported == [(tmp_path / "sam2.1_tiny.pth", tmp_path / "repo", "sam2.1_tiny_fp16")]
     checkpoint = load_checkpoint(tmp_path / "sam2.1_tiny.pth")
     assert (checkpoint.family, checkpoint.metadata["weights"]) == ("sam2", "random")

@@ -210,7 +210,7 @@ def test_images_of_another_data_set_are_taken_from_all_of_it(xray_folder: Path) 
 def measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A result folder with a model and records of the tiny network's random weights, timed for a moment."""
     facts = gather()
-    monkeypatch.setattr(driver, "gather", lambda: facts)
+    monkeypatch.setattr(driver, "gather", lambda **_: facts)
     monkeypatch.setitem(ROWS, "tiny", TINY)
     monkeypatch.setattr(driver, "MIN_CALLS", 4)
     monkeypatch.setattr(driver, "MIN_S", 0.1)
