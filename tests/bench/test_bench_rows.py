@@ -172,9 +172,19 @@ class Counters:
     ("encoder", "decoder", "computed_ms"),
     [
         # The decoder's request is counted one read late, and a read later nothing has changed.
-        ([(7, 70), (8, 80), (8, 80), (8, 80)], [(9, 9.0), (9, 9.0), (10, 11.5), (10, 11.5)], 12.5),
+        (
+            [(7, 70), (7, 70), (8, 80), (8, 80), (8, 80)],
+            [(9, 9.0), (9, 9.0), (9, 9.0), (10, 11.5), (10, 11.5)],
+            12.5,
+        ),
+        # So is one of the call before, which is no part of this one.
+        (
+            [(7, 70), (7, 70), (7, 70), (8, 80), (8, 80)],
+            [(8, 7.0), (9, 9.0), (9, 9.0), (10, 11.5), (10, 11.5)],
+            12.5,
+        ),
         # Somebody else encoded an image meanwhile.
-        ([(7, 70), (9, 90), (9, 90)], [(9, 9.0), (10, 10.0), (10, 10.0)], None),
+        ([(7, 70), (7, 70), (9, 90), (9, 90)], [(9, 9.0), (9, 9.0), (10, 10.0), (10, 10.0)], None),
     ],
 )
 def test_a_server_is_asked_until_it_has_counted_a_call_that_was_alone(

@@ -38,8 +38,8 @@ class ServerClock:
         self._before: list[ModelStatistics] | None = None
 
     def start(self) -> None:
-        """Just before the call."""
-        self._before = self._read()
+        """Just before the call, once the server has counted those before it."""
+        self._before = self._settled()
 
     def stop(self) -> float | None:
         """Milliseconds of computing since `start`, input and output included.
@@ -56,15 +56,15 @@ class ServerClock:
     def close(self) -> None:
         self._client.close()
 
-    def _settled(self, before: Sequence[ModelStatistics]) -> list[ModelStatistics] | None:
-        """Statistics that count the call: a server answers first and counts then."""
+    def _settled(self, before: Sequence[ModelStatistics] = ()) -> list[ModelStatistics] | None:
+        """Statistics that no longer change, and count a call since `before`: it answers first."""
         deadline = time.monotonic() + _PATIENCE_S
         last = None
         while time.monotonic() < deadline:
             now = self._read()
             if now is None:
                 return None
-            counted = all(new.requests > old.requests for new, old in zip(now, before, strict=True))
+            counted = all(new.requests > old.requests for new, old in zip(now, before, strict=False))
             if counted and now == last:
                 return now
             last = now
