@@ -19,8 +19,9 @@ from seg_bench.records import read_run
 from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 from seg_bench.reproduce.device import examine_device
-from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.driver import Reproduction
 from seg_bench.reproduce.images import find_images
+from seg_bench.reproduce.options import ReproduceOptions
 from seg_bench.reproduce.prepare import export_row
 from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements

@@ -22,9 +22,9 @@ from seg_bench.records import Agreement, Record, Run
 from seg_bench.report.grouping import network_of
 from seg_bench.reproduce.catalogue import GROUPS, ROWS, choose_rows
 from seg_bench.reproduce.device import Device, examine_device, matrix_gflops
-from seg_bench.reproduce.driver import ReproduceOptions
 from seg_bench.reproduce.durations import seconds_of
 from seg_bench.reproduce.images import find_images
+from seg_bench.reproduce.options import ReproduceOptions
 from seg_bench.reproduce.plan import (
     _OPEN_S,
     _WARM_UP,
@@ -199,7 +199,10 @@ def test_triton_serves_what_is_deployed_there() -> None:
     on_gpu = plan_rows([LUNG], gpu, BOTH, (), export=True)[0]
     assert on_gpu.candidates == 1 + 3 * 3
     assert on_gpu.builds == 3
-    assert plan_rows([LUNG], gpu, BOTH, (), export=False)[0].builds == 0, "given models stay as they are"
+    bundled = plan_rows([LUNG], replace(gpu, pytorch=False), BOTH, (), export=False)[0]
+    assert bundled.builds == 3, "a bundle has graphs"
+    given = plan_rows([LUNG], gpu, BOTH, (), export=False, build=False)[0]
+    assert given.builds == 0, "a given repository stays as it is"
 
 
 def test_int8_is_for_the_families_that_have_it() -> None:
@@ -209,15 +212,15 @@ def test_int8_is_for_the_families_that_have_it() -> None:
 def test_a_budget_without_room_for_everything_says_what_is_cut() -> None:
     device = replace(CPU, server=True)
     rows = choose_rows(["shipped"])
-    whole, cut = fitting_rows(rows, device, [], (), True, 1e6)
+    whole, cut = fitting_rows(rows, device, [], (), 1e6, export=True)
     assert cut == "" and whole == plan_rows(rows, device, [], (), export=True)
     least = sum(each.least_s for each in whole)
-    part, cut = fitting_rows(rows, device, [], (), True, least - 1)
+    part, cut = fitting_rows(rows, device, [], (), least - 1, export=True)
     assert cut == "the budget has no room for int8 and Triton: give a larger one, or fewer --rows"
     assert {each.precisions for each in part} == {("fp32", "fp16")}
     assert not any(each.served for each in part)
     assert sum(each.least_s for each in part) < least
-    sam, cut = fitting_rows([ROWS["sam_tiny"]], CPU, [], (), True, 1.0)
+    sam, cut = fitting_rows([ROWS["sam_tiny"]], CPU, [], (), 1.0, export=True)
     assert (sam[0].state, cut) == ("to do", ""), "there is nothing to cut"
 
 
@@ -330,7 +333,7 @@ def test_of_the_data_that_networks_were_trained_on_only_the_test_part_is_measure
 def test_the_plan_fits_into_80_columns() -> None:
     plan = plan_rows(ROWS.values(), CPU, BOTH, ["unetpp"], export=True)
     stuck = plan_rows(
-        ROWS.values(), replace(CPU, pytorch=False, notes=("x" * 60 + " why not",)), [], (), True
+        ROWS.values(), replace(CPU, pytorch=False, notes=("x" * 60 + " why not",)), [], (), export=True
     )
     for text in (plan_text(plan, CPU, 600), plan_text(stuck, CPU, 600)):
         assert max(map(len, text.splitlines())) <= 80

@@ -21,9 +21,10 @@ from seg_bench.doctor.gather import gather
 from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow, choose_rows
 from seg_bench.reproduce.device import Device, examine_device
-from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+from seg_bench.reproduce.driver import Reproduction
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import find_images
+from seg_bench.reproduce.options import ReproduceOptions
 from seg_bench.reproduce.plan import plan_rows
 from seg_bench.reproduce.prepare import checkpoint_path, export_row, trained_path
 from seg_bench.reproduce.screen import plan_text

@@ -78,8 +78,9 @@ def reproduce(
     import sys
 
     from seg_bench.machine import shown_command
-    from seg_bench.reproduce.driver import ReproduceOptions, Reproduction
+    from seg_bench.reproduce.driver import Reproduction
     from seg_bench.reproduce.durations import seconds_of
+    from seg_bench.reproduce.options import ReproduceOptions
     from seg_bench.reproduce.training import Training
     from seg_bench.run.options import engines_of, split_names
     from seg_runtime.console import progress_bar, working

@@ -15,10 +15,10 @@ from seg_bench.reproduce.catalogue import Images, choose_rows
 from seg_bench.reproduce.device import examine_device
 from seg_bench.reproduce.folder import ResultFolder
 from seg_bench.reproduce.images import ImageFolder, find_images
+from seg_bench.reproduce.options import ReproduceOptions
 from seg_bench.reproduce.plan import LEAST_CALLS, MIN_CALLS, MIN_S, PlannedRow, fitting_rows, share_s
 from seg_bench.reproduce.prepare import build_row, checkpoint_path, export_row
 from seg_bench.reproduce.training import (
-    Training,
     current_models,
     random_records,
     train_row,
@@ -28,14 +28,14 @@ from seg_bench.reproduce.training import (
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_runtime.bundle import open_bundle
-from seg_runtime.engines import AUTO, check_engine
-from seg_runtime.errors import BadInputError, EdgesegError
+from seg_runtime.engines import AUTO
+from seg_runtime.errors import EdgesegError
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
     from seg_export.export import Precision
 
-__all__ = ["Missing", "ReproduceOptions", "Reproduction"]
+__all__ = ["Missing", "Reproduction"]
 
 _TURN_S = 0.25
 """An engine computes for so long before the next one's turn."""
@@ -45,49 +45,6 @@ _NOT_FOR_A_PLAN = ("auto_fp32", "auto_fp16", "power")
 
 Step = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
-
-
-@dataclass(frozen=True)
-class ReproduceOptions:
-    """What to reproduce.
-
-    Attributes:
-        out: folder of the results.
-        budget_s: seconds for all of it, from the start.
-        rows: names as of `choose_rows`; empty for all.
-        engines: keys of `seg_runtime.engines.ENGINES`, or "auto" for those that suit the machine.
-        data: folders of labelled images.
-        repo: a repository that has the models; None exports them.
-        bundle: of `seg-export bundle`, whose models and images are taken instead.
-        train: how rows that have no weights are trained first; None leaves them random.
-        command: the command line, for the records.
-
-    Raises:
-        BadInputError: a budget that is none, an unknown engine, "auto" with others, or models that are both
-            given and trained.
-    """
-
-    out: Path
-    budget_s: float = 600.0
-    rows: tuple[str, ...] = ()
-    engines: tuple[str, ...] = (AUTO,)
-    data: tuple[Path, ...] = ()
-    repo: Path | None = None
-    bundle: Path | None = None
-    train: Training | None = None
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if self.budget_s <= 0:
-            raise BadInputError(f"--budget is {self.budget_s:g} s; it must be more than 0")
-        for engine in self.engines:
-            check_engine(engine)
-        if AUTO in self.engines and len(self.engines) > 1:
-            raise BadInputError("--engines auto takes all that suit this machine: leave out the others")
-        if self.bundle is not None and (self.repo is not None or self.data):
-            raise BadInputError("--bundle brings models and images: leave out --repo and --data")
-        if self.train and (self.repo or self.bundle):
-            raise BadInputError("--train exports what it has trained: leave out --repo and --bundle")
 
 
 @dataclass(frozen=True)
@@ -135,12 +92,15 @@ class Reproduction:
         if options.engines != (AUTO,):
             self.device = replace(self.device, engines=options.engines)
         exports = options.repo is options.bundle is None
+        builds = options.repo is None  # A given repository is left as it is.
         measured, built = self.folder.measured(), _built(self._repo)
         if exports:
             built = current_models(built, self._repo, rows, options.train, self.folder)
         if options.train:
             measured -= random_records(rows, self.folder)
-        self.plan, self.cut = fitting_rows(rows, self.device, built, measured, exports, options.budget_s)
+        self.plan, self.cut = fitting_rows(
+            rows, self.device, built, measured, options.budget_s, export=exports, build=builds
+        )
         if options.train:
             self.plan = with_training(self.plan, options.train, self.folder)
         self.missing: list[Missing] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from seg_bench.reproduce.catalogue import TableRow
@@ -109,7 +109,9 @@ def plan_rows(
     device: Device,
     built: Collection[str],
     measured: Collection[str],
+    *,
     export: bool,
+    build: bool = True,
     more: bool = True,
 ) -> tuple[PlannedRow, ...]:
     """Decide for each row.
@@ -119,10 +121,16 @@ def plan_rows(
         device: what there is to compute with.
         built: models that the repository has.
         measured: keys of the rows that have records.
-        export: whether models that are not built may be exported.
+        export: whether models that are not there may be exported.
+        build: whether engines may be built for TensorRT.
         more: int8 and Triton as well, where they are.
     """
-    return tuple(_plan(row, device, built, row.key in measured, export, more) for row in rows)
+    planned = [
+        PlannedRow(row, "measured") if row.key in measured else _plan(row, device, built, export, more)
+        for row in rows
+    ]
+    builds = build and "tensorrt" in device.engines
+    return tuple(replace(each, builds=len(each.precisions)) if builds else each for each in planned)
 
 
 def fitting_rows(
@@ -130,18 +138,20 @@ def fitting_rows(
     device: Device,
     built: Collection[str],
     measured: Collection[str],
-    export: bool,
     budget_s: float,
+    *,
+    export: bool,
+    build: bool = True,
 ) -> tuple[tuple[PlannedRow, ...], str]:
     """As `plan_rows`, with int8 and Triton where the budget has room for them.
 
     Returns:
         The rows, and a line about what was left out; empty for nothing.
     """
-    whole = plan_rows(rows, device, built, measured, export)
+    whole = plan_rows(rows, device, built, measured, export=export, build=build)
     if sum(each.least_s for each in whole) <= budget_s:
         return whole, ""
-    part = plan_rows(rows, device, built, measured, export, more=False)
+    part = plan_rows(rows, device, built, measured, export=export, build=build, more=False)
     left_out = ["Triton"] if any(each.served for each in whole) else []
     if any("int8" in each.precisions for each in whole):
         left_out.insert(0, "int8")
@@ -162,11 +172,7 @@ def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
     return first.least_s + min(wanted_by_first_s, spare_s * wanted_by_first_s / max(wanted_s, 1e-9))
 
 
-def _plan(
-    row: TableRow, device: Device, built: Collection[str], measured: bool, export: bool, more: bool
-) -> PlannedRow:
-    if measured:
-        return PlannedRow(row, "measured")
+def _plan(row: TableRow, device: Device, built: Collection[str], export: bool, more: bool) -> PlannedRow:
     if not device.engines:
         return _impossible(row, "no engine is installed: pip install 'edgeseg[cpu]' or 'edgeseg[gpu]'")
     served = device.server and more
@@ -191,7 +197,6 @@ def _plan(
         _SLOWDOWN * row.gflop / device.gflops,
         device.compiles,
         served,
-        len(wanted) * ("tensorrt" in device.engines) if export else 0,
     )
 
 
