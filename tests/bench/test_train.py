@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.splits import Split, select
@@ -24,7 +25,7 @@ from seg_bench.metrics.torch_metrics import dice_score
 from seg_bench.train import loop
 from seg_bench.train.augment import AugmentSettings, augment, build_augmentation, derived_seed
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
-from seg_bench.train.history import History
+from seg_bench.train.history import History, plot_history
 from seg_bench.train.recipe import SemanticRecipe, TrainResult, train_semantic
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
@@ -407,3 +408,19 @@ def test_empty_part_and_mask_of_another_size_are_refused(data: Path, tmp_path: P
         cv2.imwrite(str(tmp_path / folder / "a_0.png"), np.zeros((size, size), np.uint8))
     with pytest.raises(BadImageError, match="both must have one size"):
         train_semantic(tmp_path, Split("d", 0, ("a_0",), ("a_0x",), ()), tmp_path / "run", RECIPE, SETTINGS)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 80])
+def test_epochs_of_a_plot_are_whole_numbers(
+    epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    history = History()
+    for number in range(1, epochs + 1):
+        history.add(
+            train_loss=1 / number, val_loss=1 / number, val_score=0.9, learning_rate=1e-3, seconds=1.0
+        )
+    plot_history(history, tmp_path / "history.png")
+    ticks = [float(tick) for axes in figures[0].axes for tick in axes.get_xticks()]
+    assert ticks and all(tick.is_integer() for tick in ticks)
