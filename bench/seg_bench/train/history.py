@@ -76,5 +76,5 @@ def plot_history(history: History, path: Path) -> None:
     score.set(xlabel="epoch", ylabel=history.metric, title=history.metric)
     score.legend()
     for plot in (losses, score):
-        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.savefig(path, dpi=110)
