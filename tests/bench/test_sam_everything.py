@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seg_bench.microbench.sam_everything import paired
+from seg_bench.microbench.sam_everything import SIDES, paired
 from seg_runtime.sam.rle import encode_counts, uncompressed_rle
 
 
@@ -41,3 +43,14 @@ def test_the_share_counts_the_masks_of_both_sides() -> None:
     assert paired([first], [first, second]) == pytest.approx(2 / 3)
     assert paired([], [first]) == 0
     assert paired([], []) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_pages_quote_the_record(page: str) -> None:
+    root = Path(__file__).parents[2]
+    record = json.loads((root / "bench" / "results" / "sam_everything.json").read_text(encoding="utf-8"))
+    lines = (root / page).read_text(encoding="utf-8").splitlines()
+    (number,) = (number for number, line in enumerate(lines) if "sam_everything.json" in line)
+    quoted = " ".join(lines[number - 2 : number + 2])
+    for side in SIDES:
+        assert f"{record['median_seconds'][side]:.0f} s" in quoted
