@@ -87,7 +87,7 @@ def test_a_model_that_finds_objects_is_a_row_of_a_run(tiny_maskrcnn_repo: Path, 
     [
         (
             {"official": True, "batches": (2,)},
-            "has torchvision's export beside it, which takes one image per call",
+            "has torchvision's export, which takes one image per call",
         ),
         ({"data": "xrays"}, "'cells' finds objects and .* has one mask per image"),
     ],

@@ -81,6 +81,7 @@ def test_a_network_is_exported_compared_timed_and_shown(out: Path) -> None:
     assert "Tiny U-Net: measured" in (out / "log.txt").read_text()
 
 
+@pytest.mark.full
 @pytest.mark.server
 def test_int8_and_a_local_triton_are_lines_of_the_table(
     tmp_path: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +115,7 @@ def test_int8_and_a_local_triton_are_lines_of_the_table(
     assert lines[2].matrix_share == "-"
 
 
+@pytest.mark.full
 def test_engines_are_built_where_tensorrt_is_and_one_that_fails_is_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ def test_an_engine_whose_masks_differ_is_not_timed(
     assert "has an IoU of 1.0000 with that of the fp32 graph, and fp32 must have 1.1" in str(failed)
 
 
+@pytest.mark.full
 def test_a_network_that_fails_is_left_out_and_the_next_one_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_network_that_fails_is_left_out_and_the_next_one_measured(
     assert "- not measured: Broken: " in (tmp_path / "out" / "table.md").read_text()
 
 
+@pytest.mark.full
 def test_ctrl_c_keeps_what_there_is_and_the_next_call_goes_on(tmp_path: Path) -> None:
     def interrupt(what: str, done: int, total: int) -> None:
         if what.endswith("timing"):

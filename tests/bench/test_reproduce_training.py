@@ -224,7 +224,7 @@ def measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder.path
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_row_of_random_weights_is_trained_and_measured_again_on_both_data_sets(
     measured_before: Path, tmp_path: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

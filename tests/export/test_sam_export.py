@@ -126,6 +126,7 @@ def assert_same_masks(
     assert union.any(), "empty masks prove nothing"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("valid_hw", [(1024, 1024), (683, 1024), (1024, 333), (1, 1024)])
 def test_encoder_equals_preprocess_and_image_encoder(sam: Any, repo: Path, valid_hw: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
