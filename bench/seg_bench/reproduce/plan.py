@@ -112,7 +112,8 @@ def plan_rows(
     *,
     export: bool,
     build: bool = True,
-    more: bool = True,
+    precisions: Sequence[str] = PRECISIONS,
+    serve: bool = True,
 ) -> tuple[PlannedRow, ...]:
     """Decide for each row.
 
@@ -123,10 +124,12 @@ def plan_rows(
         measured: keys of the rows that have records.
         export: whether models that are not there may be exported.
         build: whether engines may be built for TensorRT.
-        more: int8 and Triton as well, where they are.
+        precisions: that are measured, of those that a row may have.
+        serve: whether Triton is measured, where it is.
     """
+    device = replace(device, server=device.server and serve)
     planned = [
-        PlannedRow(row, "measured") if row.key in measured else _plan(row, device, built, export, more)
+        PlannedRow(row, "measured") if row.key in measured else _plan(row, device, built, export, precisions)
         for row in rows
     ]
     builds = build and "tensorrt" in device.engines
@@ -143,21 +146,33 @@ def fitting_rows(
     export: bool,
     build: bool = True,
 ) -> tuple[tuple[PlannedRow, ...], str]:
-    """As `plan_rows`, with int8 and Triton where the budget has room for them.
+    """As `plan_rows`, with int8 and Triton, and with fp16, where the budget has room for them.
 
     Returns:
         The rows, and a line about what was left out; empty for nothing.
     """
-    whole = plan_rows(rows, device, built, measured, export=export, build=build)
-    if sum(each.least_s for each in whole) <= budget_s:
-        return whole, ""
-    part = plan_rows(rows, device, built, measured, export=export, build=build, more=False)
-    left_out = ["Triton"] if any(each.served for each in whole) else []
-    if any("int8" in each.precisions for each in whole):
-        left_out.insert(0, "int8")
+    whole = plan = plan_rows(rows, device, built, measured, export=export, build=build)
+    for count in (2, 1):
+        if sum(each.least_s for each in plan) <= budget_s:
+            break
+        some = PRECISIONS[:count]
+        plan = plan_rows(
+            rows, device, built, measured, export=export, build=build, precisions=some, serve=False
+        )
+    left_out = [*_precisions(whole, plan), *(["Triton"] if _served(whole) and not _served(plan) else ())]
     if not left_out:
-        return whole, ""
-    return part, f"the budget has no room for {' and '.join(left_out)}: give a larger one, or fewer --rows"
+        return plan, ""
+    return plan, f"the budget has no room for {' and '.join(left_out)}: give a larger one, or fewer --rows"
+
+
+def _precisions(whole: Iterable[PlannedRow], part: Iterable[PlannedRow]) -> list[str]:
+    """Precisions of the first plan that the second has not."""
+    kept = {precision for each in part for precision in each.precisions}
+    return sorted({precision for each in whole for precision in each.precisions} - kept)
+
+
+def _served(plan: Iterable[PlannedRow]) -> bool:
+    return any(each.served for each in plan)
 
 
 def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
@@ -172,13 +187,13 @@ def share_s(planned: Sequence[PlannedRow], remaining_s: float) -> float:
     return first.least_s + min(wanted_by_first_s, spare_s * wanted_by_first_s / max(wanted_s, 1e-9))
 
 
-def _plan(row: TableRow, device: Device, built: Collection[str], export: bool, more: bool) -> PlannedRow:
+def _plan(
+    row: TableRow, device: Device, built: Collection[str], export: bool, precisions: Sequence[str]
+) -> PlannedRow:
     if not device.engines:
         return _impossible(row, "no engine is installed: pip install 'edgeseg[cpu]' or 'edgeseg[gpu]'")
-    served = device.server and more
-    int8 = more and row.family in _INT8_FAMILIES
-    precisions = PRECISIONS if int8 else PRECISIONS[:-1]
-    wanted = tuple(each for each in precisions if _ways(device, each, served))
+    possible = [each for each in precisions if each != "int8" or row.family in _INT8_FAMILIES]
+    wanted = tuple(each for each in possible if _ways(device, each))
     missing = tuple(precision for precision in wanted if not _is_built(row, precision, built))
     if missing and not (export and device.pytorch):
         if "fp32" in missing:
@@ -193,10 +208,10 @@ def _plan(row: TableRow, device: Device, built: Collection[str], export: bool, m
         "to do",
         wanted,
         missing,
-        sum(_ways(device, precision, served) for precision in wanted) + baselines,
+        sum(_ways(device, precision) for precision in wanted) + baselines,
         _SLOWDOWN * row.gflop / device.gflops,
         device.compiles,
-        served,
+        device.server,
     )
 
 
@@ -204,8 +219,8 @@ def _impossible(row: TableRow, note: str) -> PlannedRow:
     return PlannedRow(row, "cannot run here", note=note)
 
 
-def _ways(device: Device, precision: str, served: bool) -> int:
-    ways: tuple[str | None, ...] = (*device.engines, *((None,) if served else ()))
+def _ways(device: Device, precision: str) -> int:
+    ways: tuple[str | None, ...] = (*device.engines, *((None,) if device.server else ()))
     return sum((precision, way) not in device.left_out for way in ways)
 
 
