@@ -175,8 +175,16 @@ def test_lines_and_plots_name_the_engine_that_was_asked_for() -> None:
     ]
     svg = ElementTree.fromstring(latency_samples(plotted_rows(engines_run().records), WIDE))
     assert {*names} <= {element.text for element in svg.iter("text")}
-    colours = {css for it in svg.iter() for css in it.get("class", "").split() if "colour" in css}
-    assert len(colours) == 5
+
+
+def test_six_models_have_a_colour_each_whatever_computes_them() -> None:
+    records = [
+        make_engine_record(engine, engine, name=f"unet_{number}")
+        for number in range(6)
+        for engine in (ORT, OPENVINO)
+    ]
+    rows = plotted_rows(records)
+    assert len({(row.record.model.name, row.css) for row in rows}) == len({row.css for row in rows}) == 6
 
 
 def test_a_narrow_terminal_repeats_the_engine_that_names_a_row() -> None:

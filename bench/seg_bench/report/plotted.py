@@ -21,7 +21,7 @@ class PlottedRow:
 
     Attributes:
         name: what tells it apart from the others.
-        css: class of its colour: one for each model, baseline and, where they differ, engine.
+        css: class of its colour: one for each model.
         shape: of its mark, see `seg_bench.report.svg.mark`: one for each place, and for baselines.
     """
 
@@ -34,20 +34,13 @@ class PlottedRow:
 def plotted_rows(records: Sequence[Record]) -> list[PlottedRow]:
     """Records of one device and data set."""
     differ = engines_differ(records)
-    keys = [_colour_key(record, differ) for record in records]
-    colours = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    colours = {name: number for number, name in enumerate(dict.fromkeys(it.model.name for it in records))}
     return [
         PlottedRow(
             record=record,
             name=row_name(record, differ),
-            css=f"colour{colours[key] % _COLOURS}",
+            css=f"colour{colours[record.model.name] % _COLOURS}",
             shape=_BASELINE_SHAPE if is_baseline(record) else _SHAPES.get(record.where, 0),
         )
-        for record, key in zip(records, keys, strict=True)
+        for record in records
     ]
-
-
-def _colour_key(record: Record, differ: bool) -> tuple[str, str | None]:
-    if is_baseline(record):
-        return record.model.name, record.runtime
-    return record.model.name, record.settings.engine if differ else None
