@@ -77,7 +77,8 @@ def test_a_network_is_exported_compared_timed_and_shown(out: Path) -> None:
     page = (out / "table.md").read_text()
     assert "| Tiny U-Net (random weights) | ONNX Runtime, fp32 | 1.0000 | - |" in page
     assert "random weights" in (out / "report.html").read_text()
-    assert json.loads((out / "environment.json").read_text())["facts"]["machine"]
+    facts = json.loads((out / "environment.json").read_text())["facts"]
+    assert facts["machine"] and facts["auto_fp32"], "also what the plan did without"
     assert "Tiny U-Net: measured" in (out / "log.txt").read_text()
 
 

@@ -84,7 +84,7 @@ def name_above(row: PlottedRow, size: Size, top: float) -> tuple[list[str], floa
 
 
 def legend(entries: Sequence[LegendEntry], size: Size, top: float) -> tuple[list[str], float]:
-    """The entries, as many beside each other as there is room for, and the y below the last line."""
+    """The entries, as many in a line as there is room for, and the y below the last line."""
     parts: list[str] = []
     left, height = 10.0, top
     for entry in entries:

@@ -11,7 +11,7 @@ from seg_bench.report.names import data_of, is_baseline, ran_in
 from seg_bench.report.speed import times_as_fast
 from seg_bench.tracked import split_name, tracked_name
 
-__all__ = ["by_data", "by_device", "deployed", "device_of", "device_table", "network_of"]
+__all__ = ["by_data", "by_device", "deployed", "device_of", "device_table", "fastest", "network_of"]
 
 
 def device_of(machine: Machine) -> str:
@@ -56,6 +56,11 @@ def deployed(runs: Iterable[Run]) -> list[tuple[Run, Record]]:
     return [(run, it) for run, it in pairs if it.latency and not it.failure and not is_baseline(it)]
 
 
+def fastest(pairs: Iterable[tuple[Run, Record]]) -> tuple[Run, Record]:
+    """Of rows that were timed the one with the lowest p50."""
+    return min(pairs, key=lambda pair: _p50_ms(pair[1]))
+
+
 def device_table(runs: Sequence[Run]) -> Table | None:
     """One row per network and data set, one column per device: p50 of its fastest row, and that ratio.
 
@@ -66,11 +71,12 @@ def device_table(runs: Sequence[Run]) -> Table | None:
     if len(devices) < 2:
         return None
     keys = dict.fromkeys(_key(record) for pairs in devices.values() for _, record in pairs)
-    fastest = [[_fastest(pairs, key) for pairs in devices.values()] for key in keys]
     several = len({data for data, _ in keys}) > 1
     columns = [Column("model", "network", numeric=False), *map(_column, devices)]
     rows = []
-    for (data, network), found in zip(keys, fastest, strict=True):
+    for data, network in keys:
+        own = [[pair for pair in pairs if _key(pair[1]) == (data, network)] for pairs in devices.values()]
+        found = [fastest(pairs) if pairs else None for pairs in own]
         record = next(pair[1] for pair in found if pair)
         random = " (random weights)" if record.model.weights == "random" else ""
         name = Cell(network + random + (f", {data}" if several else ""))
@@ -84,11 +90,6 @@ def _key(record: Record) -> tuple[str, str]:
 
 def _column(device: str) -> Column:
     return Column(device, device)
-
-
-def _fastest(pairs: Iterable[tuple[Run, Record]], key: tuple[str, str]) -> tuple[Run, Record] | None:
-    own = [pair for pair in pairs if _key(pair[1]) == key]
-    return min(own, key=lambda pair: _p50_ms(pair[1]), default=None)
 
 
 def _p50_ms(record: Record) -> float:

@@ -46,8 +46,8 @@ class _Box:
     bottom: float
 
     def overlaps(self, other: _Box) -> bool:
-        beside = self.right <= other.left or other.right <= self.left
-        return not (beside or self.bottom <= other.top or other.bottom <= self.top)
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
     def within(self, other: _Box) -> bool:
         across = other.left <= self.left and self.right <= other.right

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seg_bench.records import Record, Run
-from seg_bench.report.grouping import deployed, network_of
+from seg_bench.report.grouping import deployed, fastest, network_of
 from seg_bench.report.names import ran_in
 from seg_bench.report.speed import times_as_fast
 
@@ -28,24 +28,20 @@ def verdict(runs: Sequence[Run]) -> str:
     trained = [pair for pair in pairs if _dice(pair[1]) is not None]
     others = [pair for pair in pairs if _dice(pair[1]) is None]
     networks = dict.fromkeys(network_of(record) for _, record in others)
-    fastest = [_fastest([pair for pair in others if network_of(pair[1]) == name]) for name in networks]
+    quickest = [fastest(pair for pair in others if network_of(pair[1]) == name) for name in networks]
     sentences = [_of_trained(trained)] if trained else []
-    if fastest:
-        sentences.append(f"Without Dice, the fastest: {'; '.join(map(_speed, fastest))}.")
+    if quickest:
+        sentences.append(f"Without Dice, the fastest: {'; '.join(map(_speed, quickest))}.")
     return " ".join(sentences)
 
 
 def _of_trained(pairs: Sequence[tuple[Run, Record]]) -> str:
     best = max(_dice(record) or 0.0 for _, record in pairs)
-    accurate = _fastest([pair for pair in pairs if (_dice(pair[1]) or 0.0) >= best - _SAME_DICE])
-    fast = _fastest(pairs)
+    accurate = fastest([pair for pair in pairs if (_dice(pair[1]) or 0.0) >= best - _SAME_DICE])
+    fast = fastest(pairs)
     if fast is accurate:
         return f"Most accurate and fastest is {_figures(fast)}."
     return f"Most accurate is {_figures(accurate)}; fastest is {_figures(fast)}."
-
-
-def _fastest(pairs: Sequence[tuple[Run, Record]]) -> tuple[Run, Record]:
-    return min(pairs, key=lambda pair: pair[1].latency.percentile(50) if pair[1].latency else 0.0)
 
 
 def _figures(pair: tuple[Run, Record]) -> str:

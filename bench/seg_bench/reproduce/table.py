@@ -88,7 +88,7 @@ class Line:
         latency = self.record.latency
         if self.matrix_gflops is None or latency is None or self.record.where != "in-process":
             return ABSENT
-        if self.row.memories:  # The operations of its models are not told apart.
+        if self.row.memories:  # Its operations are a mean of several models.
             return ABSENT
         seconds = latency.percentile(50, "encode" if latency.encode else "infer") / 1000
         return f"{self.row.gflop / seconds / self.matrix_gflops:.0%}"
