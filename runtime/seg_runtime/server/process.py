@@ -8,7 +8,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -35,8 +34,8 @@ from seg_runtime.server.watch import ServerWatch, how_it_ended
 __all__ = ["TritonServer"]
 
 _LOOK_EVERY_S = 1.0
+_STARTING_LOOK_EVERY_S = 0.5
 _LOST_GRACE_S = 2.0
-_TRIES_PER_LOOK = 10
 
 
 class TritonServer:
@@ -221,8 +220,8 @@ class TritonServer:
             close_memory(memory_prefix(self._name))
 
     def _wait_ready(self, models: tuple[str, ...]) -> None:
-        deadline = time.monotonic() + self.options.ready_timeout_s
-        for attempt in count():
+        deadline, next_look = time.monotonic() + self.options.ready_timeout_s, time.monotonic()
+        while True:
             if self._process is None or self._watch is None:
                 raise ServerError("the server was stopped while it started")
             if (code := self._process.poll()) is not None:
@@ -238,8 +237,11 @@ class TritonServer:
                     self._watch.lost_backend()  # Now it knows the backends, whenever they end.
                     self._conceal()
                     return
-            if attempt % _TRIES_PER_LOOK == 0 and (lost := self._watch.lost_backend(starting=True)):
-                raise ServerError(f"the server cannot start: {lost}")
+            # By the clock: while it loads models, a server may take seconds to answer what they are.
+            if time.monotonic() >= next_look:
+                if lost := self._watch.lost_backend(starting=True):
+                    raise ServerError(f"the server cannot start: {lost}")
+                next_look = time.monotonic() + _STARTING_LOOK_EVERY_S
             if time.monotonic() > deadline:
                 raise ServerTimeoutError(
                     f"the server is not ready after {self.options.ready_timeout_s:g} s: {self._reason()}"
