@@ -3,7 +3,7 @@
 #   docker build -t edgeseg .
 #   docker run --rm --gpus all --ipc=host -p 8000-8002:8000-8002 -v "$PWD/triton_repo:/models:ro" edgeseg
 #
-# For JetPack 7.2 build it on the Jetson with the tag of that row in runtime/seg_runtime/targets.py.
+# For JetPack 7.2 build it on the Jetson with the tag of that row in bench/seg_bench/doctor/targets.py.
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver
 ARG TRITON_TAG=26.10-py3
 

@@ -37,11 +37,11 @@ test: $(READY)  ## every test; the longest where what they rest on has changed s
 
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
-	$(BIN)/python -m seg_bench.microbench.aarch64 --out out/aarch64.json
+	$(BIN)/python -m microbench.aarch64 --out out/aarch64.json
 
 # 8 minutes on two cores.
 faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers
-	$(BIN)/python -m seg_bench.microbench.faults_server --out bench/results/faults_server.json
+	$(BIN)/python -m microbench.faults_server --out bench/results/faults_server.json
 
 quick: $(READY)  ## tests without the slow ones
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not full and not lanes"

@@ -21,9 +21,9 @@ XRAYS = ROOT / "tests" / "data" / "montgomery" / "images"
 
 def tiny(folder: Path) -> None:
     """`unet_tiny.pth`, a seeded random U-Net of 2 levels, gray, 64x64, and `repo` with `unet_tiny`."""
-    from seg_export.checkpoint import Preprocessing, save_checkpoint
+    from seg_export.checkpoints.checkpoint import Preprocessing, save_checkpoint
+    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
-    from seg_export.random_weights import random_unet
 
     # Kaiming initialisation: PyTorch's own makes every probability about 0.5, and any graph look right.
     random = random_unet(features=(4, 8), seed=0)
@@ -40,9 +40,9 @@ def tiny(folder: Path) -> None:
 
 def tiny_families(folder: Path) -> None:
     """`unetpp_tiny`, the same pruned to depth 1, and `transunet_tiny`, all random."""
+    from seg_export.checkpoints.random_weights import random_semantic
     from seg_export.export import export_models
-    from seg_export.pruning import pruned
-    from seg_export.random_weights import random_semantic
+    from seg_export.families.semantic.pruning import pruned
 
     nested = random_semantic("unetpp", {"features": [4, 6, 8]}, seed=1)
     export_models(nested, folder, "unetpp_tiny", size_hw=(48, 64))
@@ -72,8 +72,8 @@ def small_sam(folder: Path) -> None:
     """The SAM of `SMALL_SAM` as `small_fp32`, and `small_fp16` with embeddings in half precision."""
     from sam_models import SMALL_SAM
 
+    from seg_export.checkpoints.random_weights import random_sam
     from seg_export.export import export_models
-    from seg_export.random_weights import random_sam
 
     export_models(random_sam(SMALL_SAM), folder, "small_fp32")
     export_models(random_sam(SMALL_SAM), folder, "small_fp16", embeddings="fp16")
@@ -87,8 +87,8 @@ def lung(folder: Path) -> None:
 
 def tiny_maskrcnn(folder: Path) -> None:
     """`cells`, a small random Mask R-CNN of 3 classes for images of 256x320."""
+    from seg_export.checkpoints.random_weights import random_maskrcnn
     from seg_export.export import export_models
-    from seg_export.random_weights import random_maskrcnn
 
     checkpoint = random_maskrcnn({"arch": "maskrcnn_light_fpn", "num_classes": 4})
     named = replace(checkpoint, class_names=("red", "green", "blue"))
@@ -108,9 +108,9 @@ def small_sam2(folder: Path) -> None:
     """`repo` with the published SAM2 `sam2`, and its `weights.pth`, of `sam2_small`."""
     import sam2_small
 
-    from seg_export.checkpoint import load_checkpoint, write_checkpoint
+    from seg_export.checkpoints.checkpoint import load_checkpoint, write_checkpoint
+    from seg_export.checkpoints.random_weights import random_sam2
     from seg_export.export import export_models
-    from seg_export.random_weights import random_sam2
 
     weights = replace(random_sam2(sam2_small.ARGUMENTS), state_dict=sam2_small.small_sam2().state_dict())
     write_checkpoint(folder / "weights.pth", weights)

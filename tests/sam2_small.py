@@ -25,7 +25,7 @@ ARGUMENTS: dict[str, Any] = {
     "image_size": SIDE,
     "memory_layers": 2,
 }
-"""Of `seg_export.models.sam2.build_sam2`, for the same model."""
+"""Of `seg_export.families.sam2.network.build_sam2`, for the same model."""
 
 MASK_GAIN, SCORE_GAIN, SCORE_BIAS = 0.4, 12.0, 2.5
 QK_GAIN, MEMORY_GAIN = 1.4, 0.3

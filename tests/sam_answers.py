@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 KINDS = ("one point", "several points", "box", "box and points", "point and mask", "box and mask", "batch")
 

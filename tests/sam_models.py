@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
-from seg_export.models.sam import build_sam, sam_arguments
+from seg_export.families.sam.network import build_sam, sam_arguments
 from seg_runtime.handles import ArrayHandle, usable_handle
 from seg_runtime.repository import model_not_found
 from seg_runtime.session import Handle, Session

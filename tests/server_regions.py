@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from seg_runtime.address import ClientOptions, parse_address
 from seg_runtime.server import TritonServer
-from seg_runtime.triton_client import TritonClient
+from seg_runtime.triton.address import ClientOptions, parse_address
+from seg_runtime.triton.client import TritonClient
 
 __all__ = ["mapped_regions"]
 

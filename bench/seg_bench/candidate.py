@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seg_bench.tracked import split_name
-from seg_runtime.access import ServerAccess
+from seg_runtime.triton.access import ServerAccess
 
 __all__ = ["BASELINES", "COMPILED", "ENGINE", "OFFICIAL_DECODER", "OFFICIAL_EXPORT", "PYTORCH", "Candidate"]
 

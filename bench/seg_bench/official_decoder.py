@@ -31,7 +31,7 @@ def export_official_decoders(checkpoint: Path, sizes_hw: Iterable[tuple[int, int
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
     """
-    from seg_export.checkpoint import build_model, load_checkpoint
+    from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
 
     sam: Any = build_model(load_checkpoint(checkpoint))
     side = sam.image_encoder.img_size

@@ -21,7 +21,7 @@ def torchvision_model(checkpoint: Path, size_hw: tuple[int, int] | None = None) 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
     """
-    from seg_export.checkpoint import build_model, load_checkpoint
+    from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
 
     model: Any = build_model(load_checkpoint(checkpoint))
     if size_hw is not None:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.checkpoints.pretrained import pretrained_path
+from seg_export.checkpoints.random_weights import random_sam
 from seg_export.export import export_models
-from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam
-from seg_export.sam_checkpoints import load_sam_checkpoint, variant_arguments
+from seg_export.families.sam.checkpoints import load_sam_checkpoint, variant_arguments
 
 __all__ = ["original_sam", "prepare", "sam_with_trained_decoder"]
 

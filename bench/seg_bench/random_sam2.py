@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from seg_export.checkpoint import Checkpoint
-from seg_export.random_weights import random_sam2
+from seg_export.checkpoints.checkpoint import Checkpoint
+from seg_export.checkpoints.random_weights import random_sam2
 
 __all__ = ["random_sam2_that_finds"]
 
@@ -21,7 +21,7 @@ def random_sam2_that_finds(arguments: Mapping[str, Any]) -> Checkpoint:
     With `random_sam2` alone most objects appear nowhere: all engines then agree on masks that are empty.
 
     Args:
-        arguments: of `seg_export.models.sam2.build_sam2`.
+        arguments: of `seg_export.families.sam2.network.build_sam2`.
 
     Returns:
         A checkpoint that counts as random.

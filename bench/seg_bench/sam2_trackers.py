@@ -103,7 +103,7 @@ class Sam2Tracker:
     def __init__(self, checkpoint: Any, threads: int | None = None) -> None:
         import torch
 
-        from seg_export.checkpoint import build_model
+        from seg_export.checkpoints.checkpoint import build_model
 
         _tune_allocator()
         if threads is not None:
@@ -176,16 +176,16 @@ def find_sam2_checkpoint(sha256: str, weights: str, given: Path | None) -> Any:
         given: the file; None for weights of `seg-export sam2 --random` with its default seed.
 
     Returns:
-        A `seg_export.checkpoint.Checkpoint`.
+        A `seg_export.checkpoints.checkpoint.Checkpoint`.
 
     Raises:
         CheckpointError: it is another one's, or none was given and it cannot be made again.
         MissingExtraError: PyTorch or sam2 is not installed.
     """
     try:
-        from seg_export.models.sam2 import VARIANTS
-        from seg_export.random_weights import random_sam2
-        from seg_export.sam2_checkpoints import load_sam2_checkpoint
+        from seg_export.checkpoints.random_weights import random_sam2
+        from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
+        from seg_export.families.sam2.network import VARIANTS
     except ImportError as error:
         raise MissingExtraError("PyTorch", "export") from error
     if given is not None:

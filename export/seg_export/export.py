@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seg_export.assumptions import Assumption, assumed_values, assumptions
-from seg_export.cases import VerificationCase, extreme_cases
-from seg_export.checkpoint import Checkpoint, load_checkpoint
-from seg_export.ensembles import with_sam2_ensembles, with_sam_ensemble
-from seg_export.families import traceable_model, traceable_models
+from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from seg_export.families.builders import traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
+from seg_export.precision.tensor_types import with_half_embeddings
 from seg_export.precision.write import PrecisionReport, in_precision
-from seg_export.publish import (
+from seg_export.publishing.ensembles import with_sam2_ensembles, with_sam_ensemble
+from seg_export.publishing.publish import (
     PublishedModel,
     StagedModel,
     check_model_name,
     publish_together,
 )
-from seg_export.staging import staging_folder
-from seg_export.tensor_types import with_half_embeddings
-from seg_export.trace import DEFAULT_OPSET, optimise, save_graph, trace
-from seg_export.traceable import TraceableModel
-from seg_export.verify import VerificationReport, require_parity, verify
+from seg_export.publishing.staging import staging_folder
+from seg_export.tracing.trace import DEFAULT_OPSET, optimise, save_graph, trace
+from seg_export.tracing.traceable import TraceableModel
+from seg_export.verification.cases import VerificationCase, extreme_cases
+from seg_export.verification.verify import VerificationReport, require_parity, verify
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from seg_runtime.engine_file import ENGINE_FILE
+from seg_runtime.engines.engine_file import ENGINE_FILE
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.repository import CONFIG_FILE, Repository

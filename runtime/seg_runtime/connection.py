@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from seg_runtime.access import check_api_key
-from seg_runtime.address import Address, ClientOptions, TlsOptions, parse_address
 from seg_runtime.errors import BadInputError
 from seg_runtime.session import Session
+from seg_runtime.triton.access import check_api_key
+from seg_runtime.triton.address import Address, ClientOptions, TlsOptions, parse_address
 
 __all__ = ["TlsOptions", "connect"]
 
@@ -76,7 +76,7 @@ def connect(
             f"engine '{engine}' is for a repository folder: the server at {address} has its own, leave it out"
         )
     _check_tls(address, tls)
-    from seg_runtime.triton_session import TritonSession
+    from seg_runtime.triton.session import TritonSession
 
     # gRPC takes names in lower case only; to HTTP they are all the same.
     lower = {name.lower(): value for name, value in (headers or {}).items()}

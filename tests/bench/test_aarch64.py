@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from microbench import aarch64, arm_root
+from microbench.aarch64 import LOWEST_IOU, Aarch64Result, ComparedMask, Emulated, compare_masks
+from microbench.arm_root import make_arm_python, run
+from seg_bench.doctor.targets import TARGETS
 from seg_bench.json_fields import from_json
-from seg_bench.microbench import aarch64, arm_root
-from seg_bench.microbench.aarch64 import LOWEST_IOU, Aarch64Result, ComparedMask, Emulated, compare_masks
-from seg_bench.microbench.arm_root import make_arm_python, run
 from seg_runtime.errors import BadInputError, ParityError
-from seg_runtime.images import write_mask
-from seg_runtime.targets import TARGETS
+from seg_runtime.files.images import write_mask
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "bench" / "results" / "aarch64.json"
@@ -87,7 +87,7 @@ def test_a_failing_step_is_told_with_the_last_line_of_its_program() -> None:
 
 
 def test_the_command_says_what_to_do_without_the_model(tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "seg_bench.microbench.aarch64", "--out", str(tmp_path / "record.json")]
+    call = [sys.executable, "-m", "microbench.aarch64", "--out", str(tmp_path / "record.json")]
     done = subprocess.run([*call, "--repo", str(tmp_path)], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "seg-export unet --pretrained lung" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -24,7 +24,7 @@ from seg_bench.run.options import LoadLevel, RunOptions
 from seg_bench.run.runner import measure
 from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
-from seg_runtime.triton_client import ModelStatistics
+from seg_runtime.triton.client import ModelStatistics
 
 
 @pytest.fixture(scope="module")

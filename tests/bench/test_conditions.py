@@ -28,7 +28,7 @@ from seg_bench.run.options import RunOptions
 from seg_bench.run.rows import Row
 from seg_bench.run.runner import measure
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 
 def write(path: Path, pixels: NDArray[np.generic]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from microbench import davis_f
 from seg_bench.json_fields import from_json, to_json
-from seg_bench.microbench import davis_f
 from seg_runtime.errors import BadInputError
 
 MASKS = Path(__file__).parents[1] / "data" / "judo" / "masks"

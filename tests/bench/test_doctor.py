@@ -40,7 +40,7 @@ from seg_bench.doctor.probe import GRAPH
 from seg_bench.doctor.screen import print_findings
 from seg_bench.power.rapl import open_rapl
 from seg_runtime.connection import connect
-from seg_runtime.gpu import Gpu
+from seg_runtime.engines.gpu import Gpu
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ROOT / "tests" / "data" / "doctor"

@@ -10,7 +10,7 @@ import openvino
 import pytest
 from typer.testing import CliRunner
 
-from seg_bench.microbench.engines import WAYS, EngineTimes, app, graph_inputs, measure_engines
+from microbench.engines import WAYS, EngineTimes, app, graph_inputs, measure_engines
 from seg_runtime import connect
 from seg_runtime.errors import BadInputError, ModelNotFoundError
 from seg_runtime.session import check_inputs

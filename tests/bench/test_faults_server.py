@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import pytest
 from tritonclient.grpc import service_pb2
 
+from microbench import faults_server
+from microbench.fault_proxy import FaultProxy
+from microbench.faults import Outcome
+from microbench.faults_server import FAULTS, measure_faults
+from microbench.strangers import GRPC_CHANGES
 from seg_bench.json_fields import to_json
-from seg_bench.microbench import faults_server
-from seg_bench.microbench.fault_proxy import FaultProxy
-from seg_bench.microbench.faults import Outcome
-from seg_bench.microbench.faults_server import FAULTS, measure_faults
-from seg_bench.microbench.strangers import GRPC_CHANGES
 from seg_runtime.errors import ServerError
 
 READS = {

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from microbench import hausdorff
 from seg_bench.json_fields import from_json, to_json
-from seg_bench.microbench import hausdorff
 from seg_runtime.errors import BadInputError
 
 

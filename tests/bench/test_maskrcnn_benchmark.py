@@ -7,8 +7,8 @@ from statistics import median
 
 import pytest
 
-from seg_bench.microbench import maskrcnn_speed
-from seg_bench.microbench.maskrcnn_speed import FORMS, measure_maskrcnn
+from microbench import maskrcnn_speed
+from microbench.maskrcnn_speed import FORMS, measure_maskrcnn
 from seg_runtime.errors import EdgesegError
 
 

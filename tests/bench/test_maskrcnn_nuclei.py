@@ -17,7 +17,7 @@ from seg_bench.pipelines import Pipeline
 from seg_bench.pipelines.instances import InstancesPipeline
 from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline, TorchInstancesPipeline
 from seg_bench.run.scoring import Scorer
-from seg_export.checkpoint import Checkpoint, load_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_runtime import connect
 
 WEIGHTS = Path(str(files("seg_export") / "weights" / "maskrcnn_nuclei.pth"))

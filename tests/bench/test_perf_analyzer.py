@@ -9,10 +9,10 @@ import pytest
 from scaling_model import publish_scaling_model
 from typer.testing import CliRunner
 
-from seg_bench.microbench import perf_analyzer
-from seg_bench.microbench.harness import time_in_turns
-from seg_bench.microbench.metrics import ALL, METRICS, SCORED, measure_metrics
-from seg_bench.microbench.perf_analyzer import find_perf_analyzer, parse_report
+from microbench import perf_analyzer
+from microbench.harness import time_in_turns
+from microbench.metrics import ALL, METRICS, SCORED, measure_metrics
+from microbench.perf_analyzer import find_perf_analyzer, parse_report
 from seg_runtime.errors import BadInputError
 
 REPORT = Path(__file__).parents[1] / "data" / "perf_analyzer" / "report.txt"

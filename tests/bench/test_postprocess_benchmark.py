@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from microbench.postprocess import STEPS, PostprocessBenchmark, measure_postprocess, to_markdown
 from seg_bench.data.samples import paired_samples
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.metrics import dice_score
-from seg_bench.microbench.postprocess import STEPS, PostprocessBenchmark, measure_postprocess, to_markdown
 from seg_runtime.errors import BadInputError
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import json
 import statistics
 from pathlib import Path
 
+from microbench.report_speed import ReportSpeed, made_up_run, measure_report
 from seg_bench.json_fields import from_json
-from seg_bench.microbench.report_speed import ReportSpeed, made_up_run, measure_report
 from seg_bench.report.html_page import to_html
 
 ROOT = Path(__file__).parents[2]

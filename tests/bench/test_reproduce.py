@@ -25,9 +25,9 @@ from seg_bench.reproduce.options import ReproduceOptions
 from seg_bench.reproduce.prepare import export_row
 from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements
-from seg_export.checkpoint import load_checkpoint
-from seg_export.models.sam2 import VARIANTS
-from seg_export.random_weights import random_sam2
+from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.families.sam2.network import VARIANTS
 from seg_runtime.bundle import write_bundle
 from seg_runtime.errors import EdgesegError
 

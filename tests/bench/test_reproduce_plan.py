@@ -130,8 +130,8 @@ def test_operations_are_those_that_pytorch_counts() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seg_export.checkpoint import build_model, load_checkpoint, untrained_model
-    from seg_export.pretrained import pretrained_path
+    from seg_export.checkpoints.checkpoint import build_model, load_checkpoint, untrained_model
+    from seg_export.checkpoints.pretrained import pretrained_path
 
     for key in ("unet_lung", "unetpp_lung", "transunet_lung", "unet_31m", "unetpp", "transunet"):
         row = ROWS[key]
@@ -151,7 +151,7 @@ def test_operations_of_a_sam2_are_the_mean_of_an_image_and_two_frames() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seg_export.models.sam2 import VARIANTS, build_sam2
+    from seg_export.families.sam2.network import VARIANTS, build_sam2
 
     row, counts = ROWS["sam2.1_tiny"], []
     model: Any = build_sam2(**VARIANTS["sam2.1_tiny"]).to("meta").requires_grad_(False)

@@ -33,7 +33,7 @@ from seg_bench.run.cases import make_cases
 from seg_bench.run.options import RunOptions
 from seg_bench.train import loop
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import load_checkpoint
+from seg_export.checkpoints.checkpoint import load_checkpoint
 from seg_runtime.errors import BadInputError, EdgesegError
 
 ARGUMENTS = {"in_channels": 1, "num_classes": 1, "features": [4, 8]}

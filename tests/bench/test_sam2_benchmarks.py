@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seg_bench.microbench import sam2_forms
-from seg_bench.microbench.sam2_forms import EAGER, ENGINES, answer_file, time_form, tracked_frame
-from seg_bench.microbench.sam2_memory import measure_memory
-from seg_bench.microbench.sam2_models import CHECKPOINT, MovingShapes
-from seg_bench.microbench.sam2_speed import FORMS, compare_answers, measure_sam2
+from microbench import sam2_forms
+from microbench.sam2_forms import EAGER, ENGINES, answer_file, time_form, tracked_frame
+from microbench.sam2_memory import measure_memory
+from microbench.sam2_models import CHECKPOINT, MovingShapes
+from microbench.sam2_speed import FORMS, compare_answers, measure_sam2
 from seg_runtime.errors import BadInputError, EdgesegError
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sam2_small import small_sam2
 from sam2_torch_session import TorchSam2Session
 
-from seg_bench.microbench.sam2_resize import agreement, image_masks
+from microbench.sam2_resize import agreement, image_masks
 from seg_bench.sam2_trackers import as_image_predictor
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam2 import Sam2ImagePredictor
 
 PHOTOGRAPHS = ("nuclei/images/55f98f43c152.png", "montgomery/images/MCUCXR_0253_1.png")

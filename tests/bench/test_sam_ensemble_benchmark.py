@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from microbench.sam_ensemble import SECOND_CLICKS, measure_clicks
 from seg_bench.json_fields import to_json
-from seg_bench.microbench.sam_ensemble import SECOND_CLICKS, measure_clicks
 
 pytest.importorskip("pytriton")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seg_bench.microbench.sam_everything import SIDES, paired
+from microbench.sam_everything import SIDES, paired
 from seg_runtime.sam.rle import encode_counts, uncompressed_rle
 
 

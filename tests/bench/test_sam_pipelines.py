@@ -18,10 +18,10 @@ from seg_bench.pipelines.sam import BoxPrompts, SamPipeline
 from seg_bench.pipelines.sam_torch import TorchSamPipeline
 from seg_bench.run.checkpoints import remake_random_sam
 from seg_bench.run.subjects import Subject
-from seg_export.checkpoint import load_checkpoint
-from seg_export.models import sam as sam_module
-from seg_export.random_weights import random_sam
-from seg_export.sam import sam_models
+from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.random_weights import random_sam
+from seg_export.families.sam import network as sam_module
+from seg_export.families.sam.graphs import sam_models
 from seg_runtime.errors import BadInputError
 
 SMALL = {

@@ -26,12 +26,12 @@ from seg_bench.reproduce.screen import plan_text
 from seg_bench.run.options import RunOptions
 from seg_bench.run.rounds import time_rows
 from seg_bench.run.rows import Row
-from seg_runtime import gpu
+from seg_runtime.engines import gpu
 from seg_runtime.engines.cuda import Cuda
+from seg_runtime.engines.tensorrt_api import load_tensorrt
 from seg_runtime.engines.tensorrt_engine import TensorRtEngine, _log
 from seg_runtime.errors import MissingExtraError
 from seg_runtime.spec import ModelSpec, TensorSpec
-from seg_runtime.tensorrt_api import load_tensorrt
 
 MACHINES = Path(__file__).parents[1] / "data" / "doctor"
 GIB = 2**30

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from microbench.overhead import SIDES, measure_overhead
+from microbench.sam_decode import EMBEDDINGS, PROMPTS, measure_calls, measure_second_prompt
+from microbench.sam_speed import answer_difference
+from microbench.startup import COMMANDS, measure_startup
+from microbench.unet_speed import measure_unet
 from seg_bench.json_fields import to_json
-from seg_bench.microbench.overhead import SIDES, measure_overhead
-from seg_bench.microbench.sam_decode import EMBEDDINGS, PROMPTS, measure_calls, measure_second_prompt
-from seg_bench.microbench.sam_speed import answer_difference
-from seg_bench.microbench.startup import COMMANDS, measure_startup
-from seg_bench.microbench.unet_speed import measure_unet
 from seg_runtime.errors import BadInputError
 
 

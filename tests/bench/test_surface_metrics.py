@@ -11,9 +11,9 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist, directed_hausdorff
 
+from microbench.hausdorff import perturbed
 from seg_bench.metrics import average_surface_distance, hausdorff_95, hausdorff_distance
 from seg_bench.metrics.farthest import MAX_SIDE
-from seg_bench.microbench.hausdorff import perturbed
 from seg_runtime.errors import BadInputError, MissingExtraError
 
 ALL = (hausdorff_distance, hausdorff_95, average_surface_distance)

@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from microbench.sam2_models import SMALL
 from seg_bench.cli import main
 from seg_bench.data.davis import load_davis
-from seg_bench.microbench.sam2_models import SMALL
 from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, find_sam2_checkpoint
 from seg_bench.track_run import labels_of, measure_trackers
-from seg_export.checkpoint import load_checkpoint
-from seg_export.models import sam2
-from seg_export.random_weights import random_sam2
+from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.families.sam2 import network as sam2
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError
 

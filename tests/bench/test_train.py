@@ -31,9 +31,9 @@ from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_bench.train.state import TrainState
 from seg_bench.train.task import pick_device
-from seg_export.checkpoint import Preprocessing, build_model, load_checkpoint, save_checkpoint
-from seg_export.checkpoint_file import read_plain
-from seg_export.models.unet import UNet
+from seg_export.checkpoints.checkpoint import Preprocessing, build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoints.files import read_plain
+from seg_export.families.semantic.unet import UNet
 from seg_runtime.errors import BadImageError, BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 

@@ -23,9 +23,9 @@ from seg_bench.train.losses import CombinedLoss
 from seg_bench.train.recipe import SemanticRecipe, train_semantic
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import Preprocessing, build_model, load_checkpoint
-from seg_export.models.unetpp import UNetPlusPlus
-from seg_export.pruning import pruned
+from seg_export.checkpoints.checkpoint import Preprocessing, build_model, load_checkpoint
+from seg_export.families.semantic.pruning import pruned
+from seg_export.families.semantic.unetpp import UNetPlusPlus
 from seg_runtime.errors import BadInputError
 
 NAMES = tuple(f"xray_{number}_{number % 2}" for number in range(8))

@@ -16,8 +16,8 @@ from seg_bench.train.detection_task import DetectionTask
 from seg_bench.train.maskrcnn_recipe import MaskRcnnRecipe, train_maskrcnn
 from seg_bench.train.recipe import TrainResult
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import build_model, load_checkpoint
-from seg_export.checkpoint_file import read_plain
+from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
+from seg_export.checkpoints.files import read_plain
 from seg_runtime.errors import BadInputError
 
 RECIPE = MaskRcnnRecipe(size_hw=(128, 128), max_detections=20, crops=CropSettings(size=64), half=True)
@@ -85,7 +85,7 @@ def test_learning_one_image_by_heart_finds_its_objects(nuclei_folder: Path, spli
     data = DetectionDataset(objects, (128, 128), whole)
     task = DetectionTask(data, data, (128, 128), SETTINGS)
     torch.manual_seed(0)
-    from seg_export.models.maskrcnn import build_maskrcnn
+    from seg_export.families.maskrcnn.network import build_maskrcnn
 
     model = build_maskrcnn(**{**RECIPE.arguments, "min_size": 128, "max_size": 128})
     _, before = task.validate(model, lambda: None)

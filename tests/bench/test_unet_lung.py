@@ -13,7 +13,7 @@ import torch
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.splits import montgomery_split
 from seg_bench.metrics import dice_score
-from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from seg_runtime.preprocess import to_batch
 from seg_runtime.spec import ClaheSpec
 

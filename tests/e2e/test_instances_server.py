@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from seg_runtime.cli.run import app
 from seg_runtime.connection import connect
-from seg_runtime.images import list_images, read_image
+from seg_runtime.files.images import list_images, read_image
 from seg_runtime.instances import InstanceSegmenter
 from seg_runtime.server import ServerOptions, TritonServer
 

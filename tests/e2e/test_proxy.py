@@ -19,11 +19,11 @@ import pytest
 from certificates import Certificates, make_certificates
 from scaling_model import publish_scaling_model, some_images
 
-from seg_bench.microbench.strangers import HTTP_CHANGES
-from seg_runtime.access import SECRET
+from microbench.strangers import HTTP_CHANGES
 from seg_runtime.connection import TlsOptions, connect
 from seg_runtime.errors import ServerError
 from seg_runtime.server import ServerOptions, TritonServer
+from seg_runtime.triton.access import SECRET
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server

@@ -24,7 +24,6 @@ from sam2_flows import FLOWS, Step, at, steps
 from sam2_small import GRID, SIDE
 from server_regions import mapped_regions
 
-from seg_runtime import shared_memory
 from seg_runtime.cli import run
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, ModelNotReadyError, RepositoryError, ServerUnavailableError
@@ -34,8 +33,9 @@ from seg_runtime.sam2 import Sam2ImagePredictor, Sam2VideoPredictor
 from seg_runtime.server import ServerOptions, TritonServer, process
 from seg_runtime.server.check import check_repository, require_servable
 from seg_runtime.session import Session
-from seg_runtime.triton_client import TritonClient
-from seg_runtime.triton_session import TritonSession
+from seg_runtime.triton import shared_memory
+from seg_runtime.triton.client import TritonClient
+from seg_runtime.triton.session import TritonSession
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server

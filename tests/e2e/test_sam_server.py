@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from server_regions import mapped_regions
 from tiny_graph import publish
 
-from seg_export.tensor_types import cast_half_tensors, half_embeddings
+from seg_export.precision.tensor_types import cast_half_tensors, half_embeddings
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.repository import Repository
 from seg_runtime.sam import ResizeLongestSide, SamAutomaticMaskGenerator, SamPredictor
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
-from seg_runtime.triton_client import TritonClient
+from seg_runtime.triton.client import TritonClient
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server

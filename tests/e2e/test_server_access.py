@@ -14,12 +14,12 @@ import pytest
 from certificates import Certificates, make_certificates
 from scaling_model import publish_scaling_model, some_images
 
-from seg_bench.microbench.strangers import GRPC_CHANGES, HTTP_CHANGES, ask_grpc, ask_http
-from seg_runtime.access import SECRET, ServerAccess, find_secret, key_header
-from seg_runtime.address import parse_address
+from microbench.strangers import GRPC_CHANGES, HTTP_CHANGES, ask_grpc, ask_http
 from seg_runtime.connection import TlsOptions, connect
 from seg_runtime.errors import ModelNotFoundError, ServerError, ServerUnavailableError
 from seg_runtime.server import ServerOptions, ServerTls, TritonServer
+from seg_runtime.triton.access import SECRET, ServerAccess, find_secret, key_header
+from seg_runtime.triton.address import parse_address
 
 pytest.importorskip("pytriton")
 pytestmark = pytest.mark.server
@@ -148,7 +148,7 @@ def test_the_servers_own_user_gets_shared_memory_where_it_is_on(server: TritonSe
 def test_a_client_without_the_secret_still_lists_models_and_names_unknown_ones(
     server: TritonServer, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    monkeypatch.setattr("seg_runtime.triton_client.find_secret", lambda address: None)
+    monkeypatch.setattr("seg_runtime.triton.client.find_secret", lambda address: None)
     with connect(server.grpc_url if protocol == "grpc" else server.http_url) as session:
         assert session.where == protocol
         assert {"pair", "scale"} <= set(session.models())

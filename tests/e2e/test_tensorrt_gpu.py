@@ -9,18 +9,18 @@ import onnxruntime
 import pytest
 from tiny_graph import SIDE, images, invert_graph, invert_spec, publish, semantic_graph, semantic_spec
 
+from seg_export.checkpoints.random_weights import random_unet
 from seg_export.engines.build import build_engines
 from seg_export.engines.network import build_plan, parse_graph
 from seg_export.export import export_models
-from seg_export.random_weights import random_unet
-from seg_export.tolerances import TOLERANCES
+from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.connection import connect
 from seg_runtime.engines.cuda import DeviceArray
+from seg_runtime.engines.gpu import first_gpu
+from seg_runtime.engines.tensorrt_api import TensorRT, load_tensorrt
 from seg_runtime.engines.tensorrt_engine import TensorRtEngine, open_engine
 from seg_runtime.errors import BadInputError, EdgesegError
-from seg_runtime.gpu import first_gpu
 from seg_runtime.spec import ModelSpec
-from seg_runtime.tensorrt_api import TensorRT, load_tensorrt
 
 pytestmark = pytest.mark.skipif(first_gpu() is None, reason="no NVIDIA GPU")
 

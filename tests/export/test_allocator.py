@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from seg_export import allocator
+from seg_export.verification import allocator
 
 # In a process of its own: pytest's would keep glibc's settings, and its memory says nothing.
 _SCRIPT = """
 import re, sys, time
 from pathlib import Path
 import torch
-from seg_export.allocator import memory_kept
+from seg_export.verification.allocator import memory_kept
 
 def resident() -> int:
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -12,16 +12,16 @@ from sam2_small import ARGUMENTS
 from sam_models import SMALL_SAM
 from typer.testing import CliRunner
 
-from seg_export import maskrcnn_checkpoints
-from seg_export.assumptions import Assumption, assumptions, assumptions_text
-from seg_export.checkpoint import Checkpoint, load_checkpoint, untrained_model
+from seg_export.checkpoints.assumptions import Assumption, assumptions, assumptions_text
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, untrained_model
+from seg_export.checkpoints.pretrained import pretrained_path
+from seg_export.checkpoints.random_weights import random_sam, random_sam2, random_semantic
 from seg_export.cli import app
 from seg_export.export import export_model
-from seg_export.families import traceable_models
-from seg_export.maskrcnn_checkpoints import load_maskrcnn_checkpoint
-from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam, random_sam2, random_semantic
-from seg_export.sam_checkpoints import load_sam_checkpoint
+from seg_export.families.builders import traceable_models
+from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
+from seg_export.families.maskrcnn.checkpoints import load_maskrcnn_checkpoint
+from seg_export.families.sam.checkpoints import load_sam_checkpoint
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec
 

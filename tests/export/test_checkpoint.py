@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from seg_export import checkpoint_file
-from seg_export.checkpoint import Checkpoint, Preprocessing, build_model, load_checkpoint, save_checkpoint
-from seg_export.models.unet import UNet
+from seg_export.checkpoints import files as checkpoint_file
+from seg_export.checkpoints.checkpoint import (
+    Checkpoint,
+    Preprocessing,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
+from seg_export.families.semantic.unet import UNet
 from seg_runtime.errors import CheckpointError, MissingExtraError
 from seg_runtime.spec import ClaheSpec
 

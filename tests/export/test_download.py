@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from seg_bench.data.archive import unpack_zip
-from seg_export.download import download
+from seg_export.checkpoints.download import download
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
 
 CONTENT = bytes(range(256)) * 4096

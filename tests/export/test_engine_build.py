@@ -18,22 +18,22 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import seg_export.engines.build as build_steps
+from seg_export.checkpoints.random_weights import random_sam, random_unet
 from seg_export.cli import app
-from seg_export.comparison import VerificationError
 from seg_export.engines import network
 from seg_export.engines.build import build_engines
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
 from seg_export.export import export_models
-from seg_export.graph_runner import GraphRunner
-from seg_export.manage import rollback
-from seg_export.random_weights import random_sam, random_unet
+from seg_export.publishing.manage import rollback
+from seg_export.verification.comparison import VerificationError
+from seg_export.verification.graph_runner import GraphRunner
 from seg_runtime.connection import connect
-from seg_runtime.engine_file import Machine, read_fingerprint, this_machine
+from seg_runtime.engines.engine_file import Machine, read_fingerprint, this_machine
+from seg_runtime.engines.tensorrt_api import TensorRT, load_tensorrt
 from seg_runtime.errors import EdgesegError, ModelNotFoundError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, Repository
 from seg_runtime.server.check import check_repository
 from seg_runtime.spec import ModelSpec, ServingSpec
-from seg_runtime.tensorrt_api import TensorRT, load_tensorrt
 
 GPU = Machine("8.6", "NVIDIA RTX A4000", {})
 SMALL_SAM = {

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from sam_models import SMALL_SAM
 from typer.testing import CliRunner
 
+from seg_export.checkpoints.random_weights import random_sam, random_semantic, random_unet
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, CheckedGraph, check_graphs, require_built
 from seg_export.engines.reasons import BuildError
 from seg_export.export import export_models
-from seg_export.models.transunet import VARIANTS
-from seg_export.random_weights import random_sam, random_semantic, random_unet
+from seg_export.families.semantic.transunet import VARIANTS
 from seg_runtime.errors import BadInputError, MissingExtraError, ModelNotFoundError, RepositoryError
 
 FULL = TensorProto.FLOAT

@@ -15,11 +15,11 @@ import torch
 from onnx import numpy_helper
 
 import seg_export.export as export_steps
-from seg_export.checkpoint import save_checkpoint
+from seg_export.checkpoints.checkpoint import save_checkpoint
+from seg_export.checkpoints.random_weights import random_unet
 from seg_export.cli import main
 from seg_export.cli.options import parse_size_hw
-from seg_export.random_weights import random_unet
-from seg_export.trace import optimise
+from seg_export.tracing.trace import optimise
 from seg_runtime.errors import BadInputError
 
 Run = Callable[..., tuple[int, str, str]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from seg_export.models.fixed_nms import BLOCK, ROUNDS, fixed_nms
+from seg_export.families.maskrcnn.fixed_nms import BLOCK, ROUNDS, fixed_nms
 
 
 def random_boxes(count: int, side: float, seed: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from seg_export.models.fixed_roi_align import FixedRoIAlign, PackedPyramid
+from seg_export.families.maskrcnn.fixed_roi_align import FixedRoIAlign, PackedPyramid
 
 SIZES_HW = ((64, 96), (32, 48), (16, 24), (8, 12))
 SCALES = (0.25, 0.125, 0.0625, 0.03125)

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from seg_export.bisect import bisect_published
-from seg_export.checkpoint import Checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint
+from seg_export.checkpoints.random_weights import random_sam
 from seg_export.cli import app
 from seg_export.export import ExportedModel, export_models
-from seg_export.families import traceable_models
-from seg_export.graph_runner import GraphRunner
+from seg_export.families.builders import traceable_models
 from seg_export.precision.half import rounded, to_half
-from seg_export.random_weights import random_sam
-from seg_export.tolerances import TOLERANCES
-from seg_export.trace import optimise, trace
+from seg_export.tracing.trace import optimise, trace
+from seg_export.verification.bisect import bisect_published
+from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.repository import Repository
 
 SIDE = 64

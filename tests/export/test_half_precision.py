@@ -18,24 +18,24 @@ from onnx import TensorProto, helper, numpy_helper
 from sam_models import WEIGHTS
 from typer.testing import CliRunner
 
-from seg_export.bisect import bisect_published
-from seg_export.checkpoint import Checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint
+from seg_export.checkpoints.random_weights import random_unet
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import export_models, verify_published
-from seg_export.external_weights import write_weights
-from seg_export.families import traceable_model
-from seg_export.graph_runner import GraphRunner
+from seg_export.families.builders import traceable_model
 from seg_export.precision.divergence import first_divergence, ops_to_keep
 from seg_export.precision.half import element_types, rounded, to_half
 from seg_export.precision.kept import KEPT, LARGEST_IN_HALF, kept_nodes
 from seg_export.precision.ranges import largest_values
-from seg_export.random_weights import random_unet
-from seg_export.tolerances import Tolerance
-from seg_export.trace import optimise, save_graph, trace
+from seg_export.tracing.external_weights import write_weights
+from seg_export.tracing.trace import optimise, save_graph, trace
+from seg_export.verification.bisect import bisect_published
+from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.tolerances import Tolerance
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import list_images, read_image
+from seg_runtime.files.images import list_images, read_image
 from seg_runtime.repository import Repository
 from seg_runtime.sam import SamPredictor
 from seg_runtime.semantic import SemanticSegmenter
@@ -367,7 +367,7 @@ def test_halved_weights_that_fit_move_into_the_graph(tmp_path: Path) -> None:
 
 def test_bisect_refuses_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = random_unet(features=(4, 8))
-    monkeypatch.setattr("seg_export.trace.EXTERNAL_DATA_ABOVE", 1000)
+    monkeypatch.setattr("seg_export.tracing.trace.EXTERNAL_DATA_ABOVE", 1000)
     monkeypatch.setattr(trace, "__defaults__", (18, None, 1000))
     export_models(checkpoint, tmp_path, "unet", size_hw=SIZE_HW)
     with pytest.raises(BadInputError, match="--bisect takes smaller models only"):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from seg_export.manage import list_models, remove, rollback
-from seg_export.publish import StagedModel, publish, publish_together
-from seg_export.staging import staging_folder
+from seg_export.publishing.manage import list_models, remove, rollback
+from seg_export.publishing.publish import StagedModel, publish, publish_together
+from seg_export.publishing.staging import staging_folder
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import EnsembleStep, ModelSpec, ServingSpec, TensorSpec

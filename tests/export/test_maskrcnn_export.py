@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from typer.testing import CliRunner
 
-from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoints.random_weights import random_maskrcnn
 from seg_export.cli import app
-from seg_export.detections import match_rows
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.engines.parity import engine_parity
 from seg_export.export import export_models
-from seg_export.families import traceable_model
-from seg_export.graph_runner import GraphRunner
-from seg_export.maskrcnn_checkpoints import load_maskrcnn_checkpoint
-from seg_export.models.maskrcnn import build_maskrcnn
-from seg_export.random_weights import random_maskrcnn
+from seg_export.families.builders import traceable_model
+from seg_export.families.maskrcnn.checkpoints import load_maskrcnn_checkpoint
+from seg_export.families.maskrcnn.detections import match_rows
+from seg_export.families.maskrcnn.network import build_maskrcnn
+from seg_export.verification.graph_runner import GraphRunner
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import Repository
 

@@ -17,7 +17,7 @@ from published import WEIGHTS
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import seg_export.bisect
+import seg_export.checkpoints.random_weights
 import seg_export.cli.exporting
 import seg_export.cli.maskrcnn
 import seg_export.cli.sam
@@ -26,14 +26,14 @@ import seg_export.cli.semantic
 import seg_export.engines.build
 import seg_export.engines.check
 import seg_export.export
-import seg_export.manage
-import seg_export.maskrcnn_checkpoints
-import seg_export.random_weights
-import seg_export.verify
+import seg_export.families.maskrcnn.checkpoints
+import seg_export.publishing.manage
+import seg_export.verification.bisect
+import seg_export.verification.verify
 import seg_runtime.bundle
-from seg_export.checkpoint import load_checkpoint
+from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.random_weights import random_semantic
 from seg_export.cli import app
-from seg_export.random_weights import random_semantic
 from seg_runtime.errors import BadInputError, EdgesegError
 
 SMALL_TRANSUNET = {
@@ -194,10 +194,10 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
 
         return call
 
-    monkeypatch.setattr(seg_export.checkpoint, "load_checkpoint", load_once)
-    monkeypatch.setattr(seg_export.maskrcnn_checkpoints, "load_checkpoint", load_once)
+    monkeypatch.setattr(seg_export.checkpoints.checkpoint, "load_checkpoint", load_once)
+    monkeypatch.setattr(seg_export.families.maskrcnn.checkpoints, "load_checkpoint", load_once)
     small = replace(random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "small"})
-    monkeypatch.setattr(seg_export.random_weights, "random_maskrcnn", record(small))
+    monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_maskrcnn", record(small))
     for module in (seg_export.cli.sam, seg_export.cli.sam2):
         for name in ("_load", "_random"):
             monkeypatch.setattr(module, name, record(small))
@@ -211,16 +211,16 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     for module, name, value in (
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
-        (seg_export.verify, "require_parity", None),
-        (seg_export.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
+        (seg_export.verification.verify, "require_parity", None),
+        (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
         (seg_export.cli.verify, "report_table", "table"),
         (seg_export.cli.verify, "_show", None),
         (seg_export.engines.check, "check_graphs", ()),
         (seg_export.engines.build, "build_engines", ()),
-        (seg_export.manage, "list_models", ()),
+        (seg_export.publishing.manage, "list_models", ()),
         (seg_runtime.bundle, "write_bundle", 0),
-        (seg_export.manage, "rollback", spec),
-        (seg_export.manage, "remove", None),
+        (seg_export.publishing.manage, "rollback", spec),
+        (seg_export.publishing.manage, "remove", None),
     ):
         monkeypatch.setattr(module, name, record(value))
     yield seen
@@ -292,7 +292,7 @@ def test_option_without_effect_is_refused_even_with_its_default(
 def test_epsilon_of_norms_is_refused_where_torchvision_sets_its_own(
     seen: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seg_export import maskrcnn_checkpoints
+    from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 
     second = replace(
         random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "maskrcnn_resnet50_fpn_v2"}

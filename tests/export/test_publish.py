@@ -21,17 +21,17 @@ import pytest
 from onnx import TensorProto, helper
 
 import seg_export.export as export_steps
+from seg_export.checkpoints.random_weights import random_unet
 from seg_export.export import export_model
-from seg_export.publish import (
+from seg_export.publishing.publish import (
     PublishedModel,
     StagedModel,
     check_model_name,
     publish,
     publish_together,
 )
-from seg_export.random_weights import random_unet
-from seg_export.staging import staging_folder
-from seg_export.trace import trace
+from seg_export.publishing.staging import staging_folder
+from seg_export.tracing.trace import trace
 from seg_runtime.connection import connect
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import BadInputError, RepositoryError

@@ -17,19 +17,19 @@ import pytest
 import torch
 from sam2_models import SMALL
 
-from seg_export import sam2_checkpoints
-from seg_export.checkpoint import build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
+from seg_export.checkpoints.pretrained import pretrained_path
+from seg_export.checkpoints.random_weights import random_sam2
 from seg_export.cli import main
-from seg_export.models.sam2 import VARIANTS, build_sam2, sam2_arguments, variant_name
-from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam2
-from seg_export.sam2_checkpoints import (
+from seg_export.families.sam2 import checkpoints as sam2_checkpoints
+from seg_export.families.sam2.checkpoints import (
     OFFICIAL,
     download_official,
     load_sam2_checkpoint,
     read_variant_config,
     variant_arguments,
 )
+from seg_export.families.sam2.network import VARIANTS, build_sam2, sam2_arguments, variant_name
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError, MissingExtraError
 from seg_runtime.repository import Repository
 

@@ -19,7 +19,8 @@ from sam2_small import memories_as_float32
 from torch.nn import functional as F
 
 from seg_bench.sam2_trackers import Sam2Tracker
-from seg_export.checkpoint import Checkpoint, build_model
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.checkpoints.random_weights import random_sam2
 from seg_export.engines.check import check_graphs
 from seg_export.export import (
     ExportedModel,
@@ -28,12 +29,11 @@ from seg_export.export import (
     load_published,
     verify_published,
 )
-from seg_export.families import traceable_models
-from seg_export.models.sam2 import VARIANTS
-from seg_export.models.sam2_memory import round_to_bfloat16
-from seg_export.random_weights import random_sam2
-from seg_export.sam2 import PARTS
-from seg_export.sam2_align import align_single_masks
+from seg_export.families.builders import traceable_models
+from seg_export.families.sam2.align import align_single_masks
+from seg_export.families.sam2.graphs import PARTS
+from seg_export.families.sam2.memory import round_to_bfloat16
+from seg_export.families.sam2.network import VARIANTS
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
@@ -246,7 +246,7 @@ def test_object_that_is_absent_has_the_pointer_for_none(sam2: Any, checkpoint: C
     gone = build_model(checkpoint)
     last = gone.sam_mask_decoder.pred_obj_score_head.layers[-1]
     last.bias = torch.nn.Parameter(last.bias.detach() - 100)
-    from seg_export.models.sam2_decoder import Sam2DecoderGraph
+    from seg_export.families.sam2.decoder import Sam2DecoderGraph
 
     point = (torch.full((1, 1, 2), 100.0), torch.ones(1, 1, dtype=torch.int32))
     with torch.inference_mode():

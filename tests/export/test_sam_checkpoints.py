@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 import torch
 
-from seg_export import sam_checkpoints
-from seg_export.checkpoint import build_model, load_checkpoint
+from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
+from seg_export.checkpoints.pretrained import pretrained_path
+from seg_export.checkpoints.random_weights import random_sam
 from seg_export.cli import main
-from seg_export.models.sam import VARIANTS, build_sam, sam_arguments, variant_name
-from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam
-from seg_export.sam_checkpoints import (
+from seg_export.families.sam import checkpoints as sam_checkpoints
+from seg_export.families.sam.checkpoints import (
     OFFICIAL,
     download_official,
     load_sam_checkpoint,
     read_variant_config,
     variant_arguments,
 )
+from seg_export.families.sam.network import VARIANTS, build_sam, sam_arguments, variant_name
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.repository import Repository
 

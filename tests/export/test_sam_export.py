@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from sam_models import SMALL_SAM
 
 import seg_export.export as export_steps
-from seg_export.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from seg_export.checkpoints.pretrained import pretrained_path
+from seg_export.checkpoints.random_weights import random_sam, random_unet
 from seg_export.export import export_model, export_models, verify_published
-from seg_export.models.sam import build_sam
-from seg_export.pretrained import pretrained_path
-from seg_export.random_weights import random_sam, random_unet
-from seg_export.trace import optimise
-from seg_export.verify import VerificationError
+from seg_export.families.sam.network import build_sam
+from seg_export.tracing.trace import optimise
+from seg_export.verification.verify import VerificationError
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError
-from seg_runtime.images import list_images, read_image
+from seg_runtime.files.images import list_images, read_image
 from seg_runtime.model_config import from_text, to_text
 from seg_runtime.repository import Repository
 from seg_runtime.sam import SamPredictor

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from seg_export.checkpoint import Checkpoint, Preprocessing
-from seg_export.families import traceable_model
-from seg_export.random_weights import random_unet
-from seg_export.semantic import to_labels
+from seg_export.checkpoints.checkpoint import Checkpoint, Preprocessing
+from seg_export.checkpoints.random_weights import random_unet
+from seg_export.families.builders import traceable_model
+from seg_export.families.semantic.graph import to_labels
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 

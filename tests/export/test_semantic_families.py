@@ -11,11 +11,11 @@ import onnx
 import pytest
 import torch
 
-from seg_export.checkpoint import load_checkpoint
+from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.random_weights import random_semantic
 from seg_export.cli import main
-from seg_export.models.transunet import VARIANTS
+from seg_export.families.semantic.transunet import VARIANTS
 from seg_export.precision.kept import KEPT, kept_nodes
-from seg_export.random_weights import random_semantic
 from seg_runtime.repository import Repository
 
 Run = Callable[..., tuple[int, str, str]]

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seg_export.checkpoint import build_model
-from seg_export.models.transunet import VARIANTS, TransUNet, transunet_arguments
-from seg_export.models.transunet_stem import ResNetV2, StdConv2d
-from seg_export.random_weights import random_semantic
+from seg_export.checkpoints.checkpoint import build_model
+from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.families.semantic.transunet import VARIANTS, TransUNet, transunet_arguments
+from seg_export.families.semantic.transunet_stem import ResNetV2, StdConv2d
 from seg_runtime.errors import BadInputError
 
 TINY: dict[str, Any] = {

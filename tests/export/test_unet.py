@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seg_export.models.unet import UNet, unet_arguments
+from seg_export.families.semantic.unet import UNet, unet_arguments
 from seg_runtime.errors import BadInputError
 
 

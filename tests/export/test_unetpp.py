@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seg_export.checkpoint import Checkpoint, build_model
-from seg_export.models.unetpp import UNetPlusPlus, pruned_unetpp, unetpp_arguments
-from seg_export.pruning import pruned
-from seg_export.random_weights import random_semantic
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.families.semantic.pruning import pruned
+from seg_export.families.semantic.unetpp import UNetPlusPlus, pruned_unetpp, unetpp_arguments
 from seg_runtime.errors import BadInputError
 
 ARGUMENTS = {"in_channels": 3, "num_classes": 2, "bilinear": True, "features": [4, 6, 8, 10]}

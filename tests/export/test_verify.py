@@ -12,17 +12,17 @@ import pytest
 from onnx import numpy_helper
 
 import seg_export.export as export_steps
-from seg_export.cases import image_cases, synthetic_cases
-from seg_export.checkpoint import Checkpoint
-from seg_export.comparison import _mask_iou, _power_of_ten_above
+from seg_export.checkpoints.checkpoint import Checkpoint
+from seg_export.checkpoints.random_weights import random_unet
 from seg_export.export import export_model, verify_published
-from seg_export.families import traceable_model
-from seg_export.random_weights import random_unet
-from seg_export.trace import optimise, save_graph, trace
-from seg_export.traceable import TraceableModel
-from seg_export.verify import VerificationError, require_parity, verify
+from seg_export.families.builders import traceable_model
+from seg_export.tracing.trace import optimise, save_graph, trace
+from seg_export.tracing.traceable import TraceableModel
+from seg_export.verification.cases import image_cases, synthetic_cases
+from seg_export.verification.comparison import _mask_iou, _power_of_ten_above
+from seg_export.verification.verify import VerificationError, require_parity, verify
 from seg_runtime.errors import CheckpointError, ModelNotFoundError, ParityError
-from seg_runtime.images import list_images, read_image
+from seg_runtime.files.images import list_images, read_image
 from seg_runtime.preprocess import to_batch
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec

@@ -1,4 +1,4 @@
-"""The Dockerfiles and docs/jetson.md say what runtime/seg_runtime/targets.py says, and are sound."""
+"""The Dockerfiles and docs/jetson.md say what bench/seg_bench/doctor/targets.py says, and are sound."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from seg_bench.doctor.targets import TARGETS, TRITON_IMAGE, Target
 from seg_runtime.server.options import ServerOptions
-from seg_runtime.targets import TARGETS, TRITON_IMAGE, Target
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ("Dockerfile", "Dockerfile.jetson")

@@ -33,7 +33,7 @@ for name in names:
 print(json.dumps(names))
 """
     names = json.loads(run_python(code))
-    assert "seg_runtime.semantic" in names and "seg_runtime.triton_session" in names
+    assert "seg_runtime.semantic" in names and "seg_runtime.triton.session" in names
 
 
 def test_exporter_does_not_import_the_bench() -> None:

@@ -31,12 +31,12 @@ import seg_export
 import seg_runtime
 from seg_bench.doctor import gpu_state
 from seg_bench.power import nvml
-from seg_runtime import gpu
+from seg_runtime.engines import gpu
 from seg_runtime.engines.onnx_engine import PROVIDERS
 
 RUNTIME, EXPORT = Path(seg_runtime.__file__).parent, Path(seg_export.__file__).parent
 CUDA = [call for call in calls_of(RUNTIME / "engines" / "cuda.py") if re.match("cuda[A-Z]", call.name)]
-DRIVER = [call for call in calls_of(RUNTIME / "gpu.py") if call.on == "driver"]
+DRIVER = [call for call in calls_of(RUNTIME / "engines" / "gpu.py") if call.on == "driver"]
 ENGINE = list(calls_of(RUNTIME / "engines" / "tensorrt_engine.py"))
 ONNX = list(calls_of(RUNTIME / "engines" / "onnx_engine.py"))
 CACHE = [call for call in calls_of(EXPORT / "engines" / "network.py") if "timing_cache" in call.name]

@@ -15,9 +15,6 @@ from typer.testing import CliRunner
 
 from seg_bench.cli import app as bench_app
 from seg_bench.run.options import RunOptions
-from seg_runtime import access
-from seg_runtime.access import ServerAccess, find_secret, read_api_key
-from seg_runtime.address import parse_address
 from seg_runtime.cli.run import app as run_app
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, ServerError
@@ -26,6 +23,9 @@ from seg_runtime.server.access import Locks
 from seg_runtime.server.concealment import close_memory, hide_arguments
 from seg_runtime.server.exposure import describe_exposure
 from seg_runtime.server.secret_files import SecretFiles
+from seg_runtime.triton import access
+from seg_runtime.triton.access import ServerAccess, find_secret, read_api_key
+from seg_runtime.triton.address import parse_address
 
 KEY = "0123456789abcdef"
 PORTS = (8000, 8001, 8002)

@@ -17,7 +17,6 @@ from fake_triton import FakeTriton, metadata_json, serve_grpc, serve_http
 from tiny_graph import images, publish_all, semantic_spec
 
 import seg_runtime
-from seg_runtime.address import parse_address
 from seg_runtime.connection import TlsOptions, connect
 from seg_runtime.errors import (
     BadInputError,
@@ -26,6 +25,7 @@ from seg_runtime.errors import (
     ServerError,
     ServerUnavailableError,
 )
+from seg_runtime.triton.address import parse_address
 
 
 @pytest.fixture

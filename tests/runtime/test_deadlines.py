@@ -15,11 +15,11 @@ from fake_triton import FakeTriton, serve_grpc, serve_http
 from faulty_network import FAULTS, Relay, relay_to
 from tiny_graph import semantic_spec
 
-from seg_runtime import triton_connections
 from seg_runtime.connection import connect
 from seg_runtime.errors import ServerTimeoutError, ServerUnavailableError
 from seg_runtime.session import Session
 from seg_runtime.spec import TensorSpec
+from seg_runtime.triton import connections as triton_connections
 
 DEADLINE_S = 0.5
 PATIENT_S = 30.0

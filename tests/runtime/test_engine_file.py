@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_runtime.engine_file import (
+from seg_runtime.engines.engine_file import (
     EngineFingerprint,
     Machine,
     engine_fault,

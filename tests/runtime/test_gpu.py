@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fake_cuda import FakeDriver
 
-from seg_runtime import gpu
+from seg_runtime.engines import gpu
 
 
 def first_gpu(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> gpu.Gpu | None:

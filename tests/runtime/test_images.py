@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError, MissingExtraError
-from seg_runtime.images import list_images, read_image, to_uint8, write_mask, write_png
+from seg_runtime.files.images import list_images, read_image, to_uint8, write_mask, write_png
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_refusing_a_real_huge_image_takes_little_memory(tmp_path: Path) -> None:
     path.write_bytes(empty[:at] + chunk + empty[at + 12 :])
     # VmHWM and not ru_maxrss: that one starts at the size of the process that started this one.
     code = (
-        "import pathlib, re, sys; from seg_runtime.images import read_image\n"
+        "import pathlib, re, sys; from seg_runtime.files.images import read_image\n"
         "try: read_image(sys.argv[1], 1)\n"
         "except ValueError:\n"
         "    print(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])"

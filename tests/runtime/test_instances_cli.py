@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from seg_runtime.cli.run import app
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.images import read_image
-from seg_runtime.instance_overlay import draw_instances
+from seg_runtime.files.images import read_image
+from seg_runtime.files.instance_overlay import draw_instances
 from seg_runtime.instances import InstanceResult, InstanceSegmenter
 
 
@@ -126,7 +126,7 @@ def test_no_name_covers_a_small_object(seed: int, monkeypatch: pytest.MonkeyPatc
     boxes = np.concatenate([corners, corners + generator.integers(6, 20, (40, 2))], axis=1).astype(np.float32)
     image, result = np.full((480, 640, 3), 128, np.uint8), result_of(boxes, (480, 640))
     named = draw_instances(image, result)
-    monkeypatch.setattr("seg_runtime.instance_overlay._draw_plate", lambda *_: None)
+    monkeypatch.setattr("seg_runtime.files.instance_overlay._draw_plate", lambda *_: None)
     covered = (named != draw_instances(image, result)).any(axis=-1)
     assert covered.any()
     assert not any(covered[y0:y1, x0:x1].any() for x0, y0, x1, y1 in boxes.astype(int))

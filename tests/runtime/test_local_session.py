@@ -25,7 +25,7 @@ from tiny_graph import (
     semantic_spec,
 )
 
-from seg_export.tolerances import TOLERANCES
+from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.errors import (
     BadInputError,
     InferenceError,

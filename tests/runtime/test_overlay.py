@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS, distinct_colors, draw_overlay
+from seg_runtime.files.overlay import COLORS, distinct_colors, draw_overlay
 
 
 def square(size: int = 100) -> NDArray[np.uint8]:

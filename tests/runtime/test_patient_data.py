@@ -12,7 +12,7 @@ import pytest
 from marked_dicom import DAMAGED, MARKER, damaged_dicom, marked_dicom
 
 from seg_runtime.errors import BadImageError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 PIXELS = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32).astype(np.uint8)
 

@@ -20,7 +20,7 @@ from seg_runtime import connection
 from seg_runtime.cli import run
 from seg_runtime.cli.options import EngineOption
 from seg_runtime.engines import AUTO, ENGINES
-from seg_runtime.images import read_image, write_png
+from seg_runtime.files.images import read_image, write_png
 
 
 def xray(height: int = 48, width: int = 40) -> NDArray[np.uint8]:
@@ -283,7 +283,7 @@ def test_several_classes_are_written_as_ids_with_an_area_each(
 def test_an_interrupted_run_keeps_whole_files_only(
     tmp_path: Path, session: BrightnessSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seg_runtime.segment_files import segment_files
+    from seg_runtime.files.segment import segment_files
     from seg_runtime.semantic import SemanticSegmenter
 
     paths = []
@@ -300,7 +300,7 @@ def test_an_interrupted_run_keeps_whole_files_only(
 
 
 def test_many_files_need_no_more_memory_than_few(tmp_path: Path, session: BrightnessSession) -> None:
-    from seg_runtime.segment_files import segment_files
+    from seg_runtime.files.segment import segment_files
     from seg_runtime.semantic import SemanticSegmenter
 
     write_png(tmp_path / "a.png", xray(256, 256))

@@ -13,7 +13,7 @@ from sam_models import DiscSamSession
 
 from seg_runtime.cli import run, sam
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import read_image, write_mask, write_png
+from seg_runtime.files.images import read_image, write_mask, write_png
 from seg_runtime.sam.files import segment_everything
 from seg_runtime.sam.mask_generator import SamAutomaticMaskGenerator
 from seg_runtime.sam.rle import rle_to_mask

@@ -17,7 +17,7 @@ from segment_anything.modeling import Sam
 
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, ModelNotFoundError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam import SamAutomaticMaskGenerator
 from seg_runtime.sam.rle import rle_to_mask
 from seg_runtime.session import Session

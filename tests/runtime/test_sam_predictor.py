@@ -18,7 +18,7 @@ from segment_anything.modeling import Sam
 
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadImageError, BadInputError, InferenceError, ModelNotFoundError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam import SamPredictor, best_first, memory
 from seg_runtime.session import Session
 from seg_runtime.spec import ModelSpec

@@ -1,4 +1,4 @@
-"""`seg_runtime.shared_memory` and `region_pool`: tensors stay off the socket, nothing is left behind."""
+"""`seg_runtime.triton.shared_memory`, `region_pool`: tensors stay off the socket, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ import tritonclient.grpc
 from server_regions import mapped_regions
 from tiny_graph import SIDE, images, publish, publish_all, rows_graph, rows_spec, semantic_spec
 
-from seg_runtime import shared_memory, triton_session
 from seg_runtime.connection import connect
 from seg_runtime.errors import (
     BadInputError,
@@ -32,13 +31,15 @@ from seg_runtime.errors import (
     ServerUnavailableError,
 )
 from seg_runtime.handles import ArrayHandle
-from seg_runtime.region_pool import RegionHandle, RegionPool
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
 from seg_runtime.spec import TensorSpec
-from seg_runtime.triton_client import TritonClient
-from seg_runtime.triton_errors import RegionInUseError
-from seg_runtime.triton_transfer import SharedTransfer
+from seg_runtime.triton import session as triton_session
+from seg_runtime.triton import shared_memory
+from seg_runtime.triton.client import TritonClient
+from seg_runtime.triton.errors import RegionInUseError
+from seg_runtime.triton.region_pool import RegionHandle, RegionPool
+from seg_runtime.triton.transfer import SharedTransfer
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seg_runtime.targets import TARGETS, jetpack_of_l4t, read_l4t, target_of_jetpack
+from seg_bench.doctor.targets import TARGETS, jetpack_of_l4t, read_l4t, target_of_jetpack
 
 ORIN = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from seg_runtime.engines.tensorrt_api import Backend, installed_version, load_tensorrt, version_numbers
 from seg_runtime.errors import EdgesegError, MissingExtraError
-from seg_runtime.tensorrt_api import Backend, installed_version, load_tensorrt, version_numbers
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 

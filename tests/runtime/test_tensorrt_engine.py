@@ -12,11 +12,11 @@ import tensorrt_rtx_bindings as trt
 from fake_cuda import FakeEngine, FakeRuntime
 
 from seg_runtime.engines.cuda import Cuda, DeviceArray, open_cuda
+from seg_runtime.engines.gpu import first_gpu
+from seg_runtime.engines.tensorrt_api import load_tensorrt
 from seg_runtime.engines.tensorrt_engine import TensorRtEngine, _log, load_engine, open_engine
 from seg_runtime.errors import BadInputError, EngineError, InferenceError, MissingExtraError, RepositoryError
-from seg_runtime.gpu import first_gpu
 from seg_runtime.spec import ModelSpec, TensorSpec
-from seg_runtime.tensorrt_api import load_tensorrt
 
 SPEC = ModelSpec(
     "line",

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seg_runtime.errors import BadInputError, FrameNotFoundError, InferenceError, VideoEndedError
-from seg_runtime.sam.rle import rle_to_mask
-from seg_runtime.track_files import TrackedFrame, track_video
-from seg_runtime.track_prompts import (
+from seg_runtime.files.track_prompts import (
     BoxPrompt,
     MaskPrompt,
     ObjectPrompt,
@@ -23,6 +21,8 @@ from seg_runtime.track_prompts import (
     group_track_prompts,
     read_mask_prompts,
 )
+from seg_runtime.files.tracks import TrackedFrame, track_video
+from seg_runtime.sam.rle import rle_to_mask
 from seg_runtime.video import FrameSource, open_video
 
 

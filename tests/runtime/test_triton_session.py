@@ -1,4 +1,4 @@
-"""`seg_runtime.triton_session`: against a real Triton server, and against one that misbehaves on purpose."""
+"""`seg_runtime.triton.session`: against a real Triton server, and against one that misbehaves on purpose."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from seg_runtime.errors import (
 from seg_runtime.server import ServerOptions, TritonServer
 from seg_runtime.session import Session
 from seg_runtime.spec import TensorSpec
-from seg_runtime.triton_session import TritonSession
+from seg_runtime.triton.session import TritonSession
 
 TRANSPORTS = ["grpc", "http", "shared-memory", "shared-memory over http"]
 ANY_PORTS = ServerOptions(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seg_runtime.errors import BadVideoError, FrameNotFoundError, VideoEndedError
-from seg_runtime.images import write_png
+from seg_runtime.files.images import write_png
 from seg_runtime.video import capture as captures
 from seg_runtime.video import open_video
 from seg_runtime.video.file_source import VideoFileSource

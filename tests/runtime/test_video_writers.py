@@ -22,7 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS, draw_overlay
+from seg_runtime.files.overlay import COLORS, draw_overlay
 from seg_runtime.sam.rle import rle_to_mask
 from seg_runtime.video import MaskSink, PngMasks, RleMasks, VideoWriter, draw_objects, label_map, open_video
 from seg_runtime.video.masks import davis_palette

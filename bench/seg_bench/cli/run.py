@@ -91,8 +91,8 @@ def run(
     from seg_bench.machine import shown_command
     from seg_bench.run import options as texts
     from seg_bench.run.runner import measure
-    from seg_runtime.access import ServerAccess
     from seg_runtime.console import progress_bar
+    from seg_runtime.triton.access import ServerAccess
 
     warm_up_calls, until_stable = texts.warm_up_of(warm_up)
     options = texts.RunOptions(

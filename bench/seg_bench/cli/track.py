@@ -85,10 +85,10 @@ def track(
     from seg_bench.machine import shown_command
     from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, Tracker, check_jpegs, find_sam2_checkpoint
     from seg_bench.track_run import measure_trackers
-    from seg_runtime.access import ServerAccess
     from seg_runtime.connection import connect
     from seg_runtime.console import progress_bar
     from seg_runtime.sam2.models import find_sam2
+    from seg_runtime.triton.access import ServerAccess
 
     sequences = load_davis(data, sequence or None, split=split)
     access = ServerAccess(api_key_file, ca, client_cert)

@@ -191,7 +191,7 @@ def transunet(
     """
     given = locals()
     try:
-        from seg_export.models.transunet import VARIANTS
+        from seg_export.families.semantic.transunet import VARIANTS
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
     if arch not in VARIANTS:

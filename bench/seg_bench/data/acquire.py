@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg_bench.data.archive import unpack_zip
 from seg_bench.data.montgomery import load_montgomery, prepare_merged
-from seg_export.download import download
+from seg_export.checkpoints.download import download
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -8,8 +8,8 @@ from pathlib import Path
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.image_header import read_header
-from seg_runtime.images import read_image
+from seg_runtime.files.image_header import read_header
+from seg_runtime.files.images import read_image
 
 __all__ = ["check_masks", "check_sizes"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from seg_bench.data.samples import Sample, paired_samples
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import write_png
+from seg_runtime.files.images import write_png
 from seg_runtime.preprocess import resize_image
 
 __all__ = ["finding", "load_montgomery", "prepare_merged"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seg_bench.data.samples import check_size
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 __all__ = ["InstanceSample", "has_instances", "load_nuclei"]
 

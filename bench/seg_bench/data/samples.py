@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seg_bench.data.consensus import CONSENSUS
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 __all__ = ["MASK_THRESHOLD", "Sample", "check_size", "image_files", "paired_samples"]
 
@@ -37,7 +37,7 @@ class Sample:
     consensus: str = "union"
 
     def load_image(self) -> NDArray[np.uint8]:
-        """Read the image as the client does: (H, W) uint8, deeper ones by `seg_runtime.images.to_uint8`."""
+        """Read the image as the client does: (H, W) uint8, see `seg_runtime.files.images.to_uint8`."""
         return read_image(self.image_path, 1, gray=True)
 
     def size_hw(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.found import Board, Failed, OnnxRuntime, TensorRTFound
-from seg_runtime.targets import Target, target_of_jetpack
+from seg_bench.doctor.targets import Target, target_of_jetpack
 
 __all__ = ["Advice", "advise", "cuda_fault", "has_gpu_hardware", "has_two_onnxruntimes"]
 

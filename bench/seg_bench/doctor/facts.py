@@ -16,7 +16,7 @@ from seg_bench.doctor.found import (
     TensorRTFound,
 )
 from seg_bench.records import Machine
-from seg_runtime.gpu import Gpu
+from seg_runtime.engines.gpu import Gpu
 
 __all__ = ["Facts"]
 

@@ -9,8 +9,8 @@ from seg_bench.doctor import advice
 from seg_bench.doctor.advice import Advice
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.found import Failed, Memory, PowerFound, ServerFound, TensorRTFound
-from seg_runtime.targets import target_of_jetpack
-from seg_runtime.tensorrt_api import version_numbers
+from seg_bench.doctor.targets import target_of_jetpack
+from seg_runtime.engines.tensorrt_api import version_numbers
 
 __all__ = ["Finding", "Findings", "State", "examine"]
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from seg_bench.doctor.found import Board, InstructionSets, Memory
-from seg_runtime.targets import jetpack_of_l4t, read_l4t
+from seg_bench.doctor.targets import jetpack_of_l4t, read_l4t
 
 __all__ = [
     "has_nvidia_card",

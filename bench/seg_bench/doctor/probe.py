@@ -19,8 +19,8 @@ from typing import Any
 from seg_bench.doctor.found import GpuState, OnnxRuntime, PowerFound, ServerFound, TensorRTFound
 from seg_bench.json_fields import to_json
 from seg_runtime.engines.onnx_engine import preload_cuda
+from seg_runtime.engines.tensorrt_api import Backend
 from seg_runtime.errors import EdgesegError, MissingExtraError
-from seg_runtime.tensorrt_api import Backend
 
 __all__ = ["ANSWER_START", "GRAPH", "PROBES", "main"]
 
@@ -41,14 +41,14 @@ def _machine() -> Any:
 
 
 def _gpu() -> Any:
-    from seg_runtime.gpu import first_gpu
+    from seg_runtime.engines.gpu import first_gpu
 
     return first_gpu()
 
 
 def _gpu_state() -> GpuState | None:
     from seg_bench.doctor.gpu_state import read_gpu_state
-    from seg_runtime.gpu import first_bus_id
+    from seg_runtime.engines.gpu import first_bus_id
 
     bus_id = first_bus_id()
     return None if bus_id is None else read_gpu_state(_import("pynvml", "power"), bus_id)
@@ -91,7 +91,7 @@ def _import(module: str, extra: str) -> Any:
 
 def _tensorrt(backend: Backend) -> Callable[[], TensorRTFound]:
     def ask() -> TensorRTFound:
-        from seg_runtime.tensorrt_api import installed_version, load_tensorrt
+        from seg_runtime.engines.tensorrt_api import installed_version, load_tensorrt
 
         try:
             return TensorRTFound(load_tensorrt(backend).version, True, _has_cuda_bindings())

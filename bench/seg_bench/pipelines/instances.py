@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seg_bench.data.find import AnySample
 from seg_bench.pipelines import Objects, Outcome
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.instances import InstanceSegmenter
 from seg_runtime.session import Session
 

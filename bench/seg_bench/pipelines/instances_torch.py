@@ -16,7 +16,7 @@ from seg_bench.official_maskrcnn import OFFICIAL_FILE, torchvision_model
 from seg_bench.pipelines import Objects, Outcome
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.torch_place import TorchPlace
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 __all__ = ["ExportedInstancesPipeline", "TorchInstancesPipeline"]
 

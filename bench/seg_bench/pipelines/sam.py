@@ -15,7 +15,7 @@ from seg_bench.data.find import AnySample
 from seg_bench.data.objects import object_boxes
 from seg_bench.pipelines import Outcome
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam import SamPredictor
 from seg_runtime.session import Handle, Session
 from seg_runtime.spec import ModelSpec

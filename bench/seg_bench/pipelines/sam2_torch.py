@@ -127,8 +127,8 @@ def _placed_model(candidate: Candidate) -> tuple[TorchPlace, Any]:
     """Where PyTorch computes, and sam2's model there."""
     place = TorchPlace(candidate)
     try:
-        from seg_export.checkpoint import build_model
-        from seg_export.sam2_checkpoints import load_sam2_checkpoint
+        from seg_export.checkpoints.checkpoint import build_model
+        from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
     except ImportError as error:
         raise MissingExtraError("PyTorch", "export") from error
     model = place.place(build_model(load_sam2_checkpoint(Path(candidate.checkpoint or ""))))

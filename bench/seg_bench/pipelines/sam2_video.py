@@ -17,7 +17,7 @@ from seg_bench.pipelines.sam2 import sam2_outcome
 from seg_bench.sam2_stages import stages_ms
 from seg_bench.tracked import split_name
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam2 import InferenceState, Sam2VideoPredictor
 from seg_runtime.session import Session
 

@@ -37,7 +37,7 @@ class TorchSamPipeline:
             import torch
             from segment_anything import SamPredictor
 
-            from seg_export.checkpoint import build_model, load_checkpoint
+            from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
         except ImportError as error:
             raise MissingExtraError("PyTorch with segment-anything", "export") from error
         self._place = TorchPlace(candidate)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seg_bench.data.find import AnySample
 from seg_bench.pipelines import Outcome
 from seg_bench.records import STAGES
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.semantic import SemanticSegmenter
 from seg_runtime.session import Session
 

@@ -86,7 +86,7 @@ def _draw(
 ) -> Iterator[WorstCase]:
     from seg_bench.metrics import dice_score
     from seg_bench.pipelines import open_pipeline
-    from seg_runtime.images import read_image
+    from seg_runtime.files.images import read_image
 
     worst = worst_images(record, count)
     names = tuple(name for name, _ in worst)

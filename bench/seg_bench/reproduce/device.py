@@ -12,7 +12,7 @@ import numpy as np
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.found import Failed, InstructionSets, OnnxRuntime, ServerFound, TensorRTFound
 from seg_bench.doctor.slowdowns import slowdowns
-from seg_runtime.gpu import Gpu
+from seg_runtime.engines.gpu import Gpu
 
 __all__ = ["Device", "examine_device", "matrix_gflops"]
 

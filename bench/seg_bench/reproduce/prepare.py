@@ -12,7 +12,7 @@ from seg_bench.run.subjects import named_subject
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
     from seg_export.export import Precision
 
 __all__ = ["build_row", "checkpoint_path", "export_row", "trained_path"]
@@ -36,7 +36,7 @@ def export_row(row: TableRow, precision: Precision, repo: Path, weights: Path, i
 
     path = checkpoint_path(row, weights)
     if not path.is_file():
-        from seg_export.checkpoint import write_checkpoint
+        from seg_export.checkpoints.checkpoint import write_checkpoint
 
         weights.mkdir(parents=True, exist_ok=True)
         write_checkpoint(path, _random(row))
@@ -66,7 +66,7 @@ def build_row(row: TableRow, precision: str, repo: Path) -> None:
 
 def checkpoint_path(row: TableRow, weights: Path) -> Path:
     """The checkpoint that a row's models are exported from: where there is one, a trained one."""
-    from seg_export.pretrained import pretrained_path
+    from seg_export.checkpoints.pretrained import pretrained_path
 
     if not row.random:
         return pretrained_path(row.weights)
@@ -80,7 +80,7 @@ def trained_path(row: TableRow, weights: Path) -> Path:
 
 
 def _random(row: TableRow) -> Checkpoint:
-    from seg_export import random_weights
+    from seg_export.checkpoints import random_weights
 
     if row.family == "sam":
         from seg_bench.random_sam import sam_with_trained_decoder
@@ -88,7 +88,7 @@ def _random(row: TableRow) -> Checkpoint:
         return sam_with_trained_decoder(str(row.arguments["variant"]))
     if row.family == "sam2":
         from seg_bench.random_sam2 import random_sam2_that_finds
-        from seg_export.models.sam2 import VARIANTS
+        from seg_export.families.sam2.network import VARIANTS
 
         return random_sam2_that_finds(VARIANTS[str(row.arguments["variant"])])
     if row.family == "maskrcnn":

@@ -225,7 +225,7 @@ def _recipe(row: TableRow) -> SemanticRecipe:
     import torch
 
     from seg_bench.train.recipe import SemanticRecipe
-    from seg_export.checkpoint import untrained_model
+    from seg_export.checkpoints.checkpoint import untrained_model
     from seg_runtime.spec import ClaheSpec
 
     with torch.device("meta"):  # Without memory.

@@ -13,7 +13,7 @@ from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.check import check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples
 from seg_bench.run.options import RunOptions
-from seg_runtime.images import read_image, write_png
+from seg_runtime.files.images import read_image, write_png
 
 __all__ = ["Case", "make_cases", "shown_samples"]
 

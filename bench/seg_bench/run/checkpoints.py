@@ -59,9 +59,9 @@ def remake_random_sam(subject: Subject, folder: Path) -> Path | None:
         MissingExtraError: PyTorch or segment_anything is not installed.
     """
     try:
-        from seg_export.checkpoint import write_checkpoint
-        from seg_export.models.sam import VARIANTS
-        from seg_export.random_weights import random_sam
+        from seg_export.checkpoints.checkpoint import write_checkpoint
+        from seg_export.checkpoints.random_weights import random_sam
+        from seg_export.families.sam.network import VARIANTS
     except ImportError as error:
         raise MissingExtraError("PyTorch", "export") from error
     for arguments in VARIANTS.values():
@@ -83,7 +83,7 @@ def remake_random_sam2(subject: Subject, folder: Path) -> Path | None:
         random = find_sam2_checkpoint(subject.checkpoint_sha256, subject.weights, None)
     except CheckpointError:
         return None
-    from seg_export.checkpoint import write_checkpoint
+    from seg_export.checkpoints.checkpoint import write_checkpoint
 
     path = folder / f"{subject.name}.pth"
     write_checkpoint(path, random)
@@ -97,7 +97,7 @@ REMADE = {"sam": remake_random_sam, "sam2": remake_random_sam2}
 def _parameter_count(arguments: dict[str, Any]) -> int:
     import torch
 
-    from seg_export.models.sam import build_sam
+    from seg_export.families.sam.network import build_sam
 
     with torch.device("meta"):  # Shapes without memory.
         return sum(parameter.numel() for parameter in build_sam(**arguments).parameters())

@@ -10,9 +10,9 @@ from typing import Literal, TypeVar, get_args
 
 from seg_bench.latency import MOST_WARM_UP, Rule
 from seg_bench.run.suites import Suite
-from seg_runtime.access import ServerAccess
 from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
+from seg_runtime.triton.access import ServerAccess
 
 __all__ = [
     "PLACES_TO_RUN",

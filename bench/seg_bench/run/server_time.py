@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from seg_runtime.access import ServerAccess
-from seg_runtime.address import ClientOptions, TlsOptions, parse_address
 from seg_runtime.errors import BadInputError, EdgesegError
-from seg_runtime.triton_client import ModelStatistics, TritonClient
+from seg_runtime.triton.access import ServerAccess
+from seg_runtime.triton.address import ClientOptions, TlsOptions, parse_address
+from seg_runtime.triton.client import ModelStatistics, TritonClient
 
 __all__ = ["ServerClock"]
 

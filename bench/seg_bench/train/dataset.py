@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from seg_bench.data.samples import MASK_THRESHOLD, Sample
 from seg_bench.train.augment import Pair, Transform, augment, derived_seed
-from seg_export.checkpoint import Preprocessing
+from seg_export.checkpoints.checkpoint import Preprocessing
 from seg_runtime.errors import BadImageError
 from seg_runtime.preprocess import apply_clahe, resize_image
 from seg_runtime.spec import ClaheSpec

@@ -15,7 +15,7 @@ from seg_bench.train.augment import derived_seed
 from seg_bench.train.detection_dataset import DetectionDataset, Target
 from seg_bench.train.settings import TrainSettings
 from seg_bench.train.task import Step, autocast, pick_device
-from seg_export.maskrcnn_reference import MaskRcnnReference
+from seg_export.families.maskrcnn.reference import MaskRcnnReference
 from seg_runtime.paste import paste_crops
 from seg_runtime.sam.rle import coco_rle, encode_counts
 

@@ -23,7 +23,7 @@ from seg_bench.train.history import History
 from seg_bench.train.loop import fit
 from seg_bench.train.recipe import BEST, TrainResult, run_metadata
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import (
+from seg_export.checkpoints.checkpoint import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Checkpoint,
@@ -32,7 +32,7 @@ from seg_export.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from seg_export.models.maskrcnn import build_maskrcnn
+from seg_export.families.maskrcnn.network import build_maskrcnn
 from seg_runtime.errors import BadInputError
 
 __all__ = ["MaskRcnnRecipe", "train_maskrcnn"]
@@ -46,7 +46,7 @@ class MaskRcnnRecipe:
     """The model and its input.
 
     Attributes:
-        arch: one of `seg_export.models.maskrcnn.ARCHITECTURES`.
+        arch: one of `seg_export.families.maskrcnn.network.ARCHITECTURES`.
         size_hw: (height, width) in pixels that images are scaled to fit.
         class_name: of the objects.
         max_detections: the most objects that are found in an image.

@@ -23,7 +23,7 @@ from seg_bench.train.history import History
 from seg_bench.train.loop import OnEpoch, fit
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint import (
+from seg_export.checkpoints.checkpoint import (
     Checkpoint,
     Preprocessing,
     build_model,

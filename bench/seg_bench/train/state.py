@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from seg_bench.train.history import History
 from seg_bench.train.settings import TrainSettings
-from seg_export.checkpoint_file import read_plain, write_atomically
+from seg_export.checkpoints.files import read_plain, write_atomically
 from seg_runtime.errors import BadInputError, CheckpointError
 
 __all__ = ["TrainState"]

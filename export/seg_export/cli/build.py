@@ -45,8 +45,8 @@ def build(
 
       seg-export build unet_lung --backend tensorrt --force --json
     """
-    from seg_export.comparison import VerificationError
     from seg_export.engines.build import build_engines
+    from seg_export.verification.comparison import VerificationError
 
     try:
         with builder_progress() as on_progress:

@@ -13,9 +13,9 @@ from seg_export.cli.output import echo_json, report_table
 from seg_runtime.console import progress_bar, stderr_console, stdout_console
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
+    from seg_export.checkpoints.licences import Licence
     from seg_export.export import ExportedModel
-    from seg_export.licences import Licence
 
 __all__ = ["export", "show"]
 
@@ -23,7 +23,7 @@ __all__ = ["export", "show"]
 def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
     """`export_models` with a progress bar; a graph that strays shows its figures on stderr."""
     from seg_export.export import export_models
-    from seg_export.verify import VerificationError
+    from seg_export.verification.verify import VerificationError
 
     try:
         with _steps() as on_step:
@@ -41,7 +41,7 @@ def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | No
         as_json: print one JSON object, or a list of them.
         licence: of weights that were fetched.
     """
-    from seg_export.assumptions import assumptions_text
+    from seg_export.checkpoints.assumptions import assumptions_text
 
     if as_json:
         models = [_as_dict(model, licence) for model in exported]

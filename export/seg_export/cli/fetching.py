@@ -11,7 +11,7 @@ import typer
 from seg_runtime.console import progress_bar
 
 if TYPE_CHECKING:
-    from seg_export.licences import Licence
+    from seg_export.checkpoints.licences import Licence
 
 __all__ = ["fetch"]
 
@@ -21,7 +21,7 @@ def fetch(name: str, download_official: Callable[..., Path], licence: Licence) -
 
     Args:
         name: of the variant or architecture.
-        download_official: of the family, as `seg_export.sam_checkpoints.download_official`.
+        download_official: of the family, as `seg_export.families.sam.checkpoints.download_official`.
         licence: of its weights.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seg_export.checkpoints.licences import TORCHVISION_COCO
 from seg_export.cli.exporting import export, show
 from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
@@ -19,12 +20,11 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
-from seg_export.licences import TORCHVISION_COCO
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["maskrcnn"]
 
@@ -136,8 +136,8 @@ def _weights(
     arch: str | None, path: Path | None, changes: dict[str, Any], classes: int, seed: int
 ) -> Checkpoint:
     """The weights of a file, or random ones where there is none."""
-    from seg_export.maskrcnn_checkpoints import check_architecture, load_maskrcnn_checkpoint
-    from seg_export.random_weights import random_maskrcnn
+    from seg_export.checkpoints.random_weights import random_maskrcnn
+    from seg_export.families.maskrcnn.checkpoints import check_architecture, load_maskrcnn_checkpoint
 
     if path is not None:
         weights = load_maskrcnn_checkpoint(path, arch, **changes)
@@ -151,12 +151,12 @@ def _weights(
 
 
 def _given(checkpoint: Path | None, pretrained: str | None) -> Path | None:
-    from seg_export.pretrained import pretrained_path
+    from seg_export.checkpoints.pretrained import pretrained_path
 
     return pretrained_path(pretrained) if pretrained else checkpoint
 
 
 def _download(arch: str) -> Path:
-    from seg_export.maskrcnn_checkpoints import download_official
+    from seg_export.families.maskrcnn.checkpoints import download_official
 
     return fetch(arch, download_official, TORCHVISION_COCO)

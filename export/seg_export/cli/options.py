@@ -11,7 +11,7 @@ import typer
 from seg_runtime.errors import BadInputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
     "CalibrateOption",
@@ -76,8 +76,8 @@ def load(checkpoint: Path | None, pretrained: str | None) -> Checkpoint:
     if (checkpoint is None) == (pretrained is None):
         raise BadInputError("name the weights with exactly one of --checkpoint FILE and --pretrained lung")
     require_torch()
-    from seg_export.checkpoint import load_checkpoint
-    from seg_export.pretrained import pretrained_path
+    from seg_export.checkpoints.checkpoint import load_checkpoint
+    from seg_export.checkpoints.pretrained import pretrained_path
 
     return load_checkpoint(pretrained_path(pretrained) if pretrained else checkpoint or Path())
 

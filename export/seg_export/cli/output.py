@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from seg_export.manage import ModelListing
-    from seg_export.verify import VerificationReport
+    from seg_export.publishing.manage import ModelListing
+    from seg_export.verification.verify import VerificationReport
 
 __all__ = ["echo_json", "listing_as_dict", "models_table", "report_table"]
 

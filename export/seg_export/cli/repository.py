@@ -25,7 +25,7 @@ def list_command(*, repo: RepoOption = Path("triton_repo"), as_json: JsonOption 
 
       seg-export list --repo /srv/triton_repo --json
     """
-    from seg_export.manage import list_models
+    from seg_export.publishing.manage import list_models
 
     models = list_models(repo)
     if as_json:
@@ -51,7 +51,7 @@ def rollback(
 
       seg-export rollback unet_lung --to 3 --repo triton_repo --json
     """
-    from seg_export.manage import rollback as roll_back
+    from seg_export.publishing.manage import rollback as roll_back
 
     spec = roll_back(repo, model, to)
     if as_json:
@@ -75,7 +75,7 @@ def remove(
 
       seg-export remove unet_old --repo triton_repo --json
     """
-    from seg_export.manage import remove as remove_model
+    from seg_export.publishing.manage import remove as remove_model
 
     remove_model(repo, model, version)
     if as_json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seg_export.checkpoints.licences import SAM
 from seg_export.cli.exporting import export, show
 from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
@@ -19,12 +20,11 @@ from seg_export.cli.options import (
     RepoOption,
     require_torch,
 )
-from seg_export.licences import SAM
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["sam"]
 
@@ -128,7 +128,7 @@ def sam(
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
-    from seg_export.sam_checkpoints import read_variant_config, variant_arguments
+    from seg_export.families.sam.checkpoints import read_variant_config, variant_arguments
 
     if variant_config is not None:
         return read_variant_config(variant_config)
@@ -136,28 +136,28 @@ def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, An
 
 
 def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
-    from seg_export.random_weights import random_sam
-    from seg_export.sam_checkpoints import variant_arguments
+    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.families.sam.checkpoints import variant_arguments
 
     return random_sam(arguments or variant_arguments("vit_b"), seed)
 
 
 def _load(path: Path | None, arguments: dict[str, Any] | None) -> Checkpoint:
     """The weights of a file, or of the package where there is none."""
-    from seg_export.pretrained import pretrained_path
-    from seg_export.sam_checkpoints import load_sam_checkpoint
+    from seg_export.checkpoints.pretrained import pretrained_path
+    from seg_export.families.sam.checkpoints import load_sam_checkpoint
 
     return load_sam_checkpoint(path or pretrained_path("sam_tiny"), arguments)
 
 
 def _download(variant: str) -> Path:
-    from seg_export.sam_checkpoints import download_official
+    from seg_export.families.sam.checkpoints import download_official
 
     return fetch(variant, download_official, SAM)
 
 
 def _default_name(weights: Checkpoint, tiny: bool, variant_config: Path | None) -> str:
-    from seg_export.models.sam import variant_name
+    from seg_export.families.sam.network import variant_name
 
     if tiny:
         return "sam_tiny"

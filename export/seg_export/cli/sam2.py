@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seg_export.checkpoints.licences import SAM2
 from seg_export.cli.exporting import export, show
 from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
 from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
-from seg_export.licences import SAM2
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["sam2"]
 
@@ -106,7 +106,7 @@ def sam2(
 
 
 def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
-    from seg_export.sam2_checkpoints import read_variant_config, variant_arguments
+    from seg_export.families.sam2.checkpoints import read_variant_config, variant_arguments
 
     if variant_config is not None:
         return read_variant_config(variant_config)
@@ -114,26 +114,26 @@ def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, An
 
 
 def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
-    from seg_export.random_weights import random_sam2
-    from seg_export.sam2_checkpoints import variant_arguments
+    from seg_export.checkpoints.random_weights import random_sam2
+    from seg_export.families.sam2.checkpoints import variant_arguments
 
     return random_sam2(arguments or variant_arguments(DEFAULT), seed)
 
 
 def _load(path: Path, arguments: dict[str, Any] | None) -> Checkpoint:
-    from seg_export.sam2_checkpoints import load_sam2_checkpoint
+    from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
 
     return load_sam2_checkpoint(path, arguments)
 
 
 def _download(variant: str) -> Path:
-    from seg_export.sam2_checkpoints import download_official
+    from seg_export.families.sam2.checkpoints import download_official
 
     return fetch(variant, download_official, SAM2)
 
 
 def _default_name(weights: Checkpoint, variant_config: Path | None) -> str:
-    from seg_export.models.sam2 import variant_name
+    from seg_export.families.sam2.network import variant_name
 
     official = variant_name(weights.arguments)
     return official or (variant_config.stem if variant_config else "sam2")

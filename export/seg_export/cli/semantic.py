@@ -14,7 +14,7 @@ from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
     "ChannelsOption",
@@ -101,7 +101,7 @@ def semantic_weights(
         )
     require_torch()
     if random:
-        from seg_export.random_weights import random_semantic
+        from seg_export.checkpoints.random_weights import random_semantic
 
         return random_semantic(family, *random)
     # The first of the packaged lung models keeps its short name.

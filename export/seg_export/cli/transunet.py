@@ -104,7 +104,7 @@ def transunet(
 
 def _arguments(arch: str, size: int, channels: int, classes: int) -> dict[str, object]:
     require_torch()
-    from seg_export.models.transunet import VARIANTS
+    from seg_export.families.semantic.transunet import VARIANTS
 
     if arch not in VARIANTS:
         raise BadInputError(f"--arch '{arch}': there are {' and '.join(VARIANTS)}")

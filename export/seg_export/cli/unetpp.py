@@ -98,7 +98,7 @@ def unetpp(
     weights = semantic_weights("unetpp", checkpoint, pretrained, (arguments, seed) if random else None)
     default_name = f"unetpp_{pretrained}" if pretrained else "unetpp"
     if depth is not None:
-        from seg_export.pruning import pruned
+        from seg_export.families.semantic.pruning import pruned
 
         weights = pruned(weights, depth)
         default_name += f"_d{depth}"

@@ -19,9 +19,9 @@ from seg_export.cli.output import echo_json, report_table
 from seg_runtime.console import progress_bar, stdout_console, working
 
 if TYPE_CHECKING:
-    from seg_export.bisect import BisectReport
-    from seg_export.checkpoint import Checkpoint
+    from seg_export.checkpoints.checkpoint import Checkpoint
     from seg_export.precision.divergence import Divergence
+    from seg_export.verification.bisect import BisectReport
 
 __all__ = ["verify"]
 
@@ -69,12 +69,12 @@ def verify(
     """
     weights = load(checkpoint, pretrained)
     if depth is not None:
-        from seg_export.pruning import pruned
+        from seg_export.families.semantic.pruning import pruned
 
         weights = pruned(weights, depth)
 
     from seg_export.export import verify_published
-    from seg_export.verify import require_parity
+    from seg_export.verification.verify import require_parity
 
     with working(f"verify {model}"):
         report = verify_published(repo, model, weights, images=images, engine=engine)
@@ -89,7 +89,7 @@ def verify(
 
 
 def _bisect(repo: Path, model: str, weights: Checkpoint, images: Path | None) -> BisectReport:
-    from seg_export.bisect import bisect_published
+    from seg_export.verification.bisect import bisect_published
 
     with progress_bar() as bar:
         task = bar.add_task("bisect", total=None)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from seg_export.comparison import VerificationReport, require_parity
 from seg_export.engines.groups import groups_to_build, partner_of
 from seg_export.engines.network import (
     OnProgress,
@@ -24,9 +23,10 @@ from seg_export.engines.parity import EngineRunner, engine_parity
 from seg_export.engines.profiles import profile_of
 from seg_export.engines.reasons import BuildError
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
-from seg_export.publish import StagedModel, publish_together
-from seg_export.staging import staging_folder
-from seg_runtime.engine_file import (
+from seg_export.publishing.publish import StagedModel, publish_together
+from seg_export.publishing.staging import staging_folder
+from seg_export.verification.comparison import VerificationReport, require_parity
+from seg_runtime.engines.engine_file import (
     ENGINE_FILE,
     EngineFingerprint,
     Machine,
@@ -36,10 +36,10 @@ from seg_runtime.engine_file import (
     this_machine,
     write_fingerprint,
 )
+from seg_runtime.engines.tensorrt_api import Backend, TensorRT, load_tensorrt
 from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
-from seg_runtime.tensorrt_api import Backend, TensorRT, load_tensorrt
 
 __all__ = ["BuiltEngine", "OpenEngine", "build_engines"]
 

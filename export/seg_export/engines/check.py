@@ -17,10 +17,10 @@ from seg_export.engines.network import (
 )
 from seg_export.engines.profiles import profile_of
 from seg_export.engines.reasons import BuildError
+from seg_runtime.engines.tensorrt_api import TensorRT, load_tensorrt
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ModelSpec
-from seg_runtime.tensorrt_api import TensorRT, load_tensorrt
 
 __all__ = ["CAPABILITIES", "CheckedGraph", "check_graphs", "parse_capabilities", "require_built"]
 

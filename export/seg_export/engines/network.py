@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from seg_export.engines.reasons import BuildError, build_reason, parse_reason
+from seg_runtime.engines.tensorrt_api import TensorRT
 from seg_runtime.errors import EdgesegError
-from seg_runtime.tensorrt_api import TensorRT
 
 __all__ = [
     "OnProgress",

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_export.cases import VerificationCase, synthetic_cases
-from seg_export.comparison import OutputComparison, Tensors, VerificationReport, compare
-from seg_export.detections import align_detections, detection_masks
-from seg_export.graph_runner import GraphRunner
-from seg_export.maskrcnn_cases import detection_cases
-from seg_export.sam2_align import align_single_masks
-from seg_export.sam2_cases import seeded_cases
-from seg_export.sam_cases import encoder_cases, prompt_cases
-from seg_export.tolerances import TOLERANCES
+from seg_export.families.maskrcnn.cases import detection_cases
+from seg_export.families.maskrcnn.detections import align_detections, detection_masks
+from seg_export.families.sam.cases import encoder_cases, prompt_cases
+from seg_export.families.sam2.align import align_single_masks
+from seg_export.families.sam2.cases import seeded_cases
+from seg_export.verification.cases import VerificationCase, synthetic_cases
+from seg_export.verification.comparison import OutputComparison, Tensors, VerificationReport, compare
+from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["EngineRunner", "Partner", "engine_parity"]

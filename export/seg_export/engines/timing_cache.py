@@ -8,8 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from seg_runtime.engine_file import Machine
-from seg_runtime.tensorrt_api import TensorRT
+from seg_runtime.engines.engine_file import Machine
+from seg_runtime.engines.tensorrt_api import TensorRT
 
 __all__ = ["read_timing_cache", "timing_cache_path", "write_timing_cache"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from seg_export.cases import VerificationCase
-from seg_export.comparison import compare
-from seg_export.graph_runner import GraphRunner
 from seg_export.precision.int8 import METHODS, Method, layers, quantised, ranges_of, sampled_values
 from seg_export.precision.sensitivity import layer_errors
-from seg_export.tolerances import TOLERANCES
-from seg_export.traceable import TraceableModel
+from seg_export.tracing.traceable import TraceableModel
+from seg_export.verification.cases import VerificationCase
+from seg_export.verification.comparison import compare
+from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.errors import BadInputError, ParityError
-from seg_runtime.images import list_images
+from seg_runtime.files.images import list_images
 
 __all__ = ["WANTED_IOU", "Calibrated", "CalibrationImages", "calibrate", "calibration_images", "real_cases"]
 

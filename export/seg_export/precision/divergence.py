@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.half import element_types, rounded, to_half
-from seg_export.tolerances import Tolerance
+from seg_export.verification.graph_runner import GraphRunner, Tensors
+from seg_export.verification.tolerances import Tolerance
 
 __all__ = ["Divergence", "first_divergence", "ops_to_keep"]
 

@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.probe import probed
+from seg_export.verification.graph_runner import GraphRunner, Tensors
 
 __all__ = ["METHODS", "Method", "layers", "quantised", "ranges_of", "sampled_values"]
 

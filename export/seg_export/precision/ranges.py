@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.half import element_types
 from seg_export.precision.probe import probed
+from seg_export.verification.graph_runner import GraphRunner, Tensors
 
 __all__ = ["largest_values"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from seg_export.graph_runner import GraphRunner, Tensors
 from seg_export.precision.int8 import layers
 from seg_export.precision.probe import probed
+from seg_export.verification.graph_runner import GraphRunner, Tensors
 
 __all__ = ["layer_errors"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import onnx
 
-from seg_export.cases import VerificationCase
-from seg_export.external_weights import write_weights
 from seg_export.precision.calibration import CalibrationImages, calibrate
 from seg_export.precision.half import to_half
 from seg_export.precision.kept import KEPT, kept_nodes
 from seg_export.precision.ranges import largest_values
-from seg_export.traceable import TraceableModel
+from seg_export.tracing.external_weights import write_weights
+from seg_export.tracing.traceable import TraceableModel
+from seg_export.verification.cases import VerificationCase
 from seg_runtime.errors import BadInputError
 
 __all__ = ["CalibrationReport", "PrecisionReport", "in_precision"]

@@ -21,8 +21,8 @@ from seg_runtime.cli.options import (
 from seg_runtime.console import progress_bar, stderr_console
 
 if TYPE_CHECKING:
-    from seg_runtime.instance_files import InstanceFileResult
-    from seg_runtime.segment_files import FileResult
+    from seg_runtime.files.instances import InstanceFileResult
+    from seg_runtime.files.segment import FileResult
     from seg_runtime.session import Session
 
 __all__ = ["instances"]
@@ -75,11 +75,11 @@ def instances(
 
         seg-run instances cells/ --url grpc://localhost:8001 -o out --json
     """
-    from seg_runtime.access import ServerAccess
     from seg_runtime.errors import BadImageError
-    from seg_runtime.images import list_images
-    from seg_runtime.instance_files import segment_instance_files
+    from seg_runtime.files.images import list_images
+    from seg_runtime.files.instances import segment_instance_files
     from seg_runtime.instances import InstanceSegmenter
+    from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
     files = list_images(images)
@@ -121,7 +121,7 @@ def instances(
 
 def _only_model(session: Session) -> str:
     from seg_runtime.errors import RepositoryError
-    from seg_runtime.instance_files import find_instances_model
+    from seg_runtime.files.instances import find_instances_model
 
     tasks = {}
     for name in session.models():
@@ -135,7 +135,7 @@ def _only_model(session: Session) -> str:
 
 def _outcome(result: InstanceFileResult | FileResult) -> tuple[str, int]:
     """What to tell about a file, if anything, and how many objects it has."""
-    from seg_runtime.segment_files import FileResult
+    from seg_runtime.files.segment import FileResult
 
     if isinstance(result, FileResult):
         return f"left out: {result.error}", 0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from seg_runtime.access import ServerAccess
     from seg_runtime.session import Session
+    from seg_runtime.triton.access import ServerAccess
 
 __all__ = [
     "ApiKeyFileOption",

@@ -24,7 +24,7 @@ from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_co
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from seg_runtime.segment_files import FileResult
+    from seg_runtime.files.segment import FileResult
     from seg_runtime.spec import ClaheSpec, ModelSpec
 
 __all__ = ["app", "main"]
@@ -119,12 +119,12 @@ def segment(
 
         seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
     """
-    from seg_runtime.access import ServerAccess
     from seg_runtime.crf import CrfSpec
-    from seg_runtime.images import list_images
+    from seg_runtime.files.images import list_images
+    from seg_runtime.files.segment import segment_files
     from seg_runtime.postprocess import PostProcess
-    from seg_runtime.segment_files import segment_files
     from seg_runtime.semantic import SemanticSegmenter
+    from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
     files = list_images(images)
@@ -158,8 +158,8 @@ def models(
 
         seg-run models --url grpc://localhost:8001 --json
     """
-    from seg_runtime.access import ServerAccess
     from seg_runtime.errors import RepositoryError
+    from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
     specs = []

@@ -86,11 +86,11 @@ def sam(
 
         seg-run sam chest.png --point 160,250 --multimask --url grpc://localhost:8001 -o out
     """
-    from seg_runtime.access import ServerAccess
-    from seg_runtime.images import read_image
+    from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamPredictor
     from seg_runtime.sam.files import segment_prompts
     from seg_runtime.sam.objects import group_prompts, read_mask_input
+    from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
     points = [_point(text) for text in point or ()]
@@ -154,10 +154,10 @@ def everything(
 
         seg-run everything street.jpg --crop-layers 1 --crop-downscale 2 --min-area 100 -o out
     """
-    from seg_runtime.access import ServerAccess
-    from seg_runtime.images import read_image
+    from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamAutomaticMaskGenerator
     from seg_runtime.sam.files import segment_everything
+    from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
     pixels = read_image(image, 3)

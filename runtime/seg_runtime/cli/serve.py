@@ -86,8 +86,8 @@ def serve(
 
         seg-serve triton_repo --model-control poll --http-port 0 --grpc-port 0 --metrics-port 0 --json
     """
-    from seg_runtime.access import read_api_key
     from seg_runtime.server import ServerOptions, TritonServer
+    from seg_runtime.triton.access import read_api_key
 
     options = ServerOptions(
         http_port=http_port,

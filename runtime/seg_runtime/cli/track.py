@@ -25,10 +25,10 @@ from seg_runtime.console import progress_bar, stderr_console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from seg_runtime.files.track_prompts import ObjectPrompt
+    from seg_runtime.files.tracks import TrackedFrame, TrackResult
     from seg_runtime.sam2 import Sam2VideoPredictor
     from seg_runtime.session import Session
-    from seg_runtime.track_files import TrackedFrame, TrackResult
-    from seg_runtime.track_prompts import ObjectPrompt
     from seg_runtime.video import FrameSource
 
 __all__ = ["track"]
@@ -125,9 +125,9 @@ def track(
 
         seg-run track 0 --box 300,0,500,400 --live -o out.mp4
     """
-    from seg_runtime.access import ServerAccess
+    from seg_runtime.files.tracks import track_video
     from seg_runtime.sam2.models import find_sam2
-    from seg_runtime.track_files import track_video
+    from seg_runtime.triton.access import ServerAccess
     from seg_runtime.video import open_video
     from seg_runtime.video.writer import check_video_path
 
@@ -211,7 +211,7 @@ def _report(result: TrackResult, source: FrameSource, as_json: bool) -> None:
 def _prompts(
     points: Sequence[str], boxes: Sequence[str], masks: Sequence[str], object_id: int, source: FrameSource
 ) -> list[ObjectPrompt]:
-    from seg_runtime.track_prompts import (
+    from seg_runtime.files.track_prompts import (
         BoxPrompt,
         PointPrompt,
         group_track_prompts,

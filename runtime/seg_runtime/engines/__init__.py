@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seg_runtime.engine_file import ENGINE_FILE, engine_fault, this_machine
 from seg_runtime.engines.contract import Engine
+from seg_runtime.engines.engine_file import ENGINE_FILE, engine_fault, this_machine
 from seg_runtime.errors import BadInputError, EdgesegError, EngineError, MissingExtraError
 from seg_runtime.repository import GRAPH_FILE
 from seg_runtime.spec import ModelSpec

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from seg_runtime.engine_file import ENGINE_FILE, rebuild_command, require_engine, this_machine
 from seg_runtime.engines.contract import check_tensors
 from seg_runtime.engines.cuda import CapturedWork, Cuda, CudaError, DeviceArray, Stream, open_cuda
+from seg_runtime.engines.engine_file import ENGINE_FILE, rebuild_command, require_engine, this_machine
+from seg_runtime.engines.gpu import first_gpu
+from seg_runtime.engines.tensorrt_api import Backend, TensorRT, load_tensorrt
 from seg_runtime.errors import BadInputError, InferenceError, RepositoryError
-from seg_runtime.gpu import first_gpu
 from seg_runtime.repository import version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
-from seg_runtime.tensorrt_api import Backend, TensorRT, load_tensorrt
 
 __all__ = ["TensorRtEngine", "load_engine", "open_engine"]
 

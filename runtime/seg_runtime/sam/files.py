@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import write_mask, write_png
-from seg_runtime.overlay import distinct_colors, draw_overlay
+from seg_runtime.files.images import write_mask, write_png
+from seg_runtime.files.overlay import distinct_colors, draw_overlay
+from seg_runtime.files.segment import check_out
 from seg_runtime.sam.mask_generator import SamAutomaticMaskGenerator
 from seg_runtime.sam.objects import ObjectPrompts
 from seg_runtime.sam.predictor import SamPredictor, best_first
 from seg_runtime.sam.rle import coco_annotation, rle_to_mask
-from seg_runtime.segment_files import check_out
 
 __all__ = ["draw_masks", "segment_everything", "segment_prompts"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.sam.prompts import PADDING, check_boxes, check_points
 from seg_runtime.sam.transforms import ResizeLongestSide
 

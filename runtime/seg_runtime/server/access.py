@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from seg_runtime.access import API_KEY, SECRET, key_header
 from seg_runtime.errors import ServerError
 from seg_runtime.server.options import ServerOptions
+from seg_runtime.triton.access import API_KEY, SECRET, key_header
 
 __all__ = ["Locks", "program_flags"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_runtime.engine_file import ENGINE_FILE, engine_fault, rebuild_command, this_machine
+from seg_runtime.engines.engine_file import ENGINE_FILE, engine_fault, rebuild_command, this_machine
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository, model_not_found

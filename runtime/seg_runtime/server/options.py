@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from seg_runtime.access import check_api_key
 from seg_runtime.errors import BadInputError
+from seg_runtime.triton.access import check_api_key
 
 __all__ = ["DEFAULT_CACHE_MB", "ModelControl", "ServerOptions", "ServerTls"]
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from seg_runtime.access import private_folder, secret_folder, secret_name
 from seg_runtime.errors import ServerError
 from seg_runtime.server.ports import Ports
+from seg_runtime.triton.access import private_folder, secret_folder, secret_name
 
 __all__ = ["SecretFiles"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.overlay import COLORS, draw_overlay, line_thickness
+from seg_runtime.files.overlay import COLORS, draw_overlay, line_thickness
 
 __all__ = ["MAX_LABEL", "draw_objects", "label_map"]
 

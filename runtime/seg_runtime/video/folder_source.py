@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadVideoError, VideoEndedError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 from seg_runtime.video.source import FrameSource
 
 __all__ = ["ImageFolderSource", "natural_order"]

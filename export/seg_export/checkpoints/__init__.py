@@ -1,0 +1,1 @@
+"""Files of weights: reading, writing, recognising, fetching, and what they leave open."""

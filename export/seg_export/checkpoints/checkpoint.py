@@ -1,0 +1,258 @@
+"""Checkpoints: one file with the weights and everything needed to rebuild and feed the model.
+
+The file is `torch.save` of a dict with tensors, strings, numbers, lists and dicts only. Plain state
+dicts, such as the article's `best_unet.pth`, load too: the constructor's arguments are read off the
+tensor shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seg_export.checkpoints.files import read_plain, write_atomically
+from seg_export.checkpoints.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
+from seg_export.families.maskrcnn.network import build_maskrcnn
+from seg_export.families.sam.network import build_sam
+from seg_export.families.sam2.network import build_sam2, is_sam2
+from seg_export.families.semantic.transunet import TransUNet
+from seg_export.families.semantic.unet import UNet
+from seg_export.families.semantic.unetpp import UNetPlusPlus
+from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
+from seg_runtime.spec import ClaheSpec
+
+__all__ = [
+    "FORMAT",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Checkpoint",
+    "Preprocessing",
+    "build_model",
+    "load_checkpoint",
+    "load_described_sam2",
+    "save_checkpoint",
+    "untrained_model",
+    "write_checkpoint",
+]
+
+FORMAT = "edgeseg/1"
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "maskrcnn": build_maskrcnn,
+    "sam": build_sam,
+    "sam2": build_sam2,
+    "transunet": TransUNet,
+    "unet": UNet,
+    "unetpp": UNetPlusPlus,
+}
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    family: str,
+    arguments: Mapping[str, Any],
+    state_dict: Mapping[str, torch.Tensor],
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    metadata: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a checkpoint; the file appears whole or not at all. The fields are `Checkpoint`'s.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        half: store floating point tensors as float16, for half the size. They load as float32.
+
+    Raises:
+        CheckpointError: the folder is not writable or the disk is full.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if half:
+        tensors = {name: _cast(tensor, torch.float16) for name, tensor in tensors.items()}
+    document = {
+        "format": FORMAT,
+        "family": family,
+        "arguments": _plain(arguments),
+        "state_dict": tensors,
+        "preprocessing": _plain(asdict(preprocessing)),
+        "class_names": list(class_names),
+        "metadata": _plain(metadata or {}),
+    }
+    write_atomically(document, path)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """`save_checkpoint` of one that is at hand, as random weights are."""
+    save_checkpoint(
+        path,
+        family=checkpoint.family,
+        arguments=checkpoint.arguments,
+        state_dict=checkpoint.state_dict,
+        preprocessing=checkpoint.preprocessing,
+        class_names=checkpoint.class_names,
+        metadata=checkpoint.metadata,
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint or a plain state dict (`.pth`, `.pt` or `.safetensors`) onto the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, holds code or anything but tensors
+            and plain values, has NaN or infinite weights, or is of an unknown family or format.
+        MissingExtraError: a `.safetensors` file, and safetensors is not installed.
+    """
+    document = _read_mapping(path)
+    if "format" not in document:
+        checkpoint = recognise(_float32(plain_state_dict(document), path), path)
+    elif document["format"] == FORMAT:
+        checkpoint = _from_document(document, path)
+    else:
+        raise CheckpointError(
+            f"checkpoint {path} has format {document['format']!r}, expected {FORMAT!r}: upgrade edgeseg"
+        )
+    _check_finite(checkpoint.state_dict, path)
+    return checkpoint
+
+
+def load_described_sam2(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
+    """`load_checkpoint` for a SAM2 of any size, of which its weights alone do not tell all."""
+    document = _read_mapping(path)
+    if "format" in document or not is_sam2(plain_state_dict(document)):
+        return load_checkpoint(path)
+    tensors = _float32(plain_state_dict(document), path)
+    _check_finite(tensors, path)
+    return describe_sam2(tensors, dict(arguments), path)
+
+
+def build_model(checkpoint: Checkpoint) -> nn.Module:
+    """Build the model in eval mode on the CPU with the checkpoint's weights, which are shared, not copied.
+
+    Raises:
+        CheckpointError: an unknown family, arguments that the constructor refuses, or weights that
+            do not fit it (the first three are named).
+    """
+    try:
+        model = untrained_model(checkpoint.family, checkpoint.arguments)
+    except (BadInputError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: {error}"
+        ) from error
+    _check_fit(model.state_dict(), checkpoint)
+    model.load_state_dict(checkpoint.state_dict, assign=True)
+    return model.eval()
+
+
+def untrained_model(family: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A family's model with the weights that its constructor draws.
+
+    Raises:
+        CheckpointError: an unknown family.
+        BadInputError: arguments that the constructor refuses.
+    """
+    builder = _BUILDERS.get(family)
+    if builder is None:
+        raise CheckpointError(
+            f"unknown model family '{family}': this version knows {', '.join(sorted(_BUILDERS))}"
+        )
+    return builder(**arguments)
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    document = read_plain(path)
+    if not isinstance(document, Mapping):
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
+        )
+    return document
+
+
+def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
+    if document.get("family") not in _BUILDERS:
+        raise CheckpointError(
+            f"checkpoint {path} is of the unknown model family {document.get('family')!r}: "
+            f"this version knows {', '.join(sorted(_BUILDERS))}"
+        )
+    try:
+        return Checkpoint(
+            family=document["family"],
+            arguments=dict(document["arguments"]),
+            state_dict=_float32(document["state_dict"], path),
+            preprocessing=_preprocessing(document["preprocessing"]),
+            class_names=tuple(document["class_names"]),
+            metadata=dict(document["metadata"]),
+            sha256=file_sha256(path),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path} lacks a field or has a wrong one: {error!r}") from error
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    clahe = values["clahe"]
+    height, width = values["input_size_hw"]
+    return Preprocessing(
+        mean=tuple(map(float, values["mean"])),
+        std=tuple(map(float, values["std"])),
+        clahe=clahe and ClaheSpec(float(clahe["clip_limit"]), tuple(clahe["tile_grid_hw"])),
+        input_size_hw=(int(height), int(width)),
+    )
+
+
+def _float32(state_dict: Any, path: Path) -> dict[str, torch.Tensor]:
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise CheckpointError(f"checkpoint {path} holds no weights: expected a dict of tensors")
+    other = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise CheckpointError(f"checkpoint {path}: '{other[0]}' is no tensor; expected a dict of tensors")
+    return {str(name): _cast(tensor, torch.float32) for name, tensor in state_dict.items()}
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
+    for name, tensor in state_dict.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"checkpoint {path}: tensor '{name}' has NaN or infinite values; use an earlier checkpoint"
+            )
+
+
+def _check_fit(wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+    given = checkpoint.state_dict
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not expected" for name in given if name not in wanted]
+    problems += [
+        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights do not fit a {checkpoint.family} with {checkpoint.arguments}: "
+            f"{first_three(problems)}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists, and subclasses (torch's version string, NumPy's float64) their plain base.
+
+    Anything else than plain values would make the file unreadable with `weights_only=True`.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return None if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Mask R-CNN: detections with masks, one graph of fixed shapes."""

@@ -1,0 +1,1 @@
+"""Segment Anything: an image encoder and a mask decoder."""

@@ -1,0 +1,1 @@
+"""Segment Anything 2: images and videos, five graphs."""

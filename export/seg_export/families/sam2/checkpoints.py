@@ -1,0 +1,154 @@
+"""Where a SAM2's weights come from: official files, files of one's own, constructor arguments in JSON."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_described_sam2
+from seg_export.checkpoints.download import OnBytes, cache_folder, download
+from seg_export.families.sam.checkpoints import read_arguments
+from seg_export.families.sam2.network import VARIANTS, build_sam2, readable_arguments, variant_name
+from seg_runtime.errors import BadInputError, CheckpointError
+
+__all__ = [
+    "OFFICIAL",
+    "download_official",
+    "load_sam2_checkpoint",
+    "read_variant_config",
+    "variant_arguments",
+]
+
+_SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/"
+
+OFFICIAL = {
+    "sam2.1_tiny": (
+        f"{_SOURCE}092824/sam2.1_hiera_tiny.pt",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    "sam2.1_small": (
+        f"{_SOURCE}092824/sam2.1_hiera_small.pt",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    "sam2.1_base_plus": (
+        f"{_SOURCE}092824/sam2.1_hiera_base_plus.pt",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    "sam2.1_large": (
+        f"{_SOURCE}092824/sam2.1_hiera_large.pt",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    ),
+    "sam2_tiny": (
+        f"{_SOURCE}072824/sam2_hiera_tiny.pt",
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    ),
+    "sam2_small": (
+        f"{_SOURCE}072824/sam2_hiera_small.pt",
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    ),
+    "sam2_base_plus": (
+        f"{_SOURCE}072824/sam2_hiera_base_plus.pt",
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    ),
+    "sam2_large": (
+        f"{_SOURCE}072824/sam2_hiera_large.pt",
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+    ),
+}
+"""Address and SHA-256 of Meta's checkpoints, of SAM 2.1 and of the first release."""
+
+
+def variant_arguments(name: str) -> dict[str, Any]:
+    """Constructor arguments of an official size. Raises BadInputError."""
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise BadInputError(
+            f"unknown SAM2 variant '{name}': {hint}known are {', '.join(VARIANTS)}; "
+            "describe another one with --variant-config FILE.json"
+        )
+    return dict(VARIANTS[name])
+
+
+def read_variant_config(path: Path) -> dict[str, Any]:
+    """Constructor arguments from a JSON file, alone or under the key "constructor".
+
+    Raises:
+        BadInputError: the file is missing, is no JSON, or names other arguments than `build_sam2`'s.
+    """
+    return read_arguments(path, build_sam2, "SAM2")
+
+
+def load_sam2_checkpoint(path: Path, arguments: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Load a SAM2's weights, which say by their shapes which official SAM2 they are.
+
+    Args:
+        path: Meta's file, a state dict of `SAM2Base`, or a checkpoint of ours.
+        arguments: of `build_sam2`, what the file must be; None for whatever official size it is.
+
+    Raises:
+        CheckpointError: the file cannot be used, is no SAM2's, or another one's (it says which).
+    """
+    checkpoint = load_checkpoint(path) if arguments is None else load_described_sam2(path, arguments)
+    if checkpoint.family != "sam2":
+        raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM2")
+    if arguments is None:
+        return checkpoint
+    wanted, found = _complete(arguments), readable_arguments(checkpoint.state_dict)
+    different = [name for name, value in found.items() if _plain(wanted[name]) != value]
+    if different:
+        raise CheckpointError(_refusal(path, arguments, wanted, found, different))
+    return replace(checkpoint, arguments=dict(arguments))
+
+
+def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnBytes | None = None) -> Path:
+    """Fetch an official checkpoint, or go on with a download that broke off, and check its hash.
+
+    Args:
+        variant: for example "sam2.1_tiny".
+        folder: where it goes; None for edgeseg's cache folder. One that is there is not fetched again.
+        on_bytes: called with the bytes at hand and the total.
+
+    Raises:
+        BadInputError: an unknown variant, or the server refuses the address.
+        ServerUnavailableError: nobody answers.
+        EdgesegError: the file cannot be written or has another hash.
+    """
+    variant_arguments(variant)
+    url, sha256 = OFFICIAL[variant]
+    path = (folder or cache_folder()) / url.rpartition("/")[2]
+    return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
+
+
+def _refusal(
+    path: Path,
+    arguments: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    found: Mapping[str, Any],
+    different: list[str],
+) -> str:
+    name = variant_name(arguments)
+    asked = f"the {name} that was asked for" if name else "the SAM2 that was described"
+    given = next((each for each, sizes in VARIANTS.items() if _fits(_complete(sizes), found)), None)
+    what = f"is a {given}" if given else "is of another size"
+    advice = f"pass --variant {given}" if given else "leave out --variant, or correct --variant-config"
+    details = ", ".join(f"{item} {found[item]} instead of {_plain(wanted[item])}" for item in different[:3])
+    return f"checkpoint {path} {what}, not {asked}: {details}; {advice}"
+
+
+def _fits(arguments: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    return all(_plain(arguments[name]) == value for name, value in found.items())
+
+
+def _complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with `build_sam2`'s defaults."""
+    defaults = {name: item.default for name, item in inspect.signature(build_sam2).parameters.items()}
+    return defaults | dict(arguments)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

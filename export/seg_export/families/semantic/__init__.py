@@ -1,0 +1,1 @@
+"""U-Net, U-Net++ and TransUNet: one probability map per class."""

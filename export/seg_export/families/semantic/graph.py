@@ -1,0 +1,139 @@
+"""Semantic segmentation graphs: a batch of uint8 images in, class probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.tracing.traceable import TraceableModel
+from seg_export.verification.cases import semantic_case
+from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.spec import ModelSpec, TensorSpec
+
+__all__ = ["SemanticGraph", "semantic_model", "to_labels"]
+
+THRESHOLD = 0.5
+MAX_SIDE = 4096
+
+
+class SemanticGraph(nn.Module):
+    """A segmentation network with its input's cast and normalisation and its output's activation.
+
+    Args:
+        model: (N, C, H, W) float32, normalised, to (N, num_classes, H, W) logits.
+        mean: per channel, of pixels scaled to 0..1.
+        std: per channel, of pixels scaled to 0..1.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        # (pixel / 255 - mean) / std as one multiplication and one addition per pixel.
+        means = torch.tensor(mean, dtype=torch.float64)[:, None, None]
+        deviations = torch.tensor(std, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / (255 * deviations)).to(torch.float32))
+        self.register_buffer("shift", (-means / deviations).to(torch.float32))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Segment a batch.
+
+        Args:
+            image: (N, H, W, C) uint8.
+
+        Returns:
+            (N, num_classes, H, W) float32 probabilities: a sigmoid for one class, a softmax over
+            the class axis for several.
+        """
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
+        logits: torch.Tensor = self.model(pixels * self.scale + self.shift)
+        return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
+
+
+def semantic_model(
+    checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], min_side: int, max_batch_size: int
+) -> TraceableModel:
+    """Build the graph of a checkpoint whose network maps images to logits per class.
+
+    Args:
+        checkpoint: its `arguments` hold `in_channels` and `num_classes`, or leave them at 1.
+        name: the model's name.
+        size_hw: (height, width) in pixels of the graph's input.
+        min_side: shortest side in pixels that the network can take.
+        max_batch_size: largest batch that is served.
+
+    Raises:
+        BadInputError: a size that the network cannot take, or no batch at all.
+        CheckpointError: weights that do not fit, or a preprocessing or class names that do not fit
+            the network's channels.
+    """
+    if not all(min_side <= side <= MAX_SIDE for side in size_hw):
+        raise BadInputError(
+            f"input size {size_hw[0]}x{size_hw[1]}: each side must be {min_side} to {MAX_SIDE} pixels "
+            "(the client cuts larger images into tiles)"
+        )
+    if max_batch_size < 1:
+        raise BadInputError(f"largest batch {max_batch_size}: it must be at least 1")
+    channels = int(checkpoint.arguments.get("in_channels", 1))
+    classes = int(checkpoint.arguments.get("num_classes", 1))
+    _check_channels(checkpoint, channels, classes)
+    network = build_model(checkpoint)
+    preprocessing = checkpoint.preprocessing
+    spec = ModelSpec(
+        name=name,
+        version=1,
+        task="semantic",
+        family=checkpoint.family,
+        inputs=(TensorSpec("image", "uint8", (*size_hw, channels)),),
+        outputs=(TensorSpec("probabilities", "float32", (classes, *size_hw)),),
+        max_batch_size=max_batch_size,
+        input_size_hw=size_hw,
+        channels=channels,
+        class_names=checkpoint.class_names or tuple(f"class_{index}" for index in range(classes)),
+        threshold=THRESHOLD,
+        clahe=preprocessing.clahe,
+        checkpoint_sha256=checkpoint.sha256,
+        weights="random" if checkpoint.metadata.get("weights") == "random" else "trained",
+        parameter_count=sum(parameter.numel() for parameter in network.parameters()),
+        toolkit_version=version("edgeseg"),
+    )
+    graph = SemanticGraph(network, preprocessing.mean, preprocessing.std).eval()
+    return TraceableModel(spec, graph, to_labels, image_case=semantic_case)
+
+
+def to_labels(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """(N, H, W) uint8 class ids: the likeliest class, or 1 where the only one reaches the threshold."""
+    probabilities = outputs["probabilities"]
+    if probabilities.shape[1] == 1:
+        return np.asarray(probabilities[:, 0] >= THRESHOLD, dtype=np.uint8)
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.uint8)
+
+
+def _check_channels(checkpoint: Checkpoint, channels: int, classes: int) -> None:
+    if channels not in (1, 3):
+        raise CheckpointError(f"the network takes {channels} channels; images have 1 (gray) or 3 (RGB)")
+    if not 1 <= classes <= 255:
+        raise CheckpointError(f"the network has {classes} classes; a mask can hold 1 to 255")
+    preprocessing = checkpoint.preprocessing
+    for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) != channels:
+            raise CheckpointError(
+                f"the checkpoint's {what} has {len(values)} values and its network {channels} channels: "
+                "save it with one value per channel"
+            )
+    if not all(value > 0 for value in preprocessing.std):
+        raise CheckpointError(f"the checkpoint's std {preprocessing.std} must be above 0")
+    if checkpoint.class_names and len(checkpoint.class_names) != classes:
+        raise CheckpointError(
+            f"the checkpoint names {len(checkpoint.class_names)} classes and its network has {classes}: "
+            "save it with one name per class"
+        )

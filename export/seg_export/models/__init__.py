@@ -1,1 +1,0 @@
-"""PyTorch modules of the model families, with the parameter names that published checkpoints use."""

@@ -1,0 +1,1 @@
+"""Proves that a graph computes what its reference computes."""

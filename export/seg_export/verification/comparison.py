@@ -1,0 +1,214 @@
+"""Two ways to compute the same model, compared in tensors and in masks; needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_export.verification.cases import VerificationCase
+from seg_export.verification.tolerances import Tolerance
+from seg_runtime.errors import ParityError
+from seg_runtime.spec import Parity
+
+__all__ = [
+    "OutputComparison",
+    "VerificationError",
+    "VerificationReport",
+    "compare",
+    "require_parity",
+]
+
+Tensors = Mapping[str, NDArray[Any]]
+
+RELATIVE_FLOOR = 1e-6
+"""Relative differences are taken of values no smaller than this."""
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One output of one case, the graph against PyTorch.
+
+    Attributes:
+        case: what the inputs were.
+        batch: how many at once.
+        output: name of the output.
+        max_abs: largest absolute difference; infinite when either side is not finite.
+        max_rel: largest difference relative to PyTorch's value, or to 1e-6 where that is smaller.
+        tolerance_needed: the smallest atol, beside the table's rtol, with which it would pass; in
+            units of PyTorch's largest value where that is above 1, as that of logits is.
+        mask_iou: intersection over union of the masks, the lowest of all classes.
+        passed: within the tolerance.
+    """
+
+    case: str
+    batch: int
+    output: str
+    max_abs: float
+    max_rel: float
+    tolerance_needed: float
+    mask_iou: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Every comparison of one verification.
+
+    Attributes:
+        model: name of the model.
+        precision: row of the tolerance table that was applied.
+        tolerance: that row.
+        comparisons: in the order they were made.
+        subject: what was compared, for people.
+        reference: with what.
+    """
+
+    model: str
+    precision: str
+    tolerance: Tolerance
+    comparisons: tuple[OutputComparison, ...]
+    subject: str = "graph"
+    reference: str = "PyTorch"
+
+    @property
+    def passed(self) -> bool:
+        return all(comparison.passed for comparison in self.comparisons)
+
+    @property
+    def worst(self) -> OutputComparison:
+        """The comparison that is furthest from passing."""
+        return max(
+            self.comparisons, key=lambda item: (not item.passed, item.tolerance_needed, -item.mask_iou)
+        )
+
+    def parity(self) -> Parity:
+        """Bounds over all comparisons, rounded so that machines agree on them."""
+        return Parity(
+            max_abs=_power_of_ten_above(max(item.max_abs for item in self.comparisons)),
+            max_rel=_power_of_ten_above(max(item.max_rel for item in self.comparisons)),
+            mask_iou=math.floor(min(item.mask_iou for item in self.comparisons) * 1e4) / 1e4,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: numbers that are not finite become null."""
+        rows = [
+            {key: _finite_or_none(value) for key, value in asdict(item).items()} for item in self.comparisons
+        ]
+        return {
+            "model": self.model,
+            "precision": self.precision,
+            "tolerance": asdict(self.tolerance),
+            "passed": self.passed,
+            "comparisons": rows,
+        }
+
+
+class VerificationError(ParityError):
+    """A graph over tolerance; `report` has all figures."""
+
+    def __init__(self, report: VerificationReport) -> None:
+        self.report = report
+        worst, tolerance = report.worst, report.tolerance
+        where = f"output '{worst.output}' of model '{report.model}' ({worst.case}, batch {worst.batch})"
+        if not math.isfinite(worst.max_abs):
+            super().__init__(
+                f"{where} is not finite in the {report.subject} or in {report.reference}: check the "
+                "checkpoint's weights"
+            )
+            return
+        super().__init__(
+            f"{where} strays from {report.reference}: it needs a tolerance of {worst.tolerance_needed:.1e} "
+            f"and {report.precision} allows {tolerance.atol:.0e}; mask IoU {worst.mask_iou:.4f}, "
+            f"wanted {tolerance.mask_iou}"
+        )
+
+
+def require_parity(report: VerificationReport) -> None:
+    """Raise VerificationError, a ParityError, unless everything is within tolerance."""
+    if not report.passed:
+        raise VerificationError(report)
+
+
+def compare(
+    case: VerificationCase,
+    reference: Tensors,
+    outputs: Tensors,
+    labels: Callable[[Tensors], NDArray[np.uint8]],
+    tolerance: Tolerance,
+) -> list[OutputComparison]:
+    """Compare all outputs of one call.
+
+    Args:
+        case: what was run.
+        reference: what the outputs should be.
+        outputs: what they are.
+        labels: the masks that outputs lead to.
+        tolerance: how far they may be apart.
+
+    Raises:
+        ParityError: an output has another shape.
+    """
+    _check_shapes(reference, outputs)
+    mask_iou = _mask_iou(labels(reference), labels(outputs))
+    return [
+        _compare(case, name, reference[name], outputs[name], mask_iou=mask_iou, tolerance=tolerance)
+        for name in reference
+    ]
+
+
+def _check_shapes(reference: Tensors, outputs: Tensors) -> None:
+    for name, expected in reference.items():
+        if outputs[name].shape != expected.shape:
+            raise ParityError(
+                f"output '{name}' has shape {outputs[name].shape} and should have {expected.shape}"
+            )
+
+
+def _compare(
+    case: VerificationCase,
+    name: str,
+    reference: NDArray[Any],
+    output: NDArray[Any],
+    *,
+    mask_iou: float,
+    tolerance: Tolerance,
+) -> OutputComparison:
+    if not (np.isfinite(reference).all() and np.isfinite(output).all()):
+        return OutputComparison(case.name, case.batch, name, math.inf, math.inf, math.inf, mask_iou, False)
+    magnitude = np.abs(reference.astype(np.float64))
+    difference = np.abs(output.astype(np.float64) - reference)
+    scale = max(float(magnitude.max()), 1.0)
+    needed = max(float((difference - tolerance.rtol * magnitude).max()), 0.0) / scale
+    return OutputComparison(
+        case=case.name,
+        batch=case.batch,
+        output=name,
+        max_abs=float(difference.max()),
+        max_rel=float((difference / np.maximum(magnitude, RELATIVE_FLOOR)).max()),
+        tolerance_needed=needed,
+        mask_iou=mask_iou,
+        passed=needed <= tolerance.atol and mask_iou >= tolerance.mask_iou,
+    )
+
+
+def _mask_iou(reference: NDArray[np.uint8], labels: NDArray[np.uint8]) -> float:
+    """Intersection over union per class id present in either, the lowest of all."""
+    lowest = 1.0
+    for label in np.union1d(reference, labels):
+        first, second = reference == label, labels == label
+        lowest = min(lowest, np.count_nonzero(first & second) / np.count_nonzero(first | second))
+    return lowest
+
+
+def _power_of_ten_above(value: float) -> float:
+    """The smallest power of ten that is not below a value; 0 stays 0."""
+    return float(f"1e{math.ceil(math.log10(value))}") if value > 0 else 0.0
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

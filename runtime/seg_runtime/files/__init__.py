@@ -1,0 +1,1 @@
+"""Image and video files in, files of results out."""
