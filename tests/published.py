@@ -22,8 +22,8 @@ XRAYS = ROOT / "tests" / "data" / "montgomery" / "images"
 def tiny(folder: Path) -> None:
     """`unet_tiny.pth`, a seeded random U-Net of 2 levels, gray, 64x64, and `repo` with `unet_tiny`."""
     from seg_export.checkpoints.checkpoint import Preprocessing, save_checkpoint
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
+    from seg_export.families.semantic.random import random_unet
 
     # Kaiming initialisation: PyTorch's own makes every probability about 0.5, and any graph look right.
     random = random_unet(features=(4, 8), seed=0)
@@ -40,16 +40,16 @@ def tiny(folder: Path) -> None:
 
 def tiny_families(folder: Path) -> None:
     """`unetpp_tiny`, the same pruned to depth 1, and `transunet_tiny`, all random."""
-    from seg_export.checkpoints.random_weights import random_semantic
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
     from seg_export.families.semantic.pruning import pruned
 
-    nested = random_semantic("unetpp", {"features": [4, 6, 8]}, seed=1)
+    nested = random_checkpoint("unetpp", {"features": [4, 6, 8]}, seed=1)
     export_models(nested, folder, "unetpp_tiny", size_hw=(48, 64))
     export_models(pruned(nested, 1), folder, "unetpp_tiny_d1", size_hw=(48, 64))
     sizes = {"image_size": 64, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64}
     decoder = {"head_channels": 16, "decoder_channels": [16, 8, 8, 8]}
-    export_models(random_semantic("transunet", {**sizes, **decoder}, seed=1), folder, "transunet_tiny")
+    export_models(random_checkpoint("transunet", {**sizes, **decoder}, seed=1), folder, "transunet_tiny")
 
 
 def tiny_sam(folder: Path) -> None:
@@ -72,11 +72,11 @@ def small_sam(folder: Path) -> None:
     """The SAM of `SMALL_SAM` as `small_fp32`, and `small_fp16` with embeddings in half precision."""
     from sam_models import SMALL_SAM
 
-    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
 
-    export_models(random_sam(SMALL_SAM), folder, "small_fp32")
-    export_models(random_sam(SMALL_SAM), folder, "small_fp16", embeddings="fp16")
+    export_models(random_checkpoint("sam", SMALL_SAM), folder, "small_fp32")
+    export_models(random_checkpoint("sam", SMALL_SAM), folder, "small_fp16", embeddings="fp16")
 
 
 def lung(folder: Path) -> None:
@@ -87,10 +87,10 @@ def lung(folder: Path) -> None:
 
 def tiny_maskrcnn(folder: Path) -> None:
     """`cells`, a small random Mask R-CNN of 3 classes for images of 256x320."""
-    from seg_export.checkpoints.random_weights import random_maskrcnn
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
 
-    checkpoint = random_maskrcnn({"arch": "maskrcnn_light_fpn", "num_classes": 4})
+    checkpoint = random_checkpoint("maskrcnn", {"arch": "maskrcnn_light_fpn", "num_classes": 4})
     named = replace(checkpoint, class_names=("red", "green", "blue"))
     export_models(named, folder, "cells", size_hw=(256, 320))
 
@@ -109,10 +109,12 @@ def small_sam2(folder: Path) -> None:
     import sam2_small
 
     from seg_export.checkpoints.checkpoint import load_checkpoint, write_checkpoint
-    from seg_export.checkpoints.random_weights import random_sam2
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
 
-    weights = replace(random_sam2(sam2_small.ARGUMENTS), state_dict=sam2_small.small_sam2().state_dict())
+    weights = replace(
+        random_checkpoint("sam2", sam2_small.ARGUMENTS), state_dict=sam2_small.small_sam2().state_dict()
+    )
     write_checkpoint(folder / "weights.pth", weights)
     export_models(load_checkpoint(folder / "weights.pth"), folder / "repo", "sam2")
 

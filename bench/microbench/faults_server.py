@@ -80,8 +80,8 @@ def measure_faults(
         repeats: tries of each; None takes what `FAULTS` says.
         command: the command line, for the record.
     """
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
+    from seg_export.families.semantic.random import random_unet
 
     with tempfile.TemporaryDirectory() as folder:
         for name in Place.MODELS:

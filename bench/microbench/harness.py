@@ -64,8 +64,8 @@ def measure_harness(repeats: int = 200, command: str = "") -> Harness:
         repeats: timed calls of each way.
         command: the command line, for the record.
     """
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
+    from seg_export.families.semantic.random import random_unet
 
     size_hw = (_SIDE, _SIDE)
     with tempfile.TemporaryDirectory() as repo:

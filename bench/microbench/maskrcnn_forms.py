@@ -58,10 +58,10 @@ def prepare(folder: Path, arch: str, counts: Sequence[int], size_hw: tuple[int, 
     """
     from seg_bench.official_maskrcnn import export_official_maskrcnn
     from seg_export.checkpoints.checkpoint import write_checkpoint
-    from seg_export.checkpoints.random_weights import random_maskrcnn
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
 
-    checkpoint = random_maskrcnn({"arch": arch, "num_classes": 91})
+    checkpoint = random_checkpoint("maskrcnn", {"arch": arch, "num_classes": 91})
     write_checkpoint(folder / "weights.pth", checkpoint)
     thresholds = dict(zip(counts, _thresholds(folder, counts, size_hw), strict=True))
     export_models(checkpoint, folder / "repo", MODEL, size_hw=size_hw, max_batch_size=1)

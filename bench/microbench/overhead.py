@@ -62,8 +62,8 @@ def measure_overhead(repeats: int = 200, command: str = "") -> Overhead:
         repeats: timed calls of each way and size.
         command: the command line, for the record.
     """
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
+    from seg_export.families.semantic.random import random_unet
     from seg_runtime import connect
 
     # One thread: two pools that wait for work by spinning would disturb each other.

@@ -109,10 +109,10 @@ def _prompted(predictor: Any, image: NDArray[np.uint8]) -> Masks:
 
 def _sam2_masks(variant: str) -> Callable[[NDArray[np.uint8]], tuple[Masks, Masks]]:
     from seg_export.checkpoints.checkpoint import build_model
-    from seg_export.checkpoints.random_weights import random_sam2
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.sam2.network import VARIANTS
 
-    predictor = as_image_predictor(build_model(random_sam2(VARIANTS[variant])))
+    predictor = as_image_predictor(build_model(random_checkpoint("sam2", VARIANTS[variant])))
     return lambda image: (
         image_masks(predictor, image, in_bytes=True),
         image_masks(predictor, image, in_bytes=False),

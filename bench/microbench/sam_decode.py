@@ -135,7 +135,7 @@ def measure_second_prompt(
 def _published(repo: Path, variant: str, embeddings: Embeddings) -> str:
     """The name of a SAM in the repository; exported if need be."""
     from seg_export.checkpoints.pretrained import pretrained_path
-    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.export import export_models
     from seg_export.families.sam.checkpoints import load_sam_checkpoint, variant_arguments
 
@@ -144,7 +144,7 @@ def _published(repo: Path, variant: str, embeddings: Embeddings) -> str:
         checkpoint = (
             load_sam_checkpoint(pretrained_path("sam_tiny"))
             if variant == TINY
-            else random_sam(variant_arguments(variant))
+            else random_checkpoint("sam", variant_arguments(variant))
         )
         export_models(checkpoint, repo, name, embeddings=embeddings)
     return name

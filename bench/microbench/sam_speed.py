@@ -47,13 +47,13 @@ EAGER = "PyTorch"
 def prepare(folder: Path, variant: str) -> None:
     """Write the graphs that are compared, of one SAM with random weights, into a folder."""
     from seg_export.checkpoints.checkpoint import build_model
-    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.sam.checkpoints import variant_arguments
     from seg_export.families.sam.graphs import sam_models
     from seg_export.tracing.trace import optimise, save_graph, trace
 
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = random_sam(variant_arguments(variant))
+    checkpoint = random_checkpoint("sam", variant_arguments(variant))
     for part, model in zip(("encoder", "decoder"), sam_models(checkpoint, "sam", (1024, 1024)), strict=True):
         save_graph(optimise(trace(model), model), folder / f"ours_{part}.onnx")
     sam: Any = build_model(checkpoint)
@@ -156,12 +156,12 @@ def _eager(folder: Path, what: str, prompts: int) -> Callable[[], Any]:
     import torch
 
     from seg_export.checkpoints.checkpoint import build_model
-    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.sam.checkpoints import variant_arguments
 
     torch.set_num_threads(THREADS)
     variant = (folder / "variant").read_text(encoding="utf-8")
-    sam: Any = build_model(random_sam(variant_arguments(variant)))
+    sam: Any = build_model(random_checkpoint("sam", variant_arguments(variant)))
     arrays = _inputs(what, prompts)
 
     def encode() -> Any:

@@ -126,8 +126,8 @@ def _export(
 ) -> int:
     """Write `unet.pth` and publish it in `repo`; returns the number of parameters."""
     from seg_export.checkpoints.checkpoint import save_checkpoint
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import STEPS, export_model
+    from seg_export.families.semantic.random import random_unet
 
     unet = random_unet(bilinear=bilinear, features=features)
     save_checkpoint(

@@ -51,7 +51,7 @@ class TorchSession(Session):
             import torch
 
             from seg_export.checkpoints.checkpoint import load_checkpoint
-            from seg_export.families.builders import traceable_model
+            from seg_export.families import traceable_model
         except ImportError as error:
             raise MissingExtraError("PyTorch", "export") from error
         height, width = candidate.input_size_hw

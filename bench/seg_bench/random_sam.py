@@ -17,7 +17,7 @@ import torch
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
-from seg_export.checkpoints.random_weights import random_sam
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.export import export_models
 from seg_export.families.sam.checkpoints import load_sam_checkpoint, variant_arguments
 
@@ -43,7 +43,7 @@ def sam_with_trained_decoder(variant: str) -> Checkpoint:
         BadInputError: an unknown variant.
         MissingExtraError: segment_anything is not installed.
     """
-    checkpoint = random_sam(variant_arguments(variant))
+    checkpoint = random_checkpoint("sam", variant_arguments(variant))
     trained = load_checkpoint(pretrained_path("sam_tiny")).state_dict
     state_dict = {
         name: _widened(trained[name], tensor)

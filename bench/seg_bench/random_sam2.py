@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.checkpoints.random_weights import random_checkpoint
 
 __all__ = ["random_sam2_that_finds"]
 
@@ -30,7 +30,7 @@ def random_sam2_that_finds(arguments: Mapping[str, Any]) -> Checkpoint:
         BadInputError: sizes that cannot be built.
         MissingExtraError: sam2 is not installed.
     """
-    checkpoint = random_sam2(arguments)
+    checkpoint = random_checkpoint("sam2", arguments)
     checkpoint.state_dict[_SCORE_BIAS].fill_(10.0)
     digest = hashlib.sha256(f"{checkpoint.sha256} with objects that appear".encode())
     return replace(checkpoint, sha256=digest.hexdigest())

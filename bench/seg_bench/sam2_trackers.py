@@ -183,7 +183,7 @@ def find_sam2_checkpoint(sha256: str, weights: str, given: Path | None) -> Any:
         MissingExtraError: PyTorch or sam2 is not installed.
     """
     try:
-        from seg_export.checkpoints.random_weights import random_sam2
+        from seg_export.checkpoints.random_weights import random_checkpoint
         from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
         from seg_export.families.sam2.network import VARIANTS
     except ImportError as error:
@@ -196,7 +196,8 @@ def find_sam2_checkpoint(sha256: str, weights: str, given: Path | None) -> Any:
                 f"its SHA-256 begins with {checkpoint.sha256[:12]}, the model's with {sha256[:12]}"
             )
         return checkpoint
-    remade = (random_sam2(arguments) for arguments in VARIANTS.values()) if weights == "random" else iter(())
+    possible = VARIANTS.values() if weights == "random" else ()
+    remade = (random_checkpoint("sam2", arguments) for arguments in possible)
     found = next((checkpoint for checkpoint in remade if checkpoint.sha256 == sha256), None)
     if found is None:
         raise CheckpointError("the baseline needs the weights of the published model: pass --checkpoint FILE")

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.families.builders import traceable_model, traceable_models
+from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
 from seg_export.precision.write import PrecisionReport, in_precision
-from seg_export.publishing.ensembles import with_sam2_ensembles, with_sam_ensemble
 from seg_export.publishing.publish import (
     PublishedModel,
     StagedModel,
@@ -60,8 +59,9 @@ def export_model(
     """
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
-    if checkpoint.family in ("sam", "sam2"):
-        raise BadInputError("a SAM checkpoint becomes several models: call export_models")
+    family = family_named(checkpoint.family)
+    if family.parts:
+        raise BadInputError(f"a {family.title} checkpoint becomes several models: call export_models")
     (exported,) = export_models(checkpoint, repo, name, **options)
     return exported
 
@@ -147,19 +147,13 @@ def export_models(
             spec = replace(model.spec, parity=report.parity())
             staged.append(StagedModel(spec, serving or ServingSpec(), folder))
         begin("publish")
-        together = _with_ensembles(checkpoint.family, name, staged)
+        together = family_named(checkpoint.family).ensembles(name, staged)
         return tuple(
             ExportedModel(
                 published, reports.get(published.spec.name), precisions.get(published.spec.name), assumed
             )
             for published in publish_together(repo, together)
         )
-
-
-def _with_ensembles(family: str, name: str, staged: list[StagedModel]) -> tuple[StagedModel, ...]:
-    if family == "sam":
-        return with_sam_ensemble(name, *staged)
-    return with_sam2_ensembles(name, staged) if family == "sam2" else tuple(staged)
 
 
 def _precision_of(model: TraceableModel, wanted: Precision) -> Precision:

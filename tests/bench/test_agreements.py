@@ -27,7 +27,7 @@ NAMES = ("MCUCXR_0003_0", "MCUCXR_0006_0")
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from seg_export.checkpoints.checkpoint import write_checkpoint
-    from seg_export.checkpoints.random_weights import random_unet
+    from seg_export.families.semantic.random import random_unet
 
     path = tmp_path_factory.mktemp("agreements") / "tiny.pth"
     tiny = random_unet(features=(4, 8))

@@ -34,7 +34,7 @@ from seg_runtime.errors import (
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny U-Net that counts as trained."""
     from seg_export.checkpoints.checkpoint import save_checkpoint
-    from seg_export.checkpoints.random_weights import random_unet
+    from seg_export.families.semantic.random import random_unet
 
     path = tmp_path_factory.mktemp("bench_checkpoint") / "tiny.pth"
     tiny = random_unet(features=(4, 8))
@@ -52,8 +52,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     """`unet_tiny`, and `unet_random` with weights marked as random."""
-    from seg_export.checkpoints.random_weights import random_unet
     from seg_export.export import export_model
+    from seg_export.families.semantic.random import random_unet
 
     folder = tmp_path_factory.mktemp("bench_repo")
     export_model(checkpoint, folder, "unet_tiny")

@@ -26,7 +26,7 @@ from seg_bench.reproduce.prepare import export_row
 from seg_bench.reproduce.table import table_lines
 from seg_bench.run import agreements
 from seg_export.checkpoints.checkpoint import load_checkpoint
-from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.sam2.network import VARIANTS
 from seg_runtime.bundle import write_bundle
 from seg_runtime.errors import EdgesegError
@@ -262,7 +262,7 @@ def test_random_weights_of_a_sam2_are_exported_by_which_objects_appear(
     assert exported == [(tmp_path / "sam2.1_tiny.pth", tmp_path / "repo", "sam2.1_tiny_fp16")]
     checkpoint = load_checkpoint(tmp_path / "sam2.1_tiny.pth")
     assert (checkpoint.family, checkpoint.metadata["weights"]) == ("sam2", "random")
-    random, made = random_sam2(sam2_small.ARGUMENTS).state_dict, checkpoint.state_dict
+    random, made = random_checkpoint("sam2", sam2_small.ARGUMENTS).state_dict, checkpoint.state_dict
     changed = [name for name, tensor in made.items() if not torch.equal(tensor, random[name])]
     assert changed == ["sam_mask_decoder.pred_obj_score_head.layers.2.bias"]
     assert made[changed[0]].item() == 10

@@ -19,7 +19,7 @@ from seg_bench.pipelines.sam_torch import TorchSamPipeline
 from seg_bench.run.checkpoints import remake_random_sam
 from seg_bench.run.subjects import Subject
 from seg_export.checkpoints.checkpoint import load_checkpoint
-from seg_export.checkpoints.random_weights import random_sam
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.sam import network as sam_module
 from seg_export.families.sam.graphs import sam_models
 from seg_runtime.errors import BadInputError
@@ -121,7 +121,7 @@ def test_the_official_decoder_is_exported_for_every_shape_of_image(tmp_path: Pat
 
 
 def small_subject(seed: int) -> Subject:
-    models = sam_models(random_sam(SMALL, seed), "small", (256, 256))
+    models = sam_models(random_checkpoint("sam", SMALL, seed), "small", (256, 256))
     return Subject("small", tuple(model.spec for model in models))
 
 
@@ -133,7 +133,7 @@ def test_random_weights_are_made_again_only_when_their_hash_is_right(
     monkeypatch.setattr(sam_module, "VARIANTS", {"small": SMALL})
     path = remake_random_sam(subject, tmp_path)
     assert path is not None
-    weights, made = load_checkpoint(path), random_sam(SMALL)
+    weights, made = load_checkpoint(path), random_checkpoint("sam", SMALL)
     assert weights.metadata["weights"] == "random"
     assert all(torch.equal(tensor, made.state_dict[name]) for name, tensor in weights.state_dict.items())
     assert remake_random_sam(small_subject(seed=1), tmp_path) is None

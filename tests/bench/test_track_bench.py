@@ -19,7 +19,7 @@ from seg_bench.data.davis import load_davis
 from seg_bench.sam2_trackers import OurTracker, Sam2Tracker, find_sam2_checkpoint
 from seg_bench.track_run import labels_of, measure_trackers
 from seg_export.checkpoints.checkpoint import load_checkpoint
-from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.sam2 import network as sam2
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError
@@ -156,7 +156,7 @@ def test_the_baseline_refuses_other_weights_and_frames_that_sam2_cannot_read(
 
 def test_random_weights_are_made_again_from_their_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam2, "VARIANTS", {"wider": {**SMALL, "embed_dim": 32}, "small": SMALL})
-    sha256 = random_sam2(SMALL).sha256
+    sha256 = random_checkpoint("sam2", SMALL).sha256
     assert find_sam2_checkpoint(sha256, "random", None).arguments == SMALL
     with pytest.raises(CheckpointError, match="pass --checkpoint FILE"):
         find_sam2_checkpoint("ab" * 32, "random", None)

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 from tiny_graph import SIDE, images, invert_graph, invert_spec, publish, semantic_graph, semantic_spec
 
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.engines.build import build_engines
 from seg_export.engines.network import build_plan, parse_graph
 from seg_export.export import export_models
+from seg_export.families.semantic.random import random_unet
 from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.connection import connect
 from seg_runtime.engines.cuda import DeviceArray

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from seg_export.checkpoints.assumptions import Assumption, assumptions, assumptions_text
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, untrained_model
 from seg_export.checkpoints.pretrained import pretrained_path
-from seg_export.checkpoints.random_weights import random_sam, random_sam2, random_semantic
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_export.export import export_model
-from seg_export.families.builders import traceable_models
+from seg_export.families import traceable_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 from seg_export.families.maskrcnn.checkpoints import load_maskrcnn_checkpoint
 from seg_export.families.sam.checkpoints import load_sam_checkpoint
@@ -31,7 +31,7 @@ def plain_unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A U-Net's weights alone, of colour images and three classes."""
     path = tmp_path_factory.mktemp("plain") / "unet.pth"
     arguments = {"features": [4, 8], "in_channels": 3, "num_classes": 3}
-    torch.save(random_semantic("unet", arguments).state_dict, path)
+    torch.save(random_checkpoint("unet", arguments).state_dict, path)
     return path
 
 
@@ -71,7 +71,7 @@ def test_command_prints_one_block_and_publishes_what_it_assumed(
 def test_described_checkpoint_assumes_nothing(
     tiny_checkpoint: Path, plain_unet: Path, tmp_path: Path
 ) -> None:
-    for described in (load_checkpoint(tiny_checkpoint), random_semantic("unet", {"features": [4, 8]})):
+    for described in (load_checkpoint(tiny_checkpoint), random_checkpoint("unet", {"features": [4, 8]})):
         exported = export_model(described, tmp_path / "repo", "model", size_hw=(32, 32))
         assert exported.assumptions == () and exported.published.spec.assumed == {}
         assert assumptions_text(exported.assumptions) == ""
@@ -93,7 +93,7 @@ def test_size_is_assumed_unless_it_was_given_or_the_weights_have_it(tmp_path: Pa
     assert size == Assumption("input size", "512x512", "assumed", "--size")
     small = {"image_size": 64, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64}
     decoder = {"head_channels": 16, "decoder_channels": [16, 8, 8, 8]}
-    torch.save(random_semantic("transunet", {**small, **decoder}).state_dict, tmp_path / "trans.pth")
+    torch.save(random_checkpoint("transunet", {**small, **decoder}).state_dict, tmp_path / "trans.pth")
     found = _found(load_checkpoint(tmp_path / "trans.pth"), (64, 64))
     assert found["input size"] == Assumption("input size", "64x64", "file")
     assert found["threshold"].value == "0.5" and found["activation"].value == "sigmoid"
@@ -124,7 +124,7 @@ def test_maskrcnn_states_anchors_thresholds_and_what_options_set(
 
 def test_sam_states_what_leaves_no_trace_in_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "sam.pth"
-    torch.save(random_sam(SMALL_SAM).state_dict, path)
+    torch.save(random_checkpoint("sam", SMALL_SAM).state_dict, path)
     side = load_sam_checkpoint(path).preprocessing.input_size_hw
     found = _found(load_sam_checkpoint(path), side)
     assert (found["mean"].value, found["mean"].origin) == ("123.675, 116.28, 103.53", "assumed")
@@ -134,6 +134,6 @@ def test_sam_states_what_leaves_no_trace_in_its_weights(tmp_path: Path) -> None:
 
 
 def test_sam2_states_its_fixed_preprocessing() -> None:
-    checkpoint = replace(random_sam2(ARGUMENTS), described=False)
+    checkpoint = replace(random_checkpoint("sam2", ARGUMENTS), described=False)
     found = _found(checkpoint, checkpoint.preprocessing.input_size_hw)
     assert found["mean"].origin == "assumed" and found["resize"].value == "stretch"

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import seg_export.engines.build as build_steps
-from seg_export.checkpoints.random_weights import random_sam, random_unet
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_export.engines import network
 from seg_export.engines.build import build_engines
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
 from seg_export.export import export_models
+from seg_export.families.semantic.random import random_unet
 from seg_export.publishing.manage import rollback
 from seg_export.verification.comparison import VerificationError
 from seg_export.verification.graph_runner import GraphRunner
@@ -118,7 +119,7 @@ def test_engine_of_another_gpu_is_built_anew(repo: Path) -> None:
 
 @pytest.mark.slow
 def test_models_of_an_ensemble_get_their_engines_together_and_roll_back_together(tmp_path: Path) -> None:
-    export_models(random_sam(SMALL_SAM), tmp_path, "sam")
+    export_models(random_checkpoint("sam", SMALL_SAM), tmp_path, "sam")
     built = build(tmp_path, "sam_encoder")
     assert {engine.model for engine in built} == {"sam_encoder", "sam_decoder"}
     repository = Repository(tmp_path)

@@ -13,11 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from sam_models import SMALL_SAM
 from typer.testing import CliRunner
 
-from seg_export.checkpoints.random_weights import random_sam, random_semantic, random_unet
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, CheckedGraph, check_graphs, require_built
 from seg_export.engines.reasons import BuildError
 from seg_export.export import export_models
+from seg_export.families.semantic.random import random_unet
 from seg_export.families.semantic.transunet import VARIANTS
 from seg_runtime.errors import BadInputError, MissingExtraError, ModelNotFoundError, RepositoryError
 
@@ -61,7 +62,7 @@ def fp16_repo(tmp_path_factory: pytest.TempPathFactory, half_folder: Path) -> Pa
     for half in ("lung", "sam"):
         shutil.copytree(half_folder / half, repo, dirs_exist_ok=True)
     export_models(random_unet(bilinear=False, features=(8, 16)), repo, "unet_transposed", precision="fp16")
-    export_models(random_sam(SMALL_SAM), repo, "sam_small", precision="fp16", embeddings="fp16")
+    export_models(random_checkpoint("sam", SMALL_SAM), repo, "sam_small", precision="fp16", embeddings="fp16")
     return repo
 
 
@@ -97,11 +98,11 @@ def test_convolutional_networks_in_fp32_compile_for_every_capability(tiny_repo: 
 
 @pytest.mark.full
 def test_nested_and_transformer_networks_in_half_precision_compile(tmp_path: Path) -> None:
-    nested = random_semantic("unetpp", {"features": [8, 16, 16]}, seed=2)
+    nested = random_checkpoint("unetpp", {"features": [8, 16, 16]}, seed=2)
     export_models(nested, tmp_path, "unetpp", size_hw=(64, 64), precision="fp16")
     small = {**VARIANTS["small"], "image_size": 64, "layers": 1}
     (made,) = export_models(
-        random_semantic("transunet", small, seed=2), tmp_path, "transunet", precision="fp16"
+        random_checkpoint("transunet", small, seed=2), tmp_path, "transunet", precision="fp16"
     )
     assert made.precision and "leads to InstanceNormalization" in made.precision.kept.values()
     results = check_graphs((), tmp_path, AMPERE)

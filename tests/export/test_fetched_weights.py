@@ -21,13 +21,13 @@ import seg_export.cli.sam2
 from seg_export.checkpoints import download as downloads
 from seg_export.checkpoints.download import download
 from seg_export.checkpoints.licences import SAM, SAM2, TORCHVISION_COCO, Licence
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.cli import app
 from seg_export.cli.fetching import fetch
 from seg_export.export import ExportedModel, export_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 from seg_export.families.sam import checkpoints as sam_checkpoints
 from seg_export.families.sam2 import checkpoints as sam2_checkpoints
+from seg_export.families.semantic.random import random_unet
 from seg_runtime.errors import BadInputError, ServerUnavailableError
 
 CONTENT = b"weights"

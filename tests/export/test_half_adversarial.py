@@ -16,10 +16,10 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.checkpoints.random_weights import random_sam
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_export.export import ExportedModel, export_models
-from seg_export.families.builders import traceable_models
+from seg_export.families import traceable_models
 from seg_export.precision.half import rounded, to_half
 from seg_export.tracing.trace import optimise, trace
 from seg_export.verification.bisect import bisect_published
@@ -45,7 +45,7 @@ Tensors = dict[str, NDArray[Any]]
 @pytest.fixture(scope="module")
 def hot_sam() -> Checkpoint:
     """The same function as without the factors: attention is linear in its values, which reach millions."""
-    checkpoint = random_sam(SMALL)
+    checkpoint = random_checkpoint("sam", SMALL)
     weights = {name: tensor.clone() for name, tensor in checkpoint.state_dict.items()}
     attention = "image_encoder.blocks.0.attn"
     for kind in ("weight", "bias"):

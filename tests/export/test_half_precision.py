@@ -19,14 +19,14 @@ from sam_models import WEIGHTS
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import export_models, verify_published
-from seg_export.families.builders import traceable_model
+from seg_export.families import FAMILIES, traceable_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.precision.divergence import first_divergence, ops_to_keep
 from seg_export.precision.half import element_types, rounded, to_half
-from seg_export.precision.kept import KEPT, LARGEST_IN_HALF, kept_nodes
+from seg_export.precision.kept import KEPT_BY_DEFAULT, LARGEST_IN_HALF, kept_nodes
 from seg_export.precision.ranges import largest_values
 from seg_export.tracing.external_weights import write_weights
 from seg_export.tracing.trace import optimise, save_graph, trace
@@ -161,7 +161,7 @@ def test_naive_conversion_overflows_where_ours_does_not(hot_checkpoint: Checkpoi
     kinds = [images(), *({"image": np.full((1, *SIZE_HW, 1), value, np.uint8)} for value in (0, 255))]
     largest = largest_values(graph, kinds)
     assert max(largest.values()) > 65504
-    kept = kept_nodes(graph, KEPT["semantic"], largest)
+    kept = kept_nodes(graph, KEPT_BY_DEFAULT, largest)
     naive, ours = (GraphRunner(rounded(to_half(graph, nodes)), "half") for nodes in ((), kept))
     full = GraphRunner(graph, "fp32")
     assert not all(np.isfinite(naive(feed)["probabilities"]).all() for feed in kinds)
@@ -183,16 +183,18 @@ def test_hot_checkpoint_is_published_in_half_precision_and_says_what_stayed(
 def test_margin_keeps_nodes_before_they_overflow() -> None:
     feed = {"x": np.full(4, 1.01 * LARGEST_IN_HALF / 100, np.float32)}
     graph = chain("Abs", "Neg")
-    assert set(kept_nodes(graph, KEPT["semantic"], largest_values(graph, [feed]))) == {
+    assert set(kept_nodes(graph, KEPT_BY_DEFAULT, largest_values(graph, [feed]))) == {
         "times_hundred",
         "abs_0",
         "neg_1",
     }
 
 
-@pytest.mark.parametrize("task", ["semantic", "transunet", "sam-encoder", "sam-decoder"])
-def test_norms_and_softmax_are_kept_for_every_family(task: str) -> None:
-    assert {"LayerNormalization", "Softmax", "ReduceMean", "Pow", "Sqrt"} <= KEPT[task].ops
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_and_softmax_are_kept_or_never_halved_in_every_family(family: str) -> None:
+    summing = {"LayerNormalization", "Softmax", "ReduceMean", "Pow", "Sqrt"}
+    for row in (KEPT_BY_DEFAULT, *FAMILIES[family].kept.values()):
+        assert summing <= row.ops if row.only is None else not summing & row.only
 
 
 def test_sam_keeps_norms_the_norm_written_out_and_the_prompts_positions(sam_repo: Path) -> None:

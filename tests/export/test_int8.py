@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from seg_export import export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import ExportedModel, export_model, export_models, verify_published
-from seg_export.families.builders import traceable_model
+from seg_export.families import traceable_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.precision.calibration import calibrate, calibration_images
 from seg_export.precision.int8 import layers, quantised, ranges_of, sampled_values
 from seg_export.precision.sensitivity import layer_errors

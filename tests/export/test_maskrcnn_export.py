@@ -21,12 +21,12 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
-from seg_export.checkpoints.random_weights import random_maskrcnn
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.engines.parity import engine_parity
 from seg_export.export import export_models
-from seg_export.families.builders import traceable_model
+from seg_export.families import traceable_model
 from seg_export.families.maskrcnn.checkpoints import load_maskrcnn_checkpoint
 from seg_export.families.maskrcnn.detections import match_rows
 from seg_export.families.maskrcnn.network import build_maskrcnn
@@ -43,7 +43,7 @@ XRAYS = DATA / "montgomery"
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return random_maskrcnn(LIGHT)
+    return random_checkpoint("maskrcnn", LIGHT)
 
 
 @pytest.fixture
@@ -179,7 +179,9 @@ def test_a_batch_gives_what_single_images_give_and_noise_in_the_padding_does_not
 
 @pytest.mark.slow
 def test_rows_without_a_detection_are_empty() -> None:
-    model = traceable_model(random_maskrcnn({**LIGHT, "max_detections": 400}), "cells", SIZE_HW, 8)
+    model = traceable_model(
+        random_checkpoint("maskrcnn", {**LIGHT, "max_detections": 400}), "cells", SIZE_HW, 8
+    )
     with torch.inference_mode():
         results = model.module(torch.zeros(1, *SIZE_HW, 3, dtype=torch.uint8), torch.tensor([[33, 40]]))
     boxes, scores, labels, logits, count = (result[0].numpy() for result in results)
@@ -259,7 +261,7 @@ def test_a_checkpoint_of_another_class_count_or_anchors_is_refused(tmp_path: Pat
         family="maskrcnn",
         arguments={**LIGHT, "num_classes": 3},
         state_dict=state,
-        preprocessing=random_maskrcnn(LIGHT).preprocessing,
+        preprocessing=random_checkpoint("maskrcnn", LIGHT).preprocessing,
         class_names=("a", "b"),
     )
     with pytest.raises(CheckpointError, match=r"cls_score.weight is \[4, 128\], not \[3, 128\]"):

@@ -32,7 +32,7 @@ import seg_export.verification.bisect
 import seg_export.verification.verify
 import seg_runtime.bundle
 from seg_export.checkpoints.checkpoint import load_checkpoint
-from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import app
 from seg_runtime.errors import BadInputError, EdgesegError
 
@@ -161,7 +161,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("unetpp", {"features": [4, 6, 8]}),
         ("transunet", SMALL_TRANSUNET),
     ):
-        torch.save(random_semantic(family, arguments).state_dict, folder / f"{family}.pth")
+        torch.save(random_checkpoint(family, arguments).state_dict, folder / f"{family}.pth")
     shutil.copy(WEIGHTS / "maskrcnn_nuclei.pth", folder / "maskrcnn.pth")
     for name in ("sam.pth", "sam2.pth"):
         (folder / name).touch()
@@ -196,8 +196,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
 
     monkeypatch.setattr(seg_export.checkpoints.checkpoint, "load_checkpoint", load_once)
     monkeypatch.setattr(seg_export.families.maskrcnn.checkpoints, "load_checkpoint", load_once)
-    small = replace(random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "small"})
-    monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_maskrcnn", record(small))
+    small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
+    monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))
     for module in (seg_export.cli.sam, seg_export.cli.sam2):
         for name in ("_load", "_random"):
             monkeypatch.setattr(module, name, record(small))
@@ -295,7 +295,7 @@ def test_epsilon_of_norms_is_refused_where_torchvision_sets_its_own(
     from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 
     second = replace(
-        random_semantic("unet", {"features": [4, 8]}), arguments={"arch": "maskrcnn_resnet50_fpn_v2"}
+        random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "maskrcnn_resnet50_fpn_v2"}
     )
     monkeypatch.setattr(maskrcnn_checkpoints, "load_maskrcnn_checkpoint", lambda *_, **__: second)
     with pytest.raises(BadInputError, match="--norm-eps has no effect on maskrcnn_resnet50_fpn_v2"):

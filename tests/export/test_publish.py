@@ -21,8 +21,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import seg_export.export as export_steps
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.export import export_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.publishing.publish import (
     PublishedModel,
     StagedModel,

@@ -19,7 +19,7 @@ from sam2_models import SMALL
 
 from seg_export.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
-from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import main
 from seg_export.families.sam2 import checkpoints as sam2_checkpoints
 from seg_export.families.sam2.checkpoints import (
@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.pt"
-    torch.save({"model": random_sam2(SMALL).state_dict}, path)
+    torch.save({"model": random_checkpoint("sam2", SMALL).state_dict}, path)
     return path
 
 
@@ -164,7 +164,7 @@ def test_file_that_cannot_be_used_is_refused(small_file: Path, tmp_path: Path) -
     (tmp_path / "short.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         load_sam2_checkpoint(tmp_path / "short.pt", SMALL)
-    weights = dict(random_sam2(SMALL).state_dict)
+    weights = dict(random_checkpoint("sam2", SMALL).state_dict)
     weights["no_mem_embed"] = torch.full_like(weights["no_mem_embed"], float("nan"))
     torch.save({"model": weights}, tmp_path / "nan.pt")
     with pytest.raises(CheckpointError, match="'no_mem_embed' has NaN"):
@@ -179,7 +179,7 @@ def test_file_that_cannot_be_used_is_refused(small_file: Path, tmp_path: Path) -
 
 
 def test_random_weights_are_seeded_and_hide_nothing() -> None:
-    first, second, other = (random_sam2(SMALL, seed) for seed in (3, 3, 4))
+    first, second, other = (random_checkpoint("sam2", SMALL, seed) for seed in (3, 3, 4))
     assert first.sha256 == second.sha256 != other.sha256
     assert first.metadata["weights"] == "random"
     for name, tensor in first.state_dict.items():
@@ -198,13 +198,13 @@ def test_random_weights_are_seeded_and_hide_nothing() -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        random_sam2({**SMALL, **changes})
+        random_checkpoint("sam2", {**SMALL, **changes})
 
 
 def test_missing_sam2_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sam2.modeling.sam2_base", None)
     with pytest.raises(MissingExtraError) as raised:
-        random_sam2(SMALL)
+        random_checkpoint("sam2", SMALL)
     assert "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0" in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from seg_bench.sam2_trackers import Sam2Tracker
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model
-from seg_export.checkpoints.random_weights import random_sam2
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.engines.check import check_graphs
 from seg_export.export import (
     ExportedModel,
@@ -29,7 +29,7 @@ from seg_export.export import (
     load_published,
     verify_published,
 )
-from seg_export.families.builders import traceable_models
+from seg_export.families import traceable_models
 from seg_export.families.sam2.align import align_single_masks
 from seg_export.families.sam2.graphs import PARTS
 from seg_export.families.sam2.memory import round_to_bfloat16
@@ -47,7 +47,7 @@ ABSENT = -1024.0
 
 @pytest.fixture(scope="module", params=["2.1", "2"])
 def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
-    return random_sam2({**SMALL, "first_release": request.param == "2"})
+    return random_checkpoint("sam2", {**SMALL, "first_release": request.param == "2"})
 
 
 @pytest.fixture(scope="module")
@@ -433,7 +433,7 @@ def test_another_size_and_a_single_model_are_refused(checkpoint: Checkpoint, tmp
         traceable_models(checkpoint, "small", (512, 512), 1)
     with pytest.raises(BadInputError, match="becomes several models"):
         export_model(checkpoint, tmp_path)
-    with pytest.raises(BadInputError, match="travel in fp32"):
+    with pytest.raises(BadInputError, match="a SAM2 has no image embedding"):
         export_models(checkpoint, tmp_path, "small", embeddings="fp16")
     assert list(tmp_path.iterdir()) == []
 
@@ -448,14 +448,16 @@ def test_every_graph_in_fp32_compiles_from_ampere_on(repo: Path) -> None:
 @slow_to_make
 def half_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo = tmp_path_factory.mktemp("sam2_half")
-    exported = export_models(random_sam2(SMALL), repo, "half", precision="fp16")
+    exported = export_models(random_checkpoint("sam2", SMALL), repo, "half", precision="fp16")
     assert all(model.report is not None and model.report.passed for model in exported[: len(PARTS)])
     return repo
 
 
 @pytest.mark.full
 def test_half_precision_keeps_memories_that_bfloat16_holds(half_repo: Path) -> None:
-    model, path, cases = load_published(half_repo, "half_memory_encoder", random_sam2(SMALL), None)
+    model, path, cases = load_published(
+        half_repo, "half_memory_encoder", random_checkpoint("sam2", SMALL), None
+    )
     assert model.spec.precision == "fp16"
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (memory,) = session.run(None, cases[0].inputs)
@@ -472,7 +474,7 @@ def test_every_graph_in_half_precision_compiles_for_every_capability(half_repo: 
 @full_size
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path, tuple[ExportedModel, ...]]:
     """The smallest official size with random weights, with which objects appear, and its repository."""
-    checkpoint = random_sam2(VARIANTS["sam2.1_tiny"])
+    checkpoint = random_checkpoint("sam2", VARIANTS["sam2.1_tiny"])
     checkpoint.state_dict["sam_mask_decoder.pred_obj_score_head.layers.2.bias"].fill_(10.0)
     repo = tmp_path_factory.mktemp("sam2_tiny") / "repo"
     return checkpoint, repo, export_models(checkpoint, repo, "tiny")

@@ -17,7 +17,7 @@ import torch
 
 from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
-from seg_export.checkpoints.random_weights import random_sam
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import main
 from seg_export.families.sam import checkpoints as sam_checkpoints
 from seg_export.families.sam.checkpoints import (
@@ -64,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 @pytest.fixture
 def small_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.pth"
-    torch.save(random_sam(SMALL).state_dict, path)
+    torch.save(random_checkpoint("sam", SMALL).state_dict, path)
     return path
 
 
@@ -97,7 +97,7 @@ def test_packaged_weights_are_the_described_ones() -> None:
 
 
 def test_random_weights_are_seeded_and_hide_no_positions() -> None:
-    first, second, other = (random_sam(SMALL, seed) for seed in (3, 3, 4))
+    first, second, other = (random_checkpoint("sam", SMALL, seed) for seed in (3, 3, 4))
     assert first.sha256 == second.sha256 != other.sha256
     assert first.metadata["weights"] == "random"
     for name, tensor in first.state_dict.items():

@@ -18,9 +18,10 @@ from sam_models import SMALL_SAM
 import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
-from seg_export.checkpoints.random_weights import random_sam, random_unet
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.export import export_model, export_models, verify_published
 from seg_export.families.sam.network import build_sam
+from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise
 from seg_export.verification.verify import VerificationError
 from seg_runtime.connection import connect
@@ -305,10 +306,10 @@ def test_graphs_hold_standard_operators_only_and_no_score_matrix(repo: Path) -> 
 
 
 def test_published_halves_are_verified_against_any_checkpoint(repo: Path, small_sam_repo: Path) -> None:
-    small = random_sam(SMALL_SAM)
+    small = random_checkpoint("sam", SMALL_SAM)
     assert verify_published(small_sam_repo, "small_fp32_encoder", small).passed
     assert verify_published(small_sam_repo, "small_fp32_decoder", small).passed
-    other = random_sam(SMALL_SAM, seed=1)
+    other = random_checkpoint("sam", SMALL_SAM, seed=1)
     assert not verify_published(small_sam_repo, "small_fp32_encoder", other).passed
     assert not verify_published(small_sam_repo, "small_fp32_decoder", other).passed
     with pytest.raises(BadInputError, match="takes 64x64 and no other"):
@@ -325,7 +326,7 @@ def test_half_precision_embeddings_join_graphs_in_fp32(small_sam_repo: Path) -> 
         graph = onnx.load(repository.graph_path(spec.name)).graph
         assert "Cast" in {node.op_type for node in graph.node}
         assert onnx.TensorProto.FLOAT16 not in {weight.data_type for weight in graph.initializer}
-        report = verify_published(small_sam_repo, spec.name, random_sam(SMALL_SAM))
+        report = verify_published(small_sam_repo, spec.name, random_checkpoint("sam", SMALL_SAM))
         assert report.passed and report.precision == "fp32, fp16 tensors"
 
 
@@ -349,7 +350,7 @@ def test_half_precision_embedding_is_the_rounded_one_and_leads_to_the_same_masks
 
 @pytest.mark.slow
 def test_embeddings_that_overflow_half_precision_are_refused(tmp_path: Path) -> None:
-    small = random_sam(SMALL_SAM)
+    small = random_checkpoint("sam", SMALL_SAM)
     name = "image_encoder.neck.3.weight"
     state = {**small.state_dict, name: 1e6 * small.state_dict[name]}
     with pytest.raises(VerificationError, match=r"image_embeddings.*not finite"):
@@ -358,7 +359,7 @@ def test_embeddings_that_overflow_half_precision_are_refused(tmp_path: Path) -> 
 
 
 def test_models_without_an_embedding_cannot_have_it_in_half_precision(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="'unet' has no image embedding"):
+    with pytest.raises(BadInputError, match="a U-Net has no image embedding"):
         export_models(random_unet(features=(4, 8)), tmp_path / "repo", embeddings="fp16")
 
 
@@ -382,19 +383,19 @@ def test_nothing_is_published_when_the_second_graph_strays(
     monkeypatch.setattr(export_steps, "trace", traced)
     monkeypatch.setattr(export_steps, "optimise", sabotaged)
     with pytest.raises(VerificationError, match="of model 'small_decoder'"):
-        export_models(random_sam(SMALL_SAM), tmp_path / "repo", "small")
+        export_models(random_checkpoint("sam", SMALL_SAM), tmp_path / "repo", "small")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_and_calls_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    small = random_sam(SMALL_SAM)
+    small = random_checkpoint("sam", SMALL_SAM)
     with pytest.raises(BadInputError, match="takes 64x64 and no other size"):
         export_models(small, tmp_path / "repo", size_hw=(64, 96))
     with pytest.raises(BadInputError, match="becomes several models"):
         export_model(small, tmp_path / "repo")
     with pytest.raises(BadInputError, match="image_size 60 must be a multiple of patch_size"):
         build_sam(**{**SMALL_SAM, "image_size": 60})
-    four = random_sam({**SMALL_SAM, "num_multimask_outputs": 4})
+    four = random_checkpoint("sam", {**SMALL_SAM, "num_multimask_outputs": 4})
     with pytest.raises(CheckpointError, match="makes 5 masks per prompt"):
         export_models(four, tmp_path / "repo")
 

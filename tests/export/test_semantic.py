@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from seg_export.checkpoints.checkpoint import Checkpoint, Preprocessing
-from seg_export.checkpoints.random_weights import random_unet
-from seg_export.families.builders import traceable_model
-from seg_export.families.semantic.graph import to_labels
+from seg_export.families import traceable_model
+from seg_export.families.semantic.engine import semantic_labels
+from seg_export.families.semantic.random import random_unet
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
@@ -77,7 +77,8 @@ def test_checkpoints_that_contradict_themselves_are_refused(checkpoint: Checkpoi
 def test_labels_are_the_threshold_or_the_likeliest_class() -> None:
     import numpy as np
 
+    spec = traceable_model(TINY, "unet", (64, 64), 1).spec
     binary = np.array([0.2, 0.5, 0.9], np.float32).reshape(1, 1, 1, 3)
-    assert to_labels({"probabilities": binary}).tolist() == [[[0, 1, 1]]]
+    assert semantic_labels(spec, {"probabilities": binary}).tolist() == [[[0, 1, 1]]]
     several = np.array([[0.1, 0.7], [0.6, 0.2], [0.3, 0.1]], np.float32).reshape(1, 3, 1, 2)
-    assert to_labels({"probabilities": several}).tolist() == [[[1, 0]]]
+    assert semantic_labels(spec, {"probabilities": several}).tolist() == [[[1, 0]]]

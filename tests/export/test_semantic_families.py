@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from seg_export.checkpoints.checkpoint import load_checkpoint
-from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli import main
+from seg_export.families import FAMILIES
 from seg_export.families.semantic.transunet import VARIANTS
-from seg_export.precision.kept import KEPT, kept_nodes
+from seg_export.precision.kept import kept_nodes
 from seg_runtime.repository import Repository
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,7 +53,7 @@ def test_contracts_name_the_family_and_each_depths_own_parameters(tiny_families_
 def test_pruned_depth_is_published_under_its_name_and_verified_at_that_depth(run: Run) -> None:
     code, out, _ = run(*NESTED, "--depth", "1", "--json")
     assert code == 0 and json.loads(out)["spec"]["name"] == "unetpp_d1"
-    random = random_semantic("unetpp", {"in_channels": 1, "num_classes": 1, "features": [4, 6, 8]})
+    random = random_checkpoint("unetpp", {"in_channels": 1, "num_classes": 1, "features": [4, 6, 8]})
     torch.save(random.state_dict, "nested.pth")
     assert run("verify", "unetpp_d1", "--checkpoint", "nested.pth", "--depth", "1")[0] == 0
     assert run("verify", "unetpp_d1", "--checkpoint", "nested.pth")[0] == 3
@@ -60,7 +61,7 @@ def test_pruned_depth_is_published_under_its_name_and_verified_at_that_depth(run
 
 def test_half_precision_keeps_the_stem_of_a_transunet_and_all_norms(tiny_families_repo: Path) -> None:
     graph = onnx.load(tiny_families_repo / "transunet_tiny" / "1" / "model.onnx")
-    kept = kept_nodes(graph, KEPT["transunet"])
+    kept = kept_nodes(graph, FAMILIES["transunet"].kept["semantic"])
     kept_ops = [node.op_type for node in graph.graph.node if node.name in kept]
     # Root, three bottlenecks and their three projections are convolutions that lead to a norm.
     assert kept_ops.count("Conv") == 1 + 3 * 3 + 3
@@ -71,7 +72,7 @@ def test_half_precision_keeps_the_stem_of_a_transunet_and_all_norms(tiny_familie
 @pytest.mark.parametrize("family", ["unetpp", "transunet"])
 def test_plain_state_dicts_are_recognised_by_their_tensors(tmp_path: Path, family: str) -> None:
     arguments = {"unetpp": {"features": [4, 6]}, "transunet": {**VARIANTS["small"], "image_size": 96}}[family]
-    random = random_semantic(family, arguments)
+    random = random_checkpoint(family, arguments)
     torch.save(random.state_dict, tmp_path / "plain.pth")
     loaded = load_checkpoint(tmp_path / "plain.pth")
     assert loaded.family == family and loaded.class_names == ("foreground",)
@@ -96,9 +97,9 @@ def test_plain_state_dicts_are_recognised_by_their_tensors(tmp_path: Path, famil
 def test_bad_input_is_one_line_and_exit_code_2_and_changes_nothing(
     run: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    small = random_semantic("transunet", {**VARIANTS["small"], "image_size": 64, "layers": 1})
+    small = random_checkpoint("transunet", {**VARIANTS["small"], "image_size": 64, "layers": 1})
     torch.save(small.state_dict, tmp_path / "trans.pth")
-    shallow = random_semantic("unetpp", {"features": [4, 6], "deep_supervision": False})
+    shallow = random_checkpoint("unetpp", {"features": [4, 6], "deep_supervision": False})
     torch.save(shallow.state_dict, tmp_path / "shallow.pth")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run(*arguments)
@@ -111,7 +112,7 @@ def test_transunet_of_another_size_than_its_positions_is_refused(tmp_path: Path)
     from seg_export.export import export_models
     from seg_runtime.errors import BadInputError
 
-    weights = random_semantic("transunet", {**VARIANTS["small"], "image_size": 64})
+    weights = random_checkpoint("transunet", {**VARIANTS["small"], "image_size": 64})
     with pytest.raises(BadInputError, match="learned positions for 64x64 alone"):
         export_models(weights, tmp_path / "repo", size_hw=(96, 96))
     assert not (tmp_path / "repo" / "transunet").exists()

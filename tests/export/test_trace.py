@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model
-from seg_export.checkpoints.random_weights import random_unet
-from seg_export.families.builders import traceable_model
+from seg_export.families import traceable_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise, save_graph, trace
 from seg_export.tracing.traceable import TraceableModel
 from seg_runtime.errors import BadInputError

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seg_export.checkpoints.checkpoint import build_model
-from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.semantic.transunet import VARIANTS, TransUNet, transunet_arguments
 from seg_export.families.semantic.transunet_stem import ResNetV2, StdConv2d
 from seg_runtime.errors import BadInputError
@@ -112,7 +112,7 @@ class Reference:
 
 
 def test_logits_are_those_of_the_official_structure_with_the_official_names() -> None:
-    checkpoint = random_semantic("transunet", TINY, seed=2)
+    checkpoint = random_checkpoint("transunet", TINY, seed=2)
     image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = build_model(checkpoint)(image)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model
-from seg_export.checkpoints.random_weights import random_semantic
+from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.semantic.pruning import pruned
 from seg_export.families.semantic.unetpp import UNetPlusPlus, pruned_unetpp, unetpp_arguments
 from seg_runtime.errors import BadInputError
@@ -59,7 +59,7 @@ def definition(weights: dict[str, torch.Tensor], x: torch.Tensor, levels: int) -
 
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_every_head_gives_what_the_papers_equation_gives(bilinear: bool) -> None:
-    checkpoint = random_semantic("unetpp", {**ARGUMENTS, "bilinear": bilinear}, seed=1)
+    checkpoint = random_checkpoint("unetpp", {**ARGUMENTS, "bilinear": bilinear}, seed=1)
     weights, image = (
         checkpoint.state_dict,
         torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)),
@@ -92,7 +92,7 @@ def test_parameter_counts_are_the_papers_and_those_of_the_bilinear_version() -> 
 
 
 def test_each_depth_has_fewer_parameters_and_nothing_that_it_does_not_need() -> None:
-    whole = random_semantic("unetpp", ARGUMENTS)
+    whole = random_checkpoint("unetpp", ARGUMENTS)
     counts = [parameter_count(build_model(pruned(whole, depth))) for depth in (1, 2, 3)]
     heads = 2 * (2 * 4 + 2)  # two heads are left out, each of 2 classes over 4 channels
     assert counts[0] < counts[1] < counts[2] == parameter_count(build_model(whole)) - heads
@@ -109,11 +109,11 @@ def test_constructor_arguments_are_read_off_the_weights(changes: dict[str, Any])
 
 def test_weights_of_another_network_give_no_arguments() -> None:
     assert unetpp_arguments(nn.Linear(2, 2).state_dict()) is None
-    assert unetpp_arguments(random_semantic("unet", {"features": [4, 8]}).state_dict) is None
+    assert unetpp_arguments(random_checkpoint("unet", {"features": [4, 8]}).state_dict) is None
 
 
 def test_what_cannot_be_pruned_or_built_is_refused() -> None:
-    weights = random_semantic("unetpp", ARGUMENTS)
+    weights = random_checkpoint("unetpp", ARGUMENTS)
     with pytest.raises(BadInputError, match="has the depths 1 to 3"):
         pruned(weights, 4)
     with pytest.raises(BadInputError, match="without deep supervision"):

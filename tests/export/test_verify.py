@@ -13,9 +13,9 @@ from onnx import numpy_helper
 
 import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.export import export_model, verify_published
-from seg_export.families.builders import traceable_model
+from seg_export.families import traceable_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise, save_graph, trace
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import image_cases, synthetic_cases

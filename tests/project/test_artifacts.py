@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from seg_export.checkpoints.random_weights import random_unet
 from seg_export.engines.check import check_graphs
-from seg_export.families.builders import traceable_model
+from seg_export.families import traceable_model
+from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import save_graph, trace
 
 

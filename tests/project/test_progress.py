@@ -28,7 +28,7 @@ import seg_runtime.cli.run
 import seg_runtime.cli.sam
 import seg_runtime.sam
 import seg_runtime.sam.files
-from seg_export.checkpoints.random_weights import random_unet
+from seg_export.families.semantic.random import random_unet
 from seg_runtime import console
 from seg_runtime.errors import BadInputError
 

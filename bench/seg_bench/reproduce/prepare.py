@@ -92,7 +92,7 @@ def _random(row: TableRow) -> Checkpoint:
 
         return random_sam2_that_finds(VARIANTS[str(row.arguments["variant"])])
     if row.family == "maskrcnn":
-        checkpoint = random_weights.random_maskrcnn(row.arguments)
+        checkpoint = random_weights.random_checkpoint("maskrcnn", row.arguments)
         preprocessing = replace(checkpoint.preprocessing, input_size_hw=(800, 800))
         return replace(checkpoint, preprocessing=preprocessing)
-    return random_weights.random_semantic(row.family, row.arguments)
+    return random_weights.random_checkpoint(row.family, row.arguments)

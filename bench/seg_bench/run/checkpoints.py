@@ -60,14 +60,14 @@ def remake_random_sam(subject: Subject, folder: Path) -> Path | None:
     """
     try:
         from seg_export.checkpoints.checkpoint import write_checkpoint
-        from seg_export.checkpoints.random_weights import random_sam
+        from seg_export.checkpoints.random_weights import random_checkpoint
         from seg_export.families.sam.network import VARIANTS
     except ImportError as error:
         raise MissingExtraError("PyTorch", "export") from error
     for arguments in VARIANTS.values():
         if _parameter_count(arguments) != subject.parameter_count:
             continue
-        random = random_sam(arguments)
+        random = random_checkpoint("sam", arguments)
         if random.sha256 == subject.checkpoint_sha256:
             path = folder / f"{subject.name}.pth"
             write_checkpoint(path, random)

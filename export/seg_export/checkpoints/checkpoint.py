@@ -7,7 +7,7 @@ tensor shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,9 @@ import torch
 from torch import nn
 
 from seg_export.checkpoints.files import read_plain, write_atomically
-from seg_export.checkpoints.state_dicts import describe_sam2, first_three, plain_state_dict, recognise
+from seg_export.checkpoints.state_dicts import first_three, plain_state_dict, recognise
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
-from seg_export.families.maskrcnn.network import build_maskrcnn
-from seg_export.families.sam.network import build_sam
-from seg_export.families.sam2.network import build_sam2, is_sam2
-from seg_export.families.semantic.transunet import TransUNet
-from seg_export.families.semantic.unet import UNet
-from seg_export.families.semantic.unetpp import UNetPlusPlus
+from seg_export.families import FAMILIES, family_named
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.spec import ClaheSpec
@@ -36,22 +31,13 @@ __all__ = [
     "Preprocessing",
     "build_model",
     "load_checkpoint",
-    "load_described_sam2",
+    "load_state_dict",
     "save_checkpoint",
     "untrained_model",
     "write_checkpoint",
 ]
 
 FORMAT = "edgeseg/1"
-
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "maskrcnn": build_maskrcnn,
-    "sam": build_sam,
-    "sam2": build_sam2,
-    "transunet": TransUNet,
-    "unet": UNet,
-    "unetpp": UNetPlusPlus,
-}
 
 
 def save_checkpoint(
@@ -123,14 +109,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def load_described_sam2(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
-    """`load_checkpoint` for a SAM2 of any size, of which its weights alone do not tell all."""
+def load_state_dict(path: Path) -> dict[str, torch.Tensor] | None:
+    """Float32 weights of a plain state dict; None for a checkpoint of `FORMAT`. Raises CheckpointError."""
     document = _read_mapping(path)
-    if "format" in document or not is_sam2(plain_state_dict(document)):
-        return load_checkpoint(path)
+    if "format" in document:
+        return None
     tensors = _float32(plain_state_dict(document), path)
     _check_finite(tensors, path)
-    return describe_sam2(tensors, dict(arguments), path)
+    return tensors
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -158,12 +144,7 @@ def untrained_model(family: str, arguments: Mapping[str, Any]) -> nn.Module:
         CheckpointError: an unknown family.
         BadInputError: arguments that the constructor refuses.
     """
-    builder = _BUILDERS.get(family)
-    if builder is None:
-        raise CheckpointError(
-            f"unknown model family '{family}': this version knows {', '.join(sorted(_BUILDERS))}"
-        )
-    return builder(**arguments)
+    return family_named(family).build(**arguments)
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
@@ -176,10 +157,10 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
 
 
 def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
-    if document.get("family") not in _BUILDERS:
+    if document.get("family") not in FAMILIES:
         raise CheckpointError(
             f"checkpoint {path} is of the unknown model family {document.get('family')!r}: "
-            f"this version knows {', '.join(sorted(_BUILDERS))}"
+            f"this version knows {', '.join(sorted(FAMILIES))}"
         )
     try:
         return Checkpoint(

@@ -136,14 +136,14 @@ def _weights(
     arch: str | None, path: Path | None, changes: dict[str, Any], classes: int, seed: int
 ) -> Checkpoint:
     """The weights of a file, or random ones where there is none."""
-    from seg_export.checkpoints.random_weights import random_maskrcnn
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.maskrcnn.checkpoints import check_architecture, load_maskrcnn_checkpoint
 
     if path is not None:
         weights = load_maskrcnn_checkpoint(path, arch, **changes)
     else:
         arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
-        weights = random_maskrcnn({**arguments, **changes}, seed)
+        weights = random_checkpoint("maskrcnn", {**arguments, **changes}, seed)
     built = weights.arguments["arch"]
     if "norm_eps" in changes and built == "maskrcnn_resnet50_fpn_v2":
         raise BadInputError(f"--norm-eps has no effect on {built}, which has torchvision's own: leave it out")

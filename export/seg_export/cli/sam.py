@@ -136,10 +136,10 @@ def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, An
 
 
 def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
-    from seg_export.checkpoints.random_weights import random_sam
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.sam.checkpoints import variant_arguments
 
-    return random_sam(arguments or variant_arguments("vit_b"), seed)
+    return random_checkpoint("sam", arguments or variant_arguments("vit_b"), seed)
 
 
 def _load(path: Path | None, arguments: dict[str, Any] | None) -> Checkpoint:

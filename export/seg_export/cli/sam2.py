@@ -114,10 +114,10 @@ def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, An
 
 
 def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
-    from seg_export.checkpoints.random_weights import random_sam2
+    from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.sam2.checkpoints import variant_arguments
 
-    return random_sam2(arguments or variant_arguments(DEFAULT), seed)
+    return random_checkpoint("sam2", arguments or variant_arguments(DEFAULT), seed)
 
 
 def _load(path: Path, arguments: dict[str, Any] | None) -> Checkpoint:

@@ -101,9 +101,9 @@ def semantic_weights(
         )
     require_torch()
     if random:
-        from seg_export.checkpoints.random_weights import random_semantic
+        from seg_export.checkpoints.random_weights import random_checkpoint
 
-        return random_semantic(family, *random)
+        return random_checkpoint(family, *random)
     # The first of the packaged lung models keeps its short name.
     packaged = f"{family}_lung" if pretrained == "lung" and family != "unet" else pretrained
     weights = load(checkpoint, packaged)

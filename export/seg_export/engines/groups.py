@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seg_export.engines.parity import Partner
+from seg_export.families.family import Partner
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import RepositoryError
 from seg_runtime.repository import Repository

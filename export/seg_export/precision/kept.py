@@ -1,7 +1,7 @@
-"""What stays in fp32 when a graph is written in half precision: one table, and what its values demand.
+"""What stays in fp32 when a graph is written in half precision: what its family says, and its values demand.
 
-The rows were found with `seg-export verify --bisect` and are held by tests; they agree with what users of
-other tools report: norms, the channel-first LayerNorm2d of SAM and softmax lose their sums in half
+What families say was found with `seg-export verify --bisect` and is held by tests; it agrees with what users
+of other tools report: norms, the channel-first LayerNorm2d of SAM and softmax lose their sums in half
 precision (segment-anything issues 540 and 696). A norm's sum of squares overflows inside one operator
 from inputs of about 256 on, where no comparison of stored values on a CPU can see it.
 """
@@ -10,23 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import onnx
+if TYPE_CHECKING:
+    import onnx
 
-__all__ = ["KEPT", "LARGEST_IN_HALF", "KeptInFp32", "kept_nodes"]
+__all__ = ["KEPT_BY_DEFAULT", "LARGEST_IN_HALF", "NORMS", "SOFTMAX", "KeptInFp32", "kept_nodes"]
 
 LARGEST_IN_HALF = 2.0**14
 """Values of nodes in half precision stay below it over all verified inputs: a quarter of what half
 precision can hold, since users' images are not those that were verified."""
 
-_NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "ReduceMean", "Pow", "Sqrt"})
-_SOFTMAX = frozenset({"Exp", "ReduceMax", "ReduceSum", "Softmax"})
+NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "ReduceMean", "Pow", "Sqrt"})
+SOFTMAX = frozenset({"Exp", "ReduceMax", "ReduceSum", "Softmax"})
 _ELEMENTWISE = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 @dataclass(frozen=True)
 class KeptInFp32:
-    """A row of the table.
+    """What stays in fp32, by types of operators.
 
     Attributes:
         ops: types of operators.
@@ -41,33 +43,8 @@ class KeptInFp32:
     between: frozenset[str] = frozenset()
 
 
-KEPT: Mapping[str, KeptInFp32] = {
-    "semantic": KeptInFp32(_NORMS | _SOFTMAX),
-    # Its stem's projections are normalised per channel: on a flat image a map's deviation is next to nothing,
-    # and dividing by it makes what half precision rounds off in the layers before it the signal.
-    "transunet": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"InstanceNormalization"})),
-    "sam-encoder": KeptInFp32(_NORMS | _SOFTMAX),
-    # Half precision holds coordinates near 1024 to half a pixel, and a sine of them to nothing.
-    "sam-decoder": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
-    "sam2-image-encoder": KeptInFp32(_NORMS | _SOFTMAX),
-    # The choice of a mask by its stability divides counts of pixels, up to 65536.
-    "sam2-mask-decoder": KeptInFp32(
-        _NORMS | _SOFTMAX | {"Clip", "GreaterOrEqual", "Where"}, leading_to=frozenset({"Sin", "Cos"})
-    ),
-    # Three small convolutions of a mask, of which nothing is gained.
-    "sam2-mask-prompt": KeptInFp32(frozenset(), only=frozenset()),
-    "sam2-memory-attention": KeptInFp32(_NORMS | _SOFTMAX, leading_to=frozenset({"Sin", "Cos"})),
-    # Its last step rounds to bfloat16, which has a wider range than half precision.
-    "sam2-memory-encoder": KeptInFp32(_NORMS | _SOFTMAX | {"Abs", "Clip", "Floor", "Log", "Round"}),
-    # Layers with weights are in half precision; boxes, scores and where to sample never are. Suppression
-    # counts up to 1000 overlaps in products, which half precision holds exactly.
-    "instances": KeptInFp32(
-        frozenset(),
-        only=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
-        between=frozenset({"Add", "MaxPool", "Relu", "Resize"}),
-    ),
-}
-"""Per task of a model, or per family where that has a row of its own."""
+KEPT_BY_DEFAULT = KeptInFp32(NORMS | SOFTMAX)
+"""Of models of which their family says nothing else."""
 
 
 def kept_nodes(
@@ -77,7 +54,7 @@ def kept_nodes(
 
     Args:
         graph: in fp32.
-        row: of the table.
+        row: what the family says.
         largest: the largest magnitude of each value, from `largest_values`; None asks only the row.
     """
     nodes = graph.graph.node

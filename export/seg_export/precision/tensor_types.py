@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from seg_export.families import family_named
 from seg_export.tracing.traceable import TraceableModel
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ModelSpec, TensorSpec
@@ -23,13 +24,13 @@ def with_half_embeddings(models: tuple[TraceableModel, ...]) -> tuple[TraceableM
     """Give the embedding half precision in the contracts of an encoder and its decoder.
 
     Raises:
-        BadInputError: models without an embedding, or a SAM2's.
+        BadInputError: models of a family without an embedding that may travel so.
     """
-    if models[0].spec.family == "sam2":
-        raise BadInputError("the tensors of a SAM2 travel in fp32: leave their type away")
-    names = {tensor.name for model in models for tensor in (*model.spec.inputs, *model.spec.outputs)}
-    if _EMBEDDINGS not in names:
-        raise BadInputError(f"model '{models[0].spec.name}' has no image embedding: leave its type away")
+    family = family_named(models[0].spec.family)
+    if not family.half_embeddings:
+        raise BadInputError(
+            f"a {family.title} has no image embedding that may travel in half precision: leave its type away"
+        )
     return tuple(replace(model, spec=half_embeddings(model.spec)) for model in models)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import onnx
 
+from seg_export.families import family_named
 from seg_export.precision.calibration import CalibrationImages, calibrate
 from seg_export.precision.half import to_half
-from seg_export.precision.kept import KEPT, kept_nodes
+from seg_export.precision.kept import KEPT_BY_DEFAULT, kept_nodes
 from seg_export.precision.ranges import largest_values
 from seg_export.tracing.external_weights import write_weights
 from seg_export.tracing.traceable import TraceableModel
@@ -105,7 +106,8 @@ def in_precision(
         return found.graph, PrecisionReport("int8", found.layers, found.left_out, how)
     folder = weights_file.parent
     largest = largest_values(graph, [case.inputs for case in cases], folder)
-    kept = kept_nodes(graph, KEPT.get(model.spec.family, KEPT[model.spec.task]), largest)
+    row = family_named(model.spec.family).kept.get(model.spec.task, KEPT_BY_DEFAULT)
+    kept = kept_nodes(graph, row, largest)
     graph = to_half(graph, kept, folder)
     if weights_file.exists():
         write_weights(graph, weights_file)

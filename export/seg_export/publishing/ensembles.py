@@ -1,4 +1,4 @@
-"""Ensembles of Triton: SAM and SAM2 by requests that send the image, whose features stay in the server."""
+"""Ensembles of Triton: models that run in turn in one request, whose features stay in the server."""
 
 from __future__ import annotations
 
@@ -6,55 +6,36 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from seg_export.publishing.publish import StagedModel
-from seg_runtime.sam2.models import SERVER_PARTS
 from seg_runtime.spec import EnsembleStep, ModelSpec, TensorSpec
 
-__all__ = ["sam2_ensembles", "sam_ensemble", "with_sam2_ensembles", "with_sam_ensemble"]
+__all__ = ["ensemble_of", "with_ensembles"]
 
 
-def with_sam_ensemble(name: str, encoder: StagedModel, decoder: StagedModel) -> tuple[StagedModel, ...]:
-    """What is published for a SAM: the encoder, the decoder, and the ensemble of both called `name`.
+def with_ensembles(models: Sequence[StagedModel], ensembles: Sequence[ModelSpec]) -> tuple[StagedModel, ...]:
+    """What is published of models with ensembles of them.
 
-    The encoder asks for the server's response cache, since the same image comes again with every click;
-    the decoder does not, since the same prompts do not.
+    Args:
+        models: the first encodes images. It alone asks for the server's response cache: an image comes again
+            with every click, a frame with every object; the prompts do not.
+        ensembles: contracts.
     """
-    (ensemble,) = _staged(encoder, [sam_ensemble(name, encoder.spec, decoder.spec)])
-    return (*_cached_encoder([encoder, decoder]), ensemble)
+    cached = [
+        replace(model, serving=replace(model.serving, response_cache=model is models[0])) for model in models
+    ]
+    staged = []
+    for spec in ensembles:
+        folder = models[0].folder.parent / spec.name
+        folder.mkdir()
+        staged.append(StagedModel(spec, models[0].serving, folder))
+    return (*cached, *staged)
 
 
-def with_sam2_ensembles(name: str, models: Sequence[StagedModel]) -> tuple[StagedModel, ...]:
-    """What is published for a SAM2: its models, of which the image encoder is the first, and the ensembles.
+def ensemble_of(name: str, task: str, models: Sequence[ModelSpec]) -> ModelSpec:
+    """The contract of models that run one after the other: the first takes the image, the last answers.
 
-    Only the encoder asks for the server's response cache: a frame comes once for each object and step.
+    Its inputs and outputs are those of the models, by the same names, without what passes between them.
+    Publishing gives the steps their versions.
     """
-    ensembles = sam2_ensembles(name, [model.spec for model in models])
-    return (*_cached_encoder(models), *_staged(models[0], ensembles))
-
-
-def sam_ensemble(name: str, encoder: ModelSpec, decoder: ModelSpec) -> ModelSpec:
-    """The contract of the model that takes an image with its prompts and gives masks and scores.
-
-    Its inputs and outputs are those of the two models, by the same names, without the embedding that
-    passes between them. Publishing gives the steps their versions.
-    """
-    return _ensemble(name, "sam", (encoder, decoder))
-
-
-def sam2_ensembles(name: str, models: Sequence[ModelSpec]) -> tuple[ModelSpec, ...]:
-    """The contracts of `SERVER_PARTS`: each begins with the image encoder and ends with one other model.
-
-    Their inputs and outputs are those of their models, by the same names, without what passes between
-    them. Publishing gives the steps their versions.
-    """
-    specs = {spec.name: spec for spec in models}
-    return tuple(
-        _ensemble(f"{name}_{part}", f"sam2-{part}", [specs[f"{name}_{step}"] for step in steps])
-        for part, steps in SERVER_PARTS.items()
-    )
-
-
-def _ensemble(name: str, task: str, models: Sequence[ModelSpec]) -> ModelSpec:
-    """The contract of models that run one after the other: the first takes the image, the last answers."""
     answers = {tensor.name for tensor in models[-1].outputs}
     given: dict[str, TensorSpec] = {}
     made: dict[str, TensorSpec] = {}
@@ -98,18 +79,3 @@ def _source(name: str, made: Collection[str], answers: Collection[str]) -> str:
     if f"{name}_with_memory" in made:
         return f"{name}_with_memory"
     return f"past_{name}" if name in answers and name not in made else name
-
-
-def _cached_encoder(models: Sequence[StagedModel]) -> list[StagedModel]:
-    return [
-        replace(model, serving=replace(model.serving, response_cache=model is models[0])) for model in models
-    ]
-
-
-def _staged(beside: StagedModel, ensembles: Sequence[ModelSpec]) -> list[StagedModel]:
-    staged = []
-    for spec in ensembles:
-        folder = beside.folder.parent / spec.name
-        folder.mkdir()
-        staged.append(StagedModel(spec, beside.serving, folder))
-    return staged

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from seg_export.verification.cases import VerificationCase, semantic_cases
+from seg_export.verification.comparison import Align, Labels
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["Align", "Cases", "ImageCase", "Labels", "TraceableModel"]
-
-Labels = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.uint8]]
-"""From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
-
-Align = Callable[
-    [Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]], float],
-    tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]],
-]
-"""Brings reference and outputs, whose scores may differ by so much, into one order where they are lists."""
+__all__ = ["Cases", "ImageCase", "TraceableModel"]
 
 Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
 """Inputs to verify a graph with: synthetic ones, or of the images in a folder."""

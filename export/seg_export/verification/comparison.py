@@ -16,6 +16,8 @@ from seg_runtime.errors import ParityError
 from seg_runtime.spec import Parity
 
 __all__ = [
+    "Align",
+    "Labels",
     "OutputComparison",
     "VerificationError",
     "VerificationReport",
@@ -24,6 +26,12 @@ __all__ = [
 ]
 
 Tensors = Mapping[str, NDArray[Any]]
+
+Labels = Callable[[Tensors], NDArray[np.uint8]]
+"""From a model's outputs to the masks they lead to, as uint8 class ids of any shape."""
+
+Align = Callable[[Tensors, Tensors, float], tuple[Tensors, Tensors]]
+"""Brings reference and outputs, whose scores may differ by so much, into one order where they are lists."""
 
 RELATIVE_FLOOR = 1e-6
 """Relative differences are taken of values no smaller than this."""
@@ -138,7 +146,7 @@ def compare(
     case: VerificationCase,
     reference: Tensors,
     outputs: Tensors,
-    labels: Callable[[Tensors], NDArray[np.uint8]],
+    labels: Labels,
     tolerance: Tolerance,
 ) -> list[OutputComparison]:
     """Compare all outputs of one call.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seg_export.families import family_named
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["TOLERANCES", "Tolerance", "tolerance_row"]
@@ -45,12 +46,9 @@ TOLERANCES = {
 
 
 def tolerance_row(spec: ModelSpec) -> str:
-    """The row of `TOLERANCES` for a model: that of its precision, or of what its tensors travel in."""
-    if spec.task == "instances" and spec.precision == "fp32":
-        return "fp32, detections"
-    if spec.family == "transunet" and spec.precision == "fp32":
-        return "fp32, norms per channel"
-    if spec.task == "sam2-memory-encoder" and spec.precision == "fp32":
-        return "fp32, bfloat16 memories"
+    """The row of `TOLERANCES` of a model: by its precision, its family, or what its tensors travel in."""
+    if spec.precision != "fp32":
+        return spec.precision
+    own = family_named(spec.family).tolerances.get(spec.task)
     travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
-    return "fp32, fp16 tensors" if spec.precision == "fp32" and travels_in_half else spec.precision
+    return own or ("fp32, fp16 tensors" if travels_in_half else "fp32")

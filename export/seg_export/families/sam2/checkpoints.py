@@ -9,14 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_described_sam2
+import torch
+
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_state_dict
 from seg_export.checkpoints.download import OnBytes, cache_folder, download
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from seg_export.families.sam.checkpoints import read_arguments
-from seg_export.families.sam2.network import VARIANTS, build_sam2, readable_arguments, variant_name
+from seg_export.families.sam2.network import VARIANTS, build_sam2, is_sam2, readable_arguments, variant_name
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
 
 __all__ = [
     "OFFICIAL",
+    "describe_sam2",
     "download_official",
     "load_sam2_checkpoint",
     "read_variant_config",
@@ -93,7 +98,7 @@ def load_sam2_checkpoint(path: Path, arguments: Mapping[str, Any] | None = None)
     Raises:
         CheckpointError: the file cannot be used, is no SAM2's, or another one's (it says which).
     """
-    checkpoint = load_checkpoint(path) if arguments is None else load_described_sam2(path, arguments)
+    checkpoint = load_checkpoint(path) if arguments is None else _load_described(path, arguments)
     if checkpoint.family != "sam2":
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM2")
     if arguments is None:
@@ -103,6 +108,20 @@ def load_sam2_checkpoint(path: Path, arguments: Mapping[str, Any] | None = None)
     if different:
         raise CheckpointError(_refusal(path, arguments, wanted, found, different))
     return replace(checkpoint, arguments=dict(arguments))
+
+
+def describe_sam2(
+    tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path
+) -> Checkpoint:
+    """A SAM2 of these arguments of `build_sam2`. Raises CheckpointError where they are not known."""
+    if arguments is None:
+        raise CheckpointError(
+            f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
+            "weights: describe it with seg-export sam2 --variant-config FILE.json"
+        )
+    side = arguments.get("image_size", 1024)
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side))
+    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path), described=False)
 
 
 def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnBytes | None = None) -> Path:
@@ -122,6 +141,14 @@ def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnB
     url, sha256 = OFFICIAL[variant]
     path = (folder or cache_folder()) / url.rpartition("/")[2]
     return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
+
+
+def _load_described(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
+    """A SAM2 of any size, of which its weights alone do not say all."""
+    tensors = load_state_dict(path)
+    if tensors is None or not is_sam2(tensors):
+        return load_checkpoint(path)
+    return describe_sam2(tensors, dict(arguments), path)
 
 
 def _refusal(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.families.semantic.engine import semantic_labels
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import semantic_case
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["SemanticGraph", "semantic_model", "to_labels"]
+__all__ = ["SemanticGraph", "semantic_model"]
 
 THRESHOLD = 0.5
 MAX_SIDE = 4096
@@ -107,15 +106,7 @@ def semantic_model(
         toolkit_version=version("edgeseg"),
     )
     graph = SemanticGraph(network, preprocessing.mean, preprocessing.std).eval()
-    return TraceableModel(spec, graph, to_labels, image_case=semantic_case)
-
-
-def to_labels(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """(N, H, W) uint8 class ids: the likeliest class, or 1 where the only one reaches the threshold."""
-    probabilities = outputs["probabilities"]
-    if probabilities.shape[1] == 1:
-        return np.asarray(probabilities[:, 0] >= THRESHOLD, dtype=np.uint8)
-    return np.asarray(probabilities.argmax(axis=1), dtype=np.uint8)
+    return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
 
 
 def _check_channels(checkpoint: Checkpoint, channels: int, classes: int) -> None:
