@@ -18,7 +18,6 @@ __all__ = [
     "Amp",
     "AmpOption",
     "BatchSizeOption",
-    "ChannelsLastOption",
     "DeviceOption",
     "EmaDecayOption",
     "EpochsOption",
@@ -74,7 +73,6 @@ EmaDecayOption = Annotated[
     float, typer.Option(help="Decay of the weights' moving average; 0 is off.", rich_help_panel=_SCHEDULE)
 ]
 AmpOption = Annotated[Amp, typer.Option(help="Mixed precision; fp16 needs a GPU.", rich_help_panel=_MACHINE)]
-ChannelsLastOption = Annotated[bool, typer.Option(help="NHWC memory order.", rich_help_panel=_MACHINE)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_MACHINE)]
 WorkersOption = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=_MACHINE)]
 SeedOption = Annotated[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from seg_bench.cli.train_options import (
     Amp,
     AmpOption,
     BatchSizeOption,
-    ChannelsLastOption,
     DeviceOption,
     EmaDecayOption,
     EpochsOption,
@@ -33,61 +32,120 @@ from seg_bench.cli.train_options import (
     show_result,
 )
 from seg_runtime.errors import BadInputError, MissingExtraError
+from seg_runtime.option_groups import expand_option_groups
+
+if TYPE_CHECKING:
+    from seg_bench.train.settings import TrainSettings
 
 __all__ = ["transunet", "unet", "unetpp"]
 
-_MODEL, _SCHEDULE, _LOSS = "Model and input", "Schedule", "Loss"
+_MODEL, _SCHEDULE, _LOSS, _MACHINE = "Model and input", "Schedule", "Loss", "Machine"
 
-DataArgument = Annotated[Path, typer.Argument(help="Folder with the X-rays, official or merged layout.")]
-FoldsOption = Annotated[
-    int,
-    typer.Option(
-        help="Cross-validate over so many folds of the training and validation parts; 0 is off.",
-        rich_help_panel=_SCHEDULE,
-    ),
-]
 SizeOption = Annotated[int, typer.Option(help="Height and width in pixels.", rich_help_panel=_MODEL)]
 FeaturesOption = Annotated[
     str, typer.Option(help="Channels per level, for example 32,64,128,256.", rich_help_panel=_MODEL)
 ]
-BilinearOption = Annotated[
-    bool, typer.Option("--bilinear/--transposed", help="Kind of upsampling.", rich_help_panel=_MODEL)
-]
-ClaheOption = Annotated[bool, typer.Option(help="Equalise contrast first.", rich_help_panel=_MODEL)]
-LossOption = Annotated[str, typer.Option(help="bce-dice, focal or generalised-dice.", rich_help_panel=_LOSS)]
-BceWeightOption = Annotated[float, typer.Option(help="Weight of cross entropy.", rich_help_panel=_LOSS)]
-DiceWeightOption = Annotated[float, typer.Option(help="Weight of Dice.", rich_help_panel=_LOSS)]
 
 
-def unet(
-    data: DataArgument,
-    out: OutOption,
-    split: SplitOption = None,
-    folds: FoldsOption = 0,
-    resume: ResumeOption = False,
-    init: InitOption = None,
-    size: SizeOption = 512,
-    features: FeaturesOption = "64,128,256,512,1024",
-    bilinear: BilinearOption = True,
-    clahe: ClaheOption = True,
-    half: HalfOption = False,
-    epochs: EpochsOption = 100,
-    stop_after: StopAfterOption = 0,
-    batch_size: BatchSizeOption = 8,
-    learning_rate: LearningRateOption = 1e-4,
-    weight_decay: WeightDecayOption = 1e-5,
-    patience: PatienceOption = 15,
-    ema_decay: EmaDecayOption = 0.0,
-    loss: LossOption = "bce-dice",
-    bce_weight: BceWeightOption = 0.5,
-    dice_weight: DiceWeightOption = 0.5,
-    amp: AmpOption = Amp.OFF,
-    channels_last: ChannelsLastOption = True,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = 0,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The data, and the folder of the run."""
+
+    data: Annotated[Path, typer.Argument(help="Folder with the X-rays, official or merged layout.")]
+    out: OutOption
+    split: SplitOption = None
+    folds: Annotated[
+        int,
+        typer.Option(
+            help="Cross-validate over so many folds of the training and validation parts; 0 is off.",
+            rich_help_panel=_SCHEDULE,
+        ),
+    ] = 0
+    resume: ResumeOption = False
+    init: InitOption = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(ABC):
+    """The network and the size of its images: a subclass per family."""
+
+    size: SizeOption = 512
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the family's constructor. Raises BadInputError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How it is trained."""
+
+    clahe: Annotated[bool, typer.Option(help="Equalise contrast first.", rich_help_panel=_MODEL)] = True
+    half: HalfOption = False
+    epochs: EpochsOption = 100
+    stop_after: StopAfterOption = 0
+    batch_size: BatchSizeOption = 8
+    learning_rate: LearningRateOption = 1e-4
+    weight_decay: WeightDecayOption = 1e-5
+    patience: PatienceOption = 15
+    ema_decay: EmaDecayOption = 0.0
+    loss: Annotated[str, typer.Option(help="bce-dice, focal or generalised-dice.", rich_help_panel=_LOSS)] = (
+        "bce-dice"
+    )
+    bce_weight: Annotated[float, typer.Option(help="Weight of cross entropy.", rich_help_panel=_LOSS)] = 0.5
+    dice_weight: Annotated[float, typer.Option(help="Weight of Dice.", rich_help_panel=_LOSS)] = 0.5
+    amp: AmpOption = Amp.OFF
+    channels_last: Annotated[bool, typer.Option(help="NHWC memory order.", rich_help_panel=_MACHINE)] = True
+    device: DeviceOption = "auto"
+    workers: WorkersOption = 0
+    seed: SeedOption = 0
+    as_json: JsonOption = False
+
+    def settings(self) -> TrainSettings:
+        """The settings of the loop. Raises BadInputError."""
+        from seg_bench.train.settings import TrainSettings
+
+        return TrainSettings(
+            epochs=self.epochs,
+            stop_after=self.stop_after,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            loss=self.loss,
+            bce_weight=self.bce_weight,
+            dice_weight=self.dice_weight,
+            ema_decay=self.ema_decay,
+            amp=self.amp.value,
+            channels_last=self.channels_last,
+            device=self.device,
+            seed=self.seed,
+            workers=self.workers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetOptions(NetworkOptions):
+    """A U-Net for images of one channel."""
+
+    features: FeaturesOption = "64,128,256,512,1024"
+    bilinear: Annotated[
+        bool, typer.Option("--bilinear/--transposed", help="Kind of upsampling.", rich_help_panel=_MODEL)
+    ] = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `UNet`. Raises BadInputError."""
+        try:
+            widths = [int(count) for count in self.features.split(",")]
+        except ValueError:
+            raise BadInputError(
+                f"--features got '{self.features}': expected channel counts such as 32,64,128,256"
+            ) from None
+        return {"in_channels": 1, "num_classes": 1, "bilinear": self.bilinear, "features": widths}
+
+
+@expand_option_groups
+def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
     """Train a lung U-Net; the best weights by validation Dice are kept.
 
     \b
@@ -97,47 +155,29 @@ def unet(
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
     """
-    given = locals()
-    arguments = _levels(features, bilinear)
-    _train("unet", arguments, given)
+    _train("unet", run, network, train)
 
 
-def unetpp(
-    data: DataArgument,
-    out: OutOption,
-    split: SplitOption = None,
-    folds: FoldsOption = 0,
-    resume: ResumeOption = False,
-    init: InitOption = None,
-    size: SizeOption = 512,
-    features: FeaturesOption = "32,64,128,256,512",
-    bilinear: BilinearOption = True,
+@dataclass(frozen=True, kw_only=True)
+class UNetPPOptions(UNetOptions):
+    """A U-Net++ for images of one channel."""
+
+    features: FeaturesOption = "32,64,128,256,512"
     deep_supervision: Annotated[
         bool,
         typer.Option(
             help="A head per depth, each with a loss of its own, so that it can be pruned.",
             rich_help_panel=_MODEL,
         ),
-    ] = True,
-    clahe: ClaheOption = True,
-    half: HalfOption = False,
-    epochs: EpochsOption = 100,
-    stop_after: StopAfterOption = 0,
-    batch_size: BatchSizeOption = 8,
-    learning_rate: LearningRateOption = 1e-4,
-    weight_decay: WeightDecayOption = 1e-5,
-    patience: PatienceOption = 15,
-    ema_decay: EmaDecayOption = 0.0,
-    loss: LossOption = "bce-dice",
-    bce_weight: BceWeightOption = 0.5,
-    dice_weight: DiceWeightOption = 0.5,
-    amp: AmpOption = Amp.OFF,
-    channels_last: ChannelsLastOption = True,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = 0,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
+    ] = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `UNetPlusPlus`. Raises BadInputError."""
+        return {**super().arguments(), "deep_supervision": self.deep_supervision}
+
+
+@expand_option_groups
+def unetpp(*, run: RunOptions, network: UNetPPOptions, train: TrainOptions) -> None:
     """Train a lung U-Net++; the best weights by validation Dice of the deepest head are kept.
 
     \b
@@ -146,41 +186,29 @@ def unetpp(
       seg-bench train unetpp data/montgomery --out runs/nested --features 8,16,32,64,96 --size 256
       seg-bench train unetpp data/montgomery --out runs/folds --folds 5 --resume
     """
-    given = locals()
-    arguments = {**_levels(features, bilinear), "deep_supervision": deep_supervision}
-    _train("unetpp", arguments, given)
+    _train("unetpp", run, network, train)
 
 
-def transunet(
-    data: DataArgument,
-    out: OutOption,
-    split: SplitOption = None,
-    folds: FoldsOption = 0,
-    resume: ResumeOption = False,
-    init: InitOption = None,
-    size: SizeOption = 224,
+@dataclass(frozen=True, kw_only=True)
+class TransUNetOptions(NetworkOptions):
+    """A TransUNet for images of one channel."""
+
+    size: SizeOption = 224
     arch: Annotated[
         str, typer.Option(help="As for seg-export transunet: r50_vit_b16 or small.", rich_help_panel=_MODEL)
-    ] = "small",
-    clahe: ClaheOption = True,
-    half: HalfOption = False,
-    epochs: EpochsOption = 100,
-    stop_after: StopAfterOption = 0,
-    batch_size: BatchSizeOption = 8,
-    learning_rate: LearningRateOption = 1e-4,
-    weight_decay: WeightDecayOption = 1e-5,
-    patience: PatienceOption = 15,
-    ema_decay: EmaDecayOption = 0.0,
-    loss: LossOption = "bce-dice",
-    bce_weight: BceWeightOption = 0.5,
-    dice_weight: DiceWeightOption = 0.5,
-    amp: AmpOption = Amp.OFF,
-    channels_last: ChannelsLastOption = True,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = 0,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
+    ] = "small"
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `TransUNet`. Raises BadInputError."""
+        from seg_export.families.semantic.transunet import VARIANTS
+
+        if self.arch not in VARIANTS:
+            raise BadInputError(f"--arch '{self.arch}': there are {' and '.join(VARIANTS)}")
+        return {**VARIANTS[self.arch], "in_channels": 1, "num_classes": 1, "image_size": self.size}
+
+
+@expand_option_groups
+def transunet(*, run: RunOptions, network: TransUNetOptions, train: TrainOptions) -> None:
     """Train a lung TransUNet from scratch; the best weights by validation Dice are kept.
 
     \b
@@ -189,50 +217,33 @@ def transunet(
       seg-bench train transunet data/montgomery --out runs/trans105 --arch r50_vit_b16 --device cuda
       seg-bench train transunet data/montgomery --out runs/folds --folds 5
     """
-    given = locals()
-    try:
-        from seg_export.families.semantic.transunet import VARIANTS
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
-    if arch not in VARIANTS:
-        raise BadInputError(f"--arch '{arch}': there are {' and '.join(VARIANTS)}")
-    arguments = {**VARIANTS[arch], "in_channels": 1, "num_classes": 1, "image_size": size}
-    _train("transunet", arguments, given)
+    _train("transunet", run, network, train)
 
 
-def _train(family: str, arguments: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Train once or once per fold. `given` are a command's options by name: `TrainSettings`' and others."""
+def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOptions) -> None:
+    """Train once, or once per fold."""
     try:
         from seg_bench.data.montgomery import finding
         from seg_bench.data.splits import load_split, montgomery_split
         from seg_bench.train.folds import cross_validate
         from seg_bench.train.recipe import SemanticRecipe, train_semantic
-        from seg_bench.train.settings import TrainSettings
         from seg_runtime.spec import ClaheSpec
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
 
-    size_hw = (given["size"], given["size"])
-    clahe = ClaheSpec() if given["clahe"] else None
     recipe = SemanticRecipe(
-        family, arguments, size_hw=size_hw, clahe=clahe, init=given["init"], half=given["half"]
+        family,
+        network.arguments(),
+        size_hw=(network.size, network.size),
+        clahe=ClaheSpec() if train.clahe else None,
+        init=run.init,
+        half=train.half,
     )
-    settings = {field.name: given[field.name] for field in fields(TrainSettings) if field.name in given}
-    plan = TrainSettings(**{**settings, "amp": given["amp"].value})
-    chosen = load_split(given["split"]) if given["split"] else montgomery_split()
-    where, resume, as_json = (given["data"], chosen, given["out"]), given["resume"], given["as_json"]
-    if given["folds"]:
-        result = cross_validate(*where, recipe, plan, count=given["folds"], stratum=finding, resume=resume)
-        show_folds(result, given["out"], as_json)
+    settings = train.settings()
+    split = load_split(run.split) if run.split else montgomery_split()
+    where = (run.data, split, run.out)
+    if run.folds:
+        result = cross_validate(*where, recipe, settings, count=run.folds, stratum=finding, resume=run.resume)
+        show_folds(result, run.out, train.as_json)
     else:
-        show_result(train_semantic(*where, recipe, plan, resume=resume), as_json)
-
-
-def _levels(features: str, bilinear: bool) -> dict[str, Any]:
-    try:
-        widths = [int(count) for count in features.split(",")]
-    except ValueError:
-        raise BadInputError(
-            f"--features got '{features}': expected channel counts such as 32,64,128,256"
-        ) from None
-    return {"in_channels": 1, "num_classes": 1, "bilinear": bilinear, "features": widths}
+        show_result(train_semantic(*where, recipe, settings, resume=run.resume), train.as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,15 @@ import typer
 
 from seg_export.cli.exporting import export, show
 from seg_export.cli.given import given, refuse_without
-from seg_export.cli.options import load, require_torch
+from seg_export.cli.options import (
+    CalibrateOption,
+    CheckpointOption,
+    ImagesOption,
+    JsonOption,
+    PrecisionOption,
+    load,
+    require_torch,
+)
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -19,118 +29,145 @@ if TYPE_CHECKING:
 __all__ = [
     "ChannelsOption",
     "ClassesOption",
-    "InstancesOption",
-    "MaxBatchOption",
-    "NoWarmUpOption",
-    "OpsetOption",
-    "QueueDelayOption",
-    "RandomOption",
-    "ResponseCacheOption",
-    "SeedOption",
-    "SemanticPretrainedOption",
+    "NetworkOptions",
+    "PublishOptions",
     "SizeOption",
+    "WeightsOptions",
     "check_options",
     "publish_semantic",
     "semantic_weights",
 ]
 
-SemanticPretrainedOption = Annotated[
-    str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
-]
-RandomOption = Annotated[
-    bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of --random.")]
 ChannelsOption = Annotated[int, typer.Option(help="Image channels of --random: 1 or 3.")]
 ClassesOption = Annotated[int, typer.Option(help="Classes of --random.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH. Default: the checkpoint's.")
 ]
-OpsetOption = Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")]
-MaxBatchOption = Annotated[int, typer.Option(min=1, help="Largest batch that is served.")]
-QueueDelayOption = Annotated[
-    int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
-]
-InstancesOption = Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")]
-ResponseCacheOption = Annotated[
-    bool, typer.Option("--response-cache", help="Let the server answer repeated requests from its cache.")
-]
-NoWarmUpOption = Annotated[
-    bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
-]
 
 
-def check_options(context: typer.Context, max_batch: int, *random_only: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Which weights to export: a file's, packaged ones, or random ones."""
+
+    checkpoint: CheckpointOption = None
+    pretrained: Annotated[
+        str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
+    ] = None
+    random: Annotated[
+        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+    ] = False
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0
+
+    def model_name(self, family: str) -> str:
+        """What the model is called by default, for example "unet_lung"."""
+        return f"{family}_{self.pretrained}" if self.pretrained else family
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(ABC):
+    """The network of --random, without which none of these options has an effect: a subclass per family."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the family's constructor. Raises BadInputError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions:
+    """How the graph is made and verified, and how Triton serves it."""
+
+    images: ImagesOption = None
+    precision: PrecisionOption = "fp32"
+    calibrate: CalibrateOption = None
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8
+    queue_delay_us: Annotated[
+        int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
+    ] = 100
+    instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1
+    response_cache: Annotated[
+        bool,
+        typer.Option("--response-cache", help="Let the server answer repeated requests from its cache."),
+    ] = False
+    no_warm_up: Annotated[
+        bool, typer.Option("--no-warm-up", help="Do not run a first batch before the model is ready.")
+    ] = False
+    as_json: JsonOption = False
+
+
+def check_options(context: typer.Context, network: NetworkOptions, publish: PublishOptions) -> None:
     """Refuse options that cannot take effect.
-
-    Args:
-        context: of the command.
-        max_batch: largest batch that is served.
-        random_only: parameters of the command that describe the network of --random.
 
     Raises:
         BadInputError: names the option, and what to do.
     """
-    refuse_without(context, "random", *random_only)
-    if max_batch == 1 and given(context, "queue_delay_us"):
+    refuse_without(context, "random", "seed", *(field.name for field in fields(network)))
+    if publish.max_batch == 1 and given(context, "queue_delay_us"):
         raise BadInputError(
             "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
         )
 
 
-def semantic_weights(
-    family: str,
-    checkpoint: Path | None,
-    pretrained: str | None,
-    random: tuple[dict[str, Any], int] | None,
-) -> Checkpoint:
+def semantic_weights(family: str, weights: WeightsOptions, network: NetworkOptions) -> Checkpoint:
     """The weights that were named, of this family.
 
     Args:
         family: "unet", "unetpp" or "transunet".
-        checkpoint: a file.
-        pretrained: what packaged weights segment.
-        random: the network's arguments and the seed; None without --random.
+        weights: names one source.
+        network: what random weights are of.
 
     Raises:
         BadInputError: not exactly one was named, or a checkpoint of another family.
     """
-    if [checkpoint is not None, pretrained is not None, random is not None].count(True) != 1:
+    arguments = network.arguments() if weights.random else None
+    if [weights.checkpoint is not None, weights.pretrained is not None, weights.random].count(True) != 1:
         raise BadInputError(
             "name the weights with exactly one of --checkpoint FILE, --pretrained lung and --random"
         )
     require_torch()
-    if random:
+    if arguments is not None:
         from seg_export.checkpoints.random_weights import random_checkpoint
 
-        return random_checkpoint(family, *random)
+        return random_checkpoint(family, arguments, weights.seed)
     # The first of the packaged lung models keeps its short name.
-    packaged = f"{family}_lung" if pretrained == "lung" and family != "unet" else pretrained
-    weights = load(checkpoint, packaged)
-    if weights.family != family:
+    packaged = f"{family}_lung" if weights.pretrained == "lung" and family != "unet" else weights.pretrained
+    loaded = load(weights.checkpoint, packaged)
+    if loaded.family != family:
         raise BadInputError(
-            f"{checkpoint or pretrained} is a {weights.family}: export it with  seg-export {weights.family}"
+            f"{weights.checkpoint or weights.pretrained} is a {loaded.family}: export it with  "
+            f"seg-export {loaded.family}"
         )
-    return weights
+    return loaded
 
 
 def publish_semantic(
     weights: Checkpoint,
     repo: Path,
     name: str,
-    *,
-    queue_delay_us: int,
-    instances: int,
-    response_cache: bool,
-    no_warm_up: bool,
-    as_json: bool,
-    **options: Any,
+    options: PublishOptions,
+    size_hw: tuple[int, int] | None = None,
 ) -> None:
-    """Export with progress, and print what was published. `options` are `export_models`'."""
+    """Export with progress, and print what was published.
+
+    Args:
+        size_hw: (height, width) in pixels of the input; None for the checkpoint's.
+    """
     serving = ServingSpec(
-        max_queue_delay_us=queue_delay_us,
-        instances=instances,
-        warm_up=not no_warm_up,
-        response_cache=response_cache,
+        max_queue_delay_us=options.queue_delay_us,
+        instances=options.instances,
+        warm_up=not options.no_warm_up,
+        response_cache=options.response_cache,
     )
-    show(export(weights, repo, name, serving=serving, **options), as_json)
+    exported = export(
+        weights,
+        repo,
+        name,
+        size_hw=size_hw,
+        images=options.images,
+        opset=options.opset,
+        precision=options.precision,
+        calibrate=options.calibrate,
+        max_batch_size=options.max_batch,
+        serving=serving,
+    )
+    show(exported, options.as_json)

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from seg_export.cli.options import (
-    CalibrateOption,
-    CheckpointOption,
-    ImagesOption,
-    JsonOption,
-    PrecisionOption,
-    RepoOption,
-    parse_features,
-    parse_size_hw,
-)
+from seg_export.cli.options import RepoOption, parse_size_hw
 from seg_export.cli.semantic import (
-    ChannelsOption,
-    ClassesOption,
-    InstancesOption,
-    MaxBatchOption,
-    NoWarmUpOption,
-    OpsetOption,
-    QueueDelayOption,
-    RandomOption,
-    ResponseCacheOption,
-    SeedOption,
-    SemanticPretrainedOption,
+    PublishOptions,
     SizeOption,
+    WeightsOptions,
     check_options,
     publish_semantic,
     semantic_weights,
 )
+from seg_export.cli.unet import FeaturesOption, UNetOptions
+from seg_runtime.option_groups import expand_option_groups
 
 __all__ = ["unetpp"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UNetPPOptions(UNetOptions):
+    """The U-Net++ of --random."""
+
+    features: FeaturesOption = "32,64,128,256,512"
+
+
+@expand_option_groups
 def unetpp(
     context: typer.Context,
     *,
-    checkpoint: CheckpointOption = None,
-    pretrained: SemanticPretrainedOption = None,
-    random: RandomOption = False,
-    seed: SeedOption = 0,
-    features: Annotated[str, typer.Option(help="Channels per level of --random.")] = "32,64,128,256,512",
-    channels: ChannelsOption = 1,
-    classes: ClassesOption = 1,
-    transposed: Annotated[
-        bool, typer.Option("--transposed", help="Transposed convolutions in --random, not bilinear ones.")
-    ] = False,
+    weights: WeightsOptions,
+    network: UNetPPOptions,
     depth: Annotated[
         int | None,
         typer.Option(min=1, help="Publish it pruned to this depth, with _d1, _d2, ... after its name."),
@@ -60,16 +45,7 @@ def unetpp(
         str | None, typer.Option(help="Model name; by default unetpp, or unetpp_lung for --pretrained lung.")
     ] = None,
     size: SizeOption = None,
-    images: ImagesOption = None,
-    precision: PrecisionOption = "fp32",
-    calibrate: CalibrateOption = None,
-    opset: OpsetOption = 18,
-    max_batch: MaxBatchOption = 8,
-    queue_delay_us: QueueDelayOption = 100,
-    instances: InstancesOption = 1,
-    response_cache: ResponseCacheOption = False,
-    no_warm_up: NoWarmUpOption = False,
-    as_json: JsonOption = False,
+    publish: PublishOptions,
 ) -> None:
     """Export a U-Net++, whole or pruned: load, trace, optimise, verify against PyTorch, publish.
 
@@ -86,35 +62,13 @@ def unetpp(
 
       seg-export unetpp --random --transposed --name unetpp_9m --json
     """
-    check_options(context, max_batch, "seed", "features", "channels", "classes", "transposed")
+    check_options(context, network, publish)
     size_hw = parse_size_hw(size) if size else None
-    widths = list(parse_features(features))
-    arguments: dict[str, Any] = {
-        "in_channels": channels,
-        "num_classes": classes,
-        "bilinear": not transposed,
-        "features": widths,
-    }
-    weights = semantic_weights("unetpp", checkpoint, pretrained, (arguments, seed) if random else None)
-    default_name = f"unetpp_{pretrained}" if pretrained else "unetpp"
+    checkpoint = semantic_weights("unetpp", weights, network)
+    default_name = weights.model_name("unetpp")
     if depth is not None:
         from seg_export.families.semantic.pruning import pruned
 
-        weights = pruned(weights, depth)
+        checkpoint = pruned(checkpoint, depth)
         default_name += f"_d{depth}"
-    publish_semantic(
-        weights,
-        repo,
-        name or default_name,
-        size_hw=size_hw,
-        images=images,
-        opset=opset,
-        precision=precision,
-        calibrate=calibrate,
-        max_batch_size=max_batch,
-        queue_delay_us=queue_delay_us,
-        instances=instances,
-        response_cache=response_cache,
-        no_warm_up=no_warm_up,
-        as_json=as_json,
-    )
+    publish_semantic(checkpoint, repo, name or default_name, publish, size_hw)
