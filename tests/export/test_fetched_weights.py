@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import seg_export.cli.maskrcnn
-import seg_export.cli.sam
-import seg_export.cli.sam2
+import seg_export.families.maskrcnn.command
+import seg_export.families.sam.command
+import seg_export.families.sam2.command
 from seg_export.checkpoints import download as downloads
 from seg_export.checkpoints.download import download
 from seg_export.checkpoints.licences import SAM, SAM2, TORCHVISION_COCO, Licence
@@ -33,10 +33,10 @@ from seg_runtime.errors import BadInputError, ServerUnavailableError
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 FAMILIES = {
-    "sam": (seg_export.cli.sam, sam_checkpoints.OFFICIAL, "vit_b", SAM),
-    "sam2": (seg_export.cli.sam2, sam2_checkpoints.OFFICIAL, "sam2.1_tiny", SAM2),
+    "sam": (seg_export.families.sam.command, sam_checkpoints.OFFICIAL, "vit_b", SAM),
+    "sam2": (seg_export.families.sam2.command, sam2_checkpoints.OFFICIAL, "sam2.1_tiny", SAM2),
     "maskrcnn": (
-        seg_export.cli.maskrcnn,
+        seg_export.families.maskrcnn.command,
         maskrcnn_checkpoints.OFFICIAL,
         "maskrcnn_resnet50_fpn",
         TORCHVISION_COCO,

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 
 import seg_export.checkpoints.random_weights
 import seg_export.cli.exporting
-import seg_export.cli.maskrcnn
-import seg_export.cli.sam
-import seg_export.cli.sam2
-import seg_export.cli.semantic
 import seg_export.engines.build
 import seg_export.engines.check
 import seg_export.export
 import seg_export.families.maskrcnn.checkpoints
+import seg_export.families.maskrcnn.command
+import seg_export.families.sam.command
+import seg_export.families.sam2.command
+import seg_export.families.semantic.command
 import seg_export.publishing.manage
 import seg_export.verification.bisect
 import seg_export.verification.verify
@@ -198,11 +198,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     monkeypatch.setattr(seg_export.families.maskrcnn.checkpoints, "load_checkpoint", load_once)
     small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
     monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))
-    for module in (seg_export.cli.sam, seg_export.cli.sam2):
+    for module in (seg_export.families.sam.command, seg_export.families.sam2.command):
         for name in ("_load", "_random"):
             monkeypatch.setattr(module, name, record(small))
         monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
-    monkeypatch.setattr(seg_export.cli.maskrcnn, "_download", lambda arch: Path("maskrcnn.pth"))
+    monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
     for module in ("semantic", "maskrcnn", "sam", "sam2"):
         commands = getattr(seg_export.cli, module)
         monkeypatch.setattr(commands, "show", lambda exported, as_json, *licence: seen.append(as_json))

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from seg_export.cli import (
-    build,
-    bundle,
-    check,
-    maskrcnn,
-    repository,
-    sam,
-    sam2,
-    transunet,
-    unet,
-    unetpp,
-    verify,
-)
+from seg_export.cli import build, bundle, check, repository, verify
+from seg_export.families import FAMILIES
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -28,12 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("unet")(unet.unet)
-app.command("unetpp")(unetpp.unetpp)
-app.command("transunet")(transunet.transunet)
-app.command("sam")(sam.sam)
-app.command("sam2")(sam2.sam2)
-app.command("maskrcnn")(maskrcnn.maskrcnn)
+for family in FAMILIES.values():
+    if family.command is not None:
+        app.command(family.name)(family.command())
 app.command("list")(repository.list_command)
 app.command("verify")(verify.verify)
 app.command("check")(check.check)

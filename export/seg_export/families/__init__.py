@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "family_named", "traceable_model", "traceable_models"]
 
-FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, MASKRCNN, SAM, SAM2)}
+FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, SAM, SAM2, MASKRCNN)}
 
 
 def family_named(name: str) -> Family:

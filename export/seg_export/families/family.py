@@ -82,6 +82,7 @@ class Family:
         assumptions: what a plain state dict leaves open: its checkpoint, the contract of the first model, and
             whether a size was asked for.
         official: address and SHA-256, or how it begins, of published weights by name.
+        command: imports the function of `seg-export NAME`; None for a family that only Python exports.
         parts: what the names of its models end in, where a checkpoint becomes several.
         ensembles: what is published of its staged models under a name: they and their ensembles.
         half_embeddings: whether what travels between its models may do so in half precision.
@@ -100,6 +101,7 @@ class Family:
     tensors: str = ""
     assumptions: Callable[[Checkpoint, ModelSpec, bool], Iterable[Assumption]] = _none_assumed
     official: Callable[[], Mapping[str, tuple[str, str]]] = _none_official
+    command: Callable[[], Callable[..., None]] | None = None
     parts: tuple[str, ...] = ()
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
     half_embeddings: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,12 @@ def _official() -> Mapping[str, tuple[str, str]]:
     return OFFICIAL
 
 
+def _command() -> Callable[..., None]:
+    from seg_export.families.maskrcnn.command import maskrcnn
+
+    return maskrcnn
+
+
 MASKRCNN = Family(
     name="maskrcnn",
     title="Mask R-CNN",
@@ -110,6 +116,7 @@ MASKRCNN = Family(
     tensors="backbone..., rpn..., roi_heads...",
     assumptions=maskrcnn_assumptions,
     official=_official,
+    command=_command,
     tolerances={"instances": "fp32, detections"},
     # Layers with weights are in half precision; boxes, scores and where to sample never are. Suppression
     # counts up to 1000 overlaps in products, which half precision holds exactly.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,12 @@ def _official() -> Mapping[str, tuple[str, str]]:
     return OFFICIAL
 
 
+def _command() -> Callable[..., None]:
+    from seg_export.families.sam.command import sam
+
+    return sam
+
+
 SAM = Family(
     name="sam",
     title="SAM",
@@ -82,6 +88,7 @@ SAM = Family(
     tensors="image_encoder..., prompt_encoder..., mask_decoder...",
     assumptions=sam_assumptions,
     official=_official,
+    command=_command,
     parts=("_encoder", "_decoder"),
     ensembles=with_sam_ensemble,
     half_embeddings=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,12 @@ def _official() -> Mapping[str, tuple[str, str]]:
     return OFFICIAL
 
 
+def _command() -> Callable[..., None]:
+    from seg_export.families.sam2.command import sam2
+
+    return sam2
+
+
 SAM2 = Family(
     name="sam2",
     title="SAM2",
@@ -89,6 +95,7 @@ SAM2 = Family(
     tensors="image_encoder.trunk..., sam_mask_decoder..., memory_attention...",
     assumptions=sam2_assumptions,
     official=_official,
+    command=_command,
     parts=tuple(f"_{part}" for part in VIDEO_PARTS),
     ensembles=with_sam2_ensembles,
     tolerances={"sam2-memory-encoder": "fp32, bfloat16 memories"},

@@ -134,6 +134,24 @@ def _recognised(
     )
 
 
+def _unet_command() -> Callable[..., None]:
+    from seg_export.families.semantic.unet_command import unet
+
+    return unet
+
+
+def _unetpp_command() -> Callable[..., None]:
+    from seg_export.families.semantic.unetpp_command import unetpp
+
+    return unetpp
+
+
+def _transunet_command() -> Callable[..., None]:
+    from seg_export.families.semantic.transunet_command import transunet
+
+    return transunet
+
+
 UNET = Family(
     name="unet",
     title="U-Net",
@@ -145,6 +163,7 @@ UNET = Family(
     recognise=_recognise_unet,
     tensors="inc.double_conv.0.weight, down1..., up1..., out.weight",
     assumptions=semantic_assumptions,
+    command=_unet_command,
 )
 
 UNETPP = Family(
@@ -158,6 +177,7 @@ UNETPP = Family(
     recognise=_recognise_unetpp,
     tensors="conv0_0.conv1.weight, conv0_1..., final...",
     assumptions=semantic_assumptions,
+    command=_unetpp_command,
 )
 
 TRANSUNET = Family(
@@ -171,6 +191,7 @@ TRANSUNET = Family(
     recognise=_recognise_transunet,
     tensors="transformer..., decoder..., segmentation_head...",
     assumptions=semantic_assumptions,
+    command=_transunet_command,
     tolerances={"semantic": "fp32, norms per channel"},
     # Its stem's projections are normalised per channel: on a flat image a map's deviation is next to nothing,
     # and dividing by it makes what half precision rounds off in the layers before it the signal.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seg_export.cli.options import RepoOption, parse_features, parse_size_hw
-from seg_export.cli.semantic import (
+from seg_export.families.semantic.command import (
     ChannelsOption,
     ClassesOption,
     NetworkOptions,

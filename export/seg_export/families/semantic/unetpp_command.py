@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seg_export.cli.options import RepoOption, parse_size_hw
-from seg_export.cli.semantic import (
+from seg_export.families.semantic.command import (
     PublishOptions,
     SizeOption,
     WeightsOptions,
@@ -17,7 +17,7 @@ from seg_export.cli.semantic import (
     publish_semantic,
     semantic_weights,
 )
-from seg_export.cli.unet import FeaturesOption, UNetOptions
+from seg_export.families.semantic.unet_command import FeaturesOption, UNetOptions
 from seg_runtime.option_groups import expand_option_groups
 
 __all__ = ["unetpp"]

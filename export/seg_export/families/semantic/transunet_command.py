@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seg_export.cli.options import RepoOption, require_torch
-from seg_export.cli.semantic import (
+from seg_export.families.semantic.command import (
     ChannelsOption,
     ClassesOption,
     NetworkOptions,
