@@ -12,6 +12,7 @@ from seg_bench.metrics.summary import summarize
 from seg_bench.records import (
     SCHEMA,
     Accuracy,
+    ClassAccuracy,
     Condition,
     Data,
     Energy,
@@ -34,6 +35,26 @@ def make_accuracy(dice: float = 0.97, hd95: tuple[float, ...] = (5.0, 7.0, 9.0))
     values = (dice - 0.01, dice, dice + 0.01)
     iou = tuple(value / (2 - value) for value in values)
     return Accuracy(values, iou, hd95, summarize(values), summarize(iou), summarize(hd95))
+
+
+def make_class_record(name: str, *dice: float | None, **changes: str) -> Record:
+    """A row with a class for each Dice; one that no image has is None."""
+    names = ("background", "left lung", "right lung", "heart")
+    classes = tuple(
+        ClassAccuracy(each, score, score and score / (2 - score), 3 if score else 0)
+        for each, score in zip(names, dice, strict=False)
+    )
+    record = make_record(name, accuracy=replace(make_accuracy(), classes=classes), **changes)
+    return replace(record, data=Data("organs", 3, None))
+
+
+def class_run() -> Run:
+    """Two models with four classes, of which no image has the last; one model has two rows that agree."""
+    return make_run(
+        make_class_record("unet_organs", 0.99, 0.93, 0.94, None, runtime="PyTorch eager"),
+        make_class_record("unet_organs", 0.99, 0.93, 0.94, None),
+        make_class_record("transunet_organs", 0.995, 0.96, 0.5, None),
+    )
 
 
 def make_latency(median_ms: float, calls: int = 20) -> Latency:

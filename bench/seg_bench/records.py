@@ -25,6 +25,7 @@ __all__ = [
     "STAGES",
     "Accuracy",
     "Agreement",
+    "ClassAccuracy",
     "Condition",
     "Data",
     "Energy",
@@ -161,11 +162,31 @@ class ObjectAccuracy:
 
 
 @dataclass(frozen=True)
+class ClassAccuracy:
+    """How well a semantic model finds one of its classes.
+
+    Attributes:
+        name: of the class, as the model calls it.
+        dice, iou: 2 |P and T| / (|P| + |T|) and |P and T| / |P or T| of an image's pixels P that the model
+            gives the class and T that the ground truth does, as means over the images where either has
+            any; None where none has. Not smoothed, and not of the pixels of all images together.
+        images: how many images have the class in their ground truth.
+    """
+
+    name: str
+    dice: float | None
+    iou: float | None
+    images: int
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Dice, IoU and HD95 (pixels of the original image): one value per image, and their summaries.
 
     HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
     out of the mean and count them. `images` are the names of the images, None in the first schema.
+    Of a model with several classes all but the first are the foreground here; `classes` has each of
+    them, where the ground truth names classes, else None.
     """
 
     dice: tuple[float, ...]
@@ -176,6 +197,7 @@ class Accuracy:
     hd95_summary: MetricSummary
     objects: ObjectAccuracy | None = None
     images: tuple[str, ...] | None = None
+    classes: tuple[ClassAccuracy, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import example_run, full_run, make_accuracy, make_latency, make_run
+from bench_records import class_run, example_run, full_run, make_accuracy, make_latency, make_run
 from browser import require_browser, visit
 from PIL import Image
 
@@ -92,6 +92,14 @@ def test_a_column_of_text_sorts_on_a_narrow_screen_whose_page_is_not_wider_than_
     assert result["sorts"][0]["shown"] == sorted(result["before"])
     assert result["pageWidth"] <= result["windowWidth"], "only tables may scroll sideways"
     assert 340 <= min(result["plots"]) <= max(result["plots"]) <= 376, "the small plots are shown as they are"
+    assert console == []
+
+
+def test_plot_and_table_of_classes_fit_a_narrow_screen(tmp_path: Path) -> None:
+    page = f"<style>body {{ width: 376px }}</style>{to_html([class_run()])}"
+    result, console = probed(page, "model", tmp_path, width=500, height=900)
+    assert result["pageWidth"] <= result["windowWidth"]
+    assert len(result["plots"]) == 3 and max(result["plots"]) <= 376
     assert console == []
 
 

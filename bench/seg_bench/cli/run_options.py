@@ -70,8 +70,9 @@ SuiteOption = Annotated[
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with images/ and masks/, or Montgomery as it is distributed; for objects, with "
-        "images/ and labels/ (maps of ids), or the Data Science Bowl 2018. A suite has its own: data/NAME."
+        help="Folder with images/ and masks/, or Montgomery as it is distributed; for several classes, with "
+        "images/ and classes/ (the class of each pixel); for objects, with images/ and labels/ (maps of "
+        "ids), or the Data Science Bowl 2018. A suite has its own: data/NAME."
     ),
 ]
 RepoOption = Annotated[Path, typer.Option(help="Model repository.")]

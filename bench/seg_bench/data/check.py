@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.image_header import read_header
 from seg_runtime.files.images import read_image
 
-__all__ = ["check_masks", "check_sizes"]
+__all__ = ["check_classes", "check_masks", "check_sizes"]
 
 
 def check_sizes(samples: Iterable[AnySample]) -> None:
@@ -23,8 +24,7 @@ def check_sizes(samples: Iterable[AnySample]) -> None:
     """
     for sample in samples:
         image_hw = _size_hw(sample.image_path)
-        masks = sample.label_paths if isinstance(sample, InstanceSample) else sample.mask_paths
-        for mask_hw in map(_size_hw, masks):
+        for mask_hw in map(_size_hw, _masks(sample)):
             sample.check_size(image_hw, mask_hw)
 
 
@@ -40,6 +40,32 @@ def check_masks(samples: Iterable[AnySample]) -> None:
             raise BadInputError(
                 f"the mask of '{sample.name}' is empty: a SAM is measured with a box around each object"
             )
+
+
+def check_classes(samples: Iterable[AnySample], count: int, model: str) -> None:
+    """Refuse classes in a ground truth that a model does not have.
+
+    Args:
+        samples: those without a map of classes are not looked at.
+        count: the model has the classes 0 to `count` - 1.
+        model: its name.
+
+    Raises:
+        BadInputError: there is a higher one.
+        BadImageError: a file cannot be read.
+    """
+    for sample in samples:
+        if isinstance(sample, ClassSample) and (highest := int(sample.load_classes().max())) >= count:
+            raise BadInputError(
+                f"the ground truth of '{sample.name}' has class {highest}, and '{model}' 0 to {count - 1}: "
+                "give maps of the model's own classes, or name other models with --models"
+            )
+
+
+def _masks(sample: AnySample) -> tuple[Path, ...]:
+    if isinstance(sample, InstanceSample):
+        return sample.label_paths
+    return (sample.class_path,) if isinstance(sample, ClassSample) else sample.mask_paths
 
 
 def _size_hw(path: Path) -> tuple[int, ...]:

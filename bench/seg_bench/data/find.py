@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_bench.data.annotators import annotated_samples, annotators
+from seg_bench.data.classes import ClassSample, class_samples, has_classes
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
 from seg_bench.data.samples import Sample
@@ -15,11 +16,11 @@ from seg_runtime.errors import BadInputError
 
 __all__ = ["AnySample", "find_samples", "shipped_split", "tell_sample", "told_sample"]
 
-AnySample = Sample | InstanceSample
+AnySample = Sample | InstanceSample | ClassSample
 
 
 def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
-    """The images of a folder, with one mask each or with a map of objects, whichever lies beside them.
+    """The images of a folder, with one mask each, or with a map of objects or classes, whichever is there.
 
     Args:
         root: the folder.
@@ -37,7 +38,9 @@ def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
             f"{root / 'masks'} has masks of {', '.join(names)}: choose with --truth staple, majority, union "
             "or one of them"
         )
-    return load_nuclei(root) if has_instances(root) else load_montgomery(root)
+    if has_instances(root):
+        return load_nuclei(root)
+    return class_samples(root) if has_classes(root) else load_montgomery(root)
 
 
 def shipped_split(samples: tuple[AnySample, ...]) -> Split:
@@ -50,6 +53,8 @@ def tell_sample(sample: AnySample) -> dict[str, Any]:
     told: dict[str, Any] = {"name": sample.name, "image": str(sample.image_path)}
     if isinstance(sample, InstanceSample):
         return told | {"labels": [str(path) for path in sample.label_paths]}
+    if isinstance(sample, ClassSample):
+        return told | {"classes": str(sample.class_path)}
     return told | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
 
 
@@ -58,4 +63,6 @@ def told_sample(told: Mapping[str, Any]) -> AnySample:
     name, image = told["name"], Path(told["image"])
     if "labels" in told:
         return InstanceSample(name, image, tuple(map(Path, told["labels"])))
+    if "classes" in told:
+        return ClassSample(name, image, Path(told["classes"]))
     return Sample(name, image, tuple(map(Path, told["masks"])), told["consensus"])

@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from seg_bench.data.classes import ClassSample
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.samples import Sample
 from seg_runtime.errors import BadInputError
 
 __all__ = ["Split", "load_split", "make_split", "montgomery_split", "nuclei_split", "save_split", "select"]
 
-Named = TypeVar("Named", bound=Sample | InstanceSample)
+Named = TypeVar("Named", bound=Sample | InstanceSample | ClassSample)
 
 
 @dataclass(frozen=True)

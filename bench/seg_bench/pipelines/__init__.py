@@ -59,11 +59,13 @@ class Outcome:
         masks: one per image, (H, W) bool in its frame.
         spent_ms: milliseconds per stage, as `seg_bench.records.Latency` names them.
         objects: one per image where a model finds objects, else empty.
+        classes: one per image where a model has several classes, (H, W) uint8 of class ids; else empty.
     """
 
     masks: Sequence[NDArray[np.bool_]]
     spent_ms: Mapping[str, float]
     objects: Sequence[Objects] = ()
+    classes: Sequence[NDArray[np.uint8]] = ()
 
 
 class Pipeline(Protocol):

@@ -47,4 +47,6 @@ class SemanticPipeline:
         total = 1000 * (time.perf_counter() - start)
         parts = [stage for stage in STAGES if stage != "total"]
         spent = {stage: sum(result.timings_ms[stage] for result in results) for stage in parts}
-        return Outcome([result.mask > 0 for result in results], {**spent, "total": total})
+        masks = [result.mask > 0 for result in results]
+        classes = [result.mask for result in results if len(result.probabilities) > 1]
+        return Outcome(masks, {**spent, "total": total}, classes=classes)

@@ -19,14 +19,15 @@ def to_csv(runs: Sequence[Run]) -> str:
     """One line per record, and after it one per level of load that it was put under.
 
     Columns are those of the JSON report; an interval is two columns, `..._low` and `..._high`, Dice under a
-    condition is `dice_under_NAME`, and lines of load have `concurrency` and `rate_per_s`. What was not
-    measured is an empty field.
+    condition is `dice_under_NAME`, Dice and IoU of a class are `dice_of_NAME` and `iou_of_NAME`, and lines of
+    load have `concurrency` and `rate_per_s`. What was not measured is an empty field.
     """
     lines = []
     for row in data_rows(runs):
-        loads, conditions = row.pop("loads"), row.pop("conditions")
+        loads, conditions, classes = row.pop("loads"), row.pop("conditions"), row.pop("classes", ())
         under = {f"dice_under_{condition['name']}": condition["dice"] for condition in conditions}
-        lines.append({**row, **under})
+        of = {f"{key}_of_{each['name']}": each[key] for each in classes for key in ("dice", "iou")}
+        lines.append({**row, **of, **under})
         lines += [{**{name: row[name] for name in _NAMES}, **point} for point in loads]
     flat = [_flat(line) for line in lines]
     columns = list(dict.fromkeys(key for line in flat for key in line))

@@ -6,9 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from seg_bench.json_fields import to_json
 from seg_bench.percentiles import PERCENTS, percentile_of
 from seg_bench.records import Condition, LoadPoint, Record, Run
 from seg_bench.report.cells import Cell, Column
+from seg_bench.report.class_table import classes_of
 from seg_bench.report.table import build_table
 
 __all__ = ["data_rows", "interval_key"]
@@ -17,7 +19,8 @@ __all__ = ["data_rows", "interval_key"]
 def data_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row per record: a number, text or None per column, intervals, and what stands beside the table.
 
-    A percentile that the calls are too few for is None, and its interval has no upper end.
+    A percentile that the calls are too few for is None, and its interval has no upper end. Only records with
+    classes have the key "classes".
     """
     table = build_table(runs, every_column=True)
     rows = []
@@ -44,6 +47,7 @@ def _entries(column: Column, cell: Cell) -> dict[str, Any]:
 
 
 def _beside(record: Record) -> dict[str, Any]:
+    classes = [to_json(each) for each in classes_of(record).values()]
     return {
         "where": record.where,
         "runtime": record.runtime,
@@ -57,6 +61,7 @@ def _beside(record: Record) -> dict[str, Any]:
         "noise": record.noise,
         "conditions": [_condition(condition) for condition in record.conditions or ()],
         "loads": [_load(point) for point in record.loads or ()],
+        **({"classes": classes} if classes else {}),
     }
 
 

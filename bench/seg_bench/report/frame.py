@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seg_bench.report.plotted import PlottedRow
 from seg_bench.report.svg import Axis, line, mark, text, text_width
 
 __all__ = ["NARROW", "TOP", "WIDE", "LegendEntry", "Size", "frame", "legend", "name_above", "vertical_lines"]
@@ -76,9 +75,9 @@ def vertical_lines(x: Axis, top: float, bottom: float) -> list[str]:
     return parts
 
 
-def name_above(row: PlottedRow, size: Size, top: float) -> tuple[list[str], float]:
-    """The row's whole name from `top` on, in as many lines as it takes, and where they end."""
-    lines = textwrap.wrap(row.name, int(size.width / text_width("m")))
+def name_above(name: str, size: Size, top: float) -> tuple[list[str], float]:
+    """The whole name of a strip from `top` on, in as many lines as it takes, and where they end."""
+    lines = textwrap.wrap(name, int(size.width / text_width("m")))
     parts = [text(4, top + _LINE * number - 3, words, "start") for number, words in enumerate(lines, 1)]
     return parts, top + _LINE * len(lines)
 

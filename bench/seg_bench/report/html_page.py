@@ -10,6 +10,8 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from seg_bench.records import Run
+from seg_bench.report.class_plot import class_dots
+from seg_bench.report.class_table import class_rows, class_table
 from seg_bench.report.frame import NARROW, WIDE, Size
 from seg_bench.report.grouping import by_data, by_device, device_table
 from seg_bench.report.html_table import html_table
@@ -73,11 +75,13 @@ def _verdict(group: _Group) -> str:
 def _results(group: _Group, number: int) -> str:
     runs = group.runs
     rows = plotted_rows([record for run in runs for record in run.records])
-    conditions, load = condition_table(runs), load_table(runs)
+    conditions, load, classes = condition_table(runs), load_table(runs), class_table(runs)
     parts = [
         f"<h2>{escape(group.name)}</h2>",
         html_table(build_table(runs).decisive_first(), f"results-{number}", all_columns=False),
         _figure("Dice against latency", dice_against_latency, rows, _DICE_CAPTION),
+        _figure("Dice of each class", class_dots, class_rows(runs), _CLASS_CAPTION),
+        html_table(classes, f"classes-{number}") if classes else "",
         _figure("Every timed call", latency_samples, rows, _CALLS_CAPTION),
         _figure("Energy per image", energy_bars, rows, _ENERGY_CAPTION),
     ]
@@ -130,6 +134,10 @@ def _fact(name: str, value: str) -> str:
 _DICE_CAPTION = (
     "Up and to the left is better. The dashed line is the Pareto front; rows that another one beats in both, "
     "and the baselines, are grey. Bars: 95 % bootstrap interval of the mean, of rows on the front."
+)
+_CLASS_CAPTION = (
+    "To the right is better; equal distances are equal ratios of 1 - Dice. One mark per model, more where "
+    "its rows differ. Images are those whose ground truth has the class."
 )
 _ENERGY_CAPTION = "Of the whole device while the row was timed."
 _CALLS_CAPTION = (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from seg_bench.records import Run
 from seg_bench.report.cells import PAGES, Table
+from seg_bench.report.class_table import class_tables
 from seg_bench.report.notes import legend_lines, run_facts
 from seg_bench.report.table import build_table, condition_table, load_table
 
@@ -25,6 +26,8 @@ def to_markdown(runs: Sequence[Run], columns: Sequence[str] = ()) -> str:
     if columns:
         return "\n".join(_table_lines(build_table(runs, every_column=True).only(columns))) + "\n"
     lines = _table_lines(build_table(runs).shown_in(PAGES))
+    for name, classes in class_tables(runs):
+        lines += ["", f"Classes of {name}:", "", *_table_lines(classes)]
     for further in (condition_table(runs), load_table(runs)):
         lines += ["", *_table_lines(further.shown_in(PAGES))] if further else []
     for run in runs:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from seg_bench.article import ARTICLE_SOURCE, article_figures
 from seg_bench.records import Record, Run
+from seg_bench.report.class_table import classes_of
 from seg_bench.report.columns import worst_decile
 from seg_bench.report.names import engine_of, engines_differ, row_name
 from seg_bench.report.speed import speed_lines
@@ -26,6 +27,10 @@ _DICE_LEGEND = (
 )
 _DECILE_LEGEND = "Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up."
 _CORRUPTED_LEGEND = "Dice, corrupted: mean over all corruptions of the same images."
+_CLASS_LEGEND = (
+    "Classes: Dice and IoU are means over the images in which ground truth or mask has the class; images: "
+    "those whose ground truth has it. Elsewhere all classes but the background count as one."
+)
 _LATENCY_LEGEND = (
     "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples. ≥: "
     "too few calls for this percentile; it lies above the value (97.5 % confidence)."
@@ -77,6 +82,7 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
         (decile, _DECILE_LEGEND),
         (any(it.kind == "corruption" for it in conditions), _CORRUPTED_LEGEND),
         (any(record.accuracy and record.accuracy.objects for record in records), _OBJECT_LEGEND),
+        (any(classes_of(record) for record in records), _CLASS_LEGEND),
         (True, _LATENCY_LEGEND),
         (any(record.settings.prompts for record in records), _SAM_LEGEND),
         (any(record.energy for record in records), _ENERGY_LEGEND),

@@ -32,7 +32,7 @@ def latency_samples(rows: Sequence[PlottedRow], size: Size) -> str:
     x = log_axis(ends, 8.0, size.end)
     parts, top = [], TOP
     for row, samples in timed:
-        name, top = name_above(row, size, top)
+        name, top = name_above(row.name, size, top)
         middle = top + _STRIP / 2
         top += _STRIP
         parts += name
@@ -63,7 +63,7 @@ def energy_bars(rows: Sequence[PlottedRow], size: Size) -> str:
     most = max(energy.joules_per_image for _, energy in measured) or 1.0
     parts, top = [], TOP
     for (row, energy), label in zip(measured, labels, strict=True):
-        name, top = name_above(row, size, top)
+        name, top = name_above(row.name, size, top)
         length = room * energy.joules_per_image / most
         parts += name
         parts.append(

@@ -14,7 +14,7 @@ from seg_bench.report.names import data_of, engines_differ, row_key
 
 __all__ = ["ROW_NAMES", "brief", "build_table", "condition_table", "load_name", "load_table"]
 
-ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load")
+ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load", "class")
 """Keys of the columns that tell rows apart, as far as a table has them."""
 
 _DECISIVE = ("precision", "dice", "iou", "mask_iou", "ap", "p50_ms", "times_as_fast", "images_per_s", "note")

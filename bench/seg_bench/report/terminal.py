@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from seg_bench.records import Run
 from seg_bench.report.cells import EVERYWHERE, Cell, Column, Table
+from seg_bench.report.class_table import class_table, classes_of
 from seg_bench.report.grouping import by_data, by_device, device_table
 from seg_bench.report.notes import legend_lines, run_facts
 from seg_bench.report.table import ROW_NAMES, brief, build_table, condition_table, load_table
@@ -46,7 +47,7 @@ def rich_tables(runs: Sequence[Run], width: int, wide: bool = True) -> list[Rich
     main = build_table(runs).shown_in(EVERYWHERE)
     if not wide:
         main = brief(main)
-    others = (condition_table(runs) if wide else None, load_table(runs))
+    others = (*((class_table(runs), condition_table(runs)) if wide else ()), load_table(runs))
     tables = [main, *(table.shown_in(EVERYWHERE) for table in others if table)]
     return [part for table in tables for part in table_parts(table, width, wide)]
 
@@ -68,7 +69,7 @@ def table_parts(table: Table, width: int, wide: bool = True) -> list[RichTable]:
 
 def _heading(column: Column) -> str:
     """Several lines, and a line for the unit, keep columns narrow."""
-    title = textwrap.fill(column.title, _LONGEST_TITLE)
+    title = textwrap.fill(column.title, _LONGEST_TITLE, break_long_words=False)
     return f"{title}\n({column.unit})" if column.unit else title
 
 
@@ -124,8 +125,13 @@ def print_report(runs: Sequence[Run], console: Console, wide: bool = False) -> N
             for name, value in run_facts(run):
                 if wide or name in _BRIEF_FACTS:
                     console.print(f"[dim]{name}:[/dim] {escape(value)}", highlight=False, soft_wrap=wide)
-    for line in legend_lines(runs) if wide else (_BRIEF_LEGEND,):
+    for line in legend_lines(runs) if wide else _brief_legend(runs):
         console.print(escape(line), style="dim", highlight=False, soft_wrap=wide)
+
+
+def _brief_legend(runs: Sequence[Run]) -> list[str]:
+    classes = any(classes_of(record) for run in runs for record in run.records)
+    return [_BRIEF_LEGEND, *(["Dice of each class: --wide."] if classes else [])]
 
 
 def full_width(console: Console) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seg_bench.metrics.summary import summarize
-from seg_bench.records import Accuracy, ObjectAccuracy
+from seg_bench.records import Accuracy, ClassAccuracy, ObjectAccuracy
 from seg_bench.run.plan import Plan
 from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 
@@ -26,14 +26,33 @@ def score_rows(plan: Plan, rows: Sequence[Row], step: Progress) -> None:
             for number in range(len(plan.samples)):
                 step("scoring", place * len(plan.samples) + number, total)
                 scores.append(row.worker.score(number))
-            row.accuracy = _accuracy(plan.samples, scores, _objects(plan, row, scores))
+            row.accuracy = _accuracy(plan, row, scores)
 
 
-def _accuracy(
-    images: tuple[str, ...], scores: Sequence[Mapping[str, float]], objects: ObjectAccuracy | None
-) -> Accuracy:
+def _accuracy(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> Accuracy:
     dice, iou, hd95 = (tuple(score[key] for score in scores) for key in ("dice", "iou", "hd95"))
-    return Accuracy(dice, iou, hd95, summarize(dice), summarize(iou), summarize(hd95), objects, images)
+    return Accuracy(
+        dice=dice,
+        iou=iou,
+        hd95=hd95,
+        dice_summary=summarize(dice),
+        iou_summary=summarize(iou),
+        hd95_summary=summarize(hd95),
+        objects=_objects(plan, row, scores),
+        images=plan.samples,
+        classes=_classes(plan, row),
+    )
+
+
+def _classes(plan: Plan, row: Row) -> tuple[ClassAccuracy, ...] | None:
+    names = plan.subjects[row.candidate.model].class_names
+    scores = row.worker.classes(len(names)) if names else ()
+    if not scores:
+        return None
+    return tuple(
+        ClassAccuracy(name, score.dice, score.iou, score.images)
+        for name, score in zip(names, scores, strict=True)
+    )
 
 
 def _objects(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> ObjectAccuracy | None:

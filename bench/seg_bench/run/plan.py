@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
-from seg_bench.data.check import check_masks, check_sizes
+from seg_bench.data.check import check_classes, check_masks, check_sizes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
@@ -191,9 +191,9 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
 
     Raises:
         RepositoryError: also without the fp32 graph of a model whose masks are to be compared with it.
-        BadInputError: no images, a mask of another size than its image, an empty one for a SAM, no models,
-            no checkpoint for a baseline, batches for what takes one image, or images without objects for a
-            model that finds them.
+        BadInputError: no images, a mask of another size than its image, an empty one for a SAM, a class that
+            a model does not have, no models, no checkpoint for a baseline, batches for what takes one image,
+            or images without objects for a model that finds them.
         RepositoryError: the repository is missing or a named model is not built.
         ServerError: the server of `options.url` cannot be reached.
     """
@@ -209,6 +209,9 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     _check(options, samples, subjects)
     prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
+    for subject in subjects:
+        if subject.class_names and subject.weights != "random":
+            check_classes(samples, len(subject.class_names), subject.name)
     if prompted:
         check_masks(samples)
     cases = make_cases(options, samples, boxes=prompted)

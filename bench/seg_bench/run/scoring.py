@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
-from seg_bench.metrics import dice_score, hausdorff_95, iou_score
+from seg_bench.metrics import ClassScore, class_areas, class_scores, dice_score, hausdorff_95, iou_score
 from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
 from seg_bench.metrics.objects import matched_dice
 from seg_bench.pipelines import Objects, Outcome
@@ -32,11 +33,12 @@ def foreground_dice(sample: AnySample, outcome: Outcome) -> float:
 
 
 class Scorer:
-    """Scores outcomes; remembers objects, since average precision is of all images together."""
+    """Scores outcomes; remembers objects and areas of classes, whose figures are of all images together."""
 
     def __init__(self) -> None:
         self._truths: list[Found] = []
         self._found: list[Found] = []
+        self._class_areas: list[NDArray[np.int64]] = []
 
     def score(self, sample: AnySample, outcome: Outcome) -> dict[str, float]:
         """Dice, IoU and HD95 in pixels of one image, foreground against background.
@@ -58,12 +60,18 @@ class Scorer:
         }
         if outcome.objects and labels is not None:
             scores |= self._score_objects(labels, outcome.objects[0])
+        if outcome.classes and isinstance(sample, ClassSample):
+            self._class_areas.append(class_areas(outcome.classes[0], sample.load_classes()))
         return scores
 
     def objects(self, max_detections: int) -> dict[str, Any]:
         """`ap` and `ap50` over all images that were scored; None where none has an object."""
         result = mask_average_precision(self._truths, self._found, max_detections)
         return {"ap": result.ap, "ap50": result.ap50}
+
+    def classes(self, count: int) -> tuple[ClassScore, ...]:
+        """Of each of `count` classes over all images that were scored; empty where no truth names classes."""
+        return class_scores(self._class_areas, count) if self._class_areas else ()
 
     def _score_objects(self, labels: NDArray[np.int32], found: Objects) -> dict[str, float]:
         truth, sure = labelled_objects(labels), found.scores >= SURE

@@ -78,6 +78,16 @@ class Subject:
         return sum(spec.parameter_count for spec in self.specs)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of a semantic model with several classes, the background's first; empty for all others."""
+        output = self.spec.output("probabilities") if self.kind == "semantic" else None
+        count = output.shape[0] if output else 1
+        if count < 2:
+            return ()
+        names = self.spec.class_names
+        return names if len(names) == count else tuple(f"class_{number}" for number in range(count))
+
+    @property
     def weights(self) -> str:
         return self.spec.weights
 

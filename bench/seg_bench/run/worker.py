@@ -10,6 +10,7 @@ line on stdout, until stdin closes:
                                          -> {}; its mask, (H, W) bool, is in this file
     {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
+    {"do": "classes", "count": 4}        -> dice, iou and images of each class, of all that were scored
     {"do": "load", "concurrency": 4, "rate_per_s": null, "duration_s": 10}
                                          -> latency of every call under that load; SIGINT ends it early
     {"do": "hold", "calls": [[0, 1]]}    -> {}; these images are read
@@ -38,7 +39,7 @@ import numpy as np
 from seg_bench.candidate import Candidate
 from seg_bench.data.find import find_samples, told_sample
 from seg_bench.data.splits import select
-from seg_bench.json_fields import from_json
+from seg_bench.json_fields import from_json, to_json
 from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
 from seg_bench.run.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
 from seg_bench.run.server_time import ServerClock
@@ -47,7 +48,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["Measurement", "main"]
 
 
-_REQUESTS = ("time", "mask", "score", "objects", "dice", "hold", "repeat", "load")
+_REQUESTS = ("time", "mask", "score", "objects", "classes", "dice", "hold", "repeat", "load")
 _IMAGES_UNDER_LOAD = 16
 """Images that are read before a load begins, and come again and again."""
 _IMAGES_HELD = 4
@@ -125,6 +126,10 @@ class Measurement:
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
+
+    def classes(self, count: int) -> dict[str, Any]:
+        """As `Scorer.classes`."""
+        return {"classes": to_json(self._scorer.classes(count))}
 
     def hold(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Read the images of these calls for `repeat`."""

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample, tell_sample
-from seg_bench.json_fields import to_json
+from seg_bench.json_fields import from_json, to_json
 from seg_bench.memory import peak_memory_mib
+from seg_bench.metrics import ClassScore
 from seg_bench.run.options import LoadLevel
 from seg_runtime.errors import EdgesegError, InferenceError
 
@@ -89,6 +90,11 @@ class WorkerProcess:
     def objects(self, limit: int) -> dict[str, float | None]:
         """Average precision over all images that were scored; `limit` objects of each count."""
         return self._ask({"do": "objects", "limit": limit})
+
+    def classes(self, count: int) -> tuple[ClassScore, ...]:
+        """As `seg_bench.run.scoring.Scorer.classes`."""
+        answer = self._ask({"do": "classes", "count": count})["classes"]
+        return tuple(from_json(ClassScore, entry) for entry in answer)
 
     def load(self, level: LoadLevel) -> dict[str, Any]:
         """What came of a level of load, as `seg_bench.run.load_generator.Load`.
