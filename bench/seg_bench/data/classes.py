@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seg_bench.data.samples import check_size, image_files
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.images import read_image
+from seg_runtime.files.images import read_image
 
 __all__ = ["ClassSample", "class_samples", "has_classes"]
 
