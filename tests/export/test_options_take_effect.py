@@ -204,8 +204,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
         monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
     monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
     for module in ("semantic", "maskrcnn", "sam", "sam2"):
-        commands = getattr(seg_export.cli, module)
-        monkeypatch.setattr(commands, "show", lambda exported, as_json, *licence: seen.append(as_json))
+        command = getattr(seg_export.families, module).command
+        monkeypatch.setattr(command, "show", lambda exported, as_json, *licence: seen.append(as_json))
     spec = SimpleNamespace(name="model", version=1)
     report = SimpleNamespace(as_dict=dict)
     for module, name, value in (
