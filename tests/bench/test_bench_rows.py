@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,6 +22,8 @@ from seg_bench.machine import shown_text
 from seg_bench.records import Record, read_run, write_run
 from seg_bench.run import server_time
 from seg_bench.run.options import LoadLevel, RunOptions
+from seg_bench.run.rounds import time_rows
+from seg_bench.run.rows import Row
 from seg_bench.run.runner import measure
 from seg_bench.run.worker_process import WorkerProcess
 from seg_runtime.errors import EdgesegError
@@ -114,6 +117,28 @@ def test_ctrl_c_under_load_keeps_accuracy_and_the_levels_so_far(options: RunOpti
     (record,) = run.records
     assert record.accuracy and record.latency
     assert [point.concurrency for point in record.loads or ()] == [1]
+
+
+def test_record_names_what_computed_at_the_end_of_the_timed_calls(options: RunOptions) -> None:
+    class Worker:
+        calls = 0
+
+        def time(self, samples: list[int]) -> dict[str, float]:
+            self.calls += 1
+            return dict.fromkeys(("preprocess", "infer", "postprocess", "total"), 1.0)
+
+        def peak_memory_mib(self) -> float | None:
+            return None
+
+        def engine_now(self) -> str:
+            return f"engine after {self.calls} calls"
+
+    candidate = Candidate(
+        "first", "in-process", ENGINE, str(options.repo), str(options.data), ("square_0",), "auto"
+    )
+    row = Row(candidate, engine="engine", _worker=cast("WorkerProcess", Worker()))
+    time_rows(replace(options, repeats=2, warm_up=1), [row], None, lambda *_: None)
+    assert row.failure is None and row.engine == f"engine after {row.warm_up + 2} calls"
 
 
 def test_a_load_that_ctrl_c_breaks_off_gives_what_was_answered(options: RunOptions) -> None:

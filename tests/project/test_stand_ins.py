@@ -9,6 +9,7 @@ The stand-in for tegrastats prints recorded lines of real boards.
 from __future__ import annotations
 
 import ctypes
+import inspect
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from types import FunctionType
 from typing import Any
 
 import cuda.bindings
+import numpy as np
 import onnxruntime
 import pynvml
 import pytest
@@ -24,6 +26,7 @@ import tensorrt_rtx_bindings as trt
 from cuda.bindings import driver, runtime
 from fake_cuda import FakeBuilderConfig, FakeDriver, FakeEngine, FakeRuntime
 from fake_nvml import FakeNvml
+from fake_onnx_cuda import FakeIOBinding, FakeOrtValue, FakeSession
 from interfaces import Call, accepts, calls_of, positions, signatures
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -31,7 +34,7 @@ import seg_export
 import seg_runtime
 from seg_bench.doctor import gpu_state
 from seg_bench.power import nvml
-from seg_runtime.engines import gpu
+from seg_runtime.engines import gpu, onnx_graphs
 from seg_runtime.engines.onnx_engine import PROVIDERS
 
 RUNTIME, EXPORT = Path(seg_runtime.__file__).parent, Path(seg_export.__file__).parent
@@ -39,6 +42,7 @@ CUDA = [call for call in calls_of(RUNTIME / "engines" / "cuda.py") if re.match("
 DRIVER = [call for call in calls_of(RUNTIME / "engines" / "gpu.py") if call.on == "driver"]
 ENGINE = list(calls_of(RUNTIME / "engines" / "tensorrt_engine.py"))
 ONNX = list(calls_of(RUNTIME / "engines" / "onnx_engine.py"))
+GRAPHS = [*ONNX, *calls_of(RUNTIME / "engines" / "onnx_graphs.py")]
 CACHE = [call for call in calls_of(EXPORT / "engines" / "network.py") if "timing_cache" in call.name]
 NVML = [
     call
@@ -203,6 +207,65 @@ def test_functions_of_onnx_runtime_that_are_replaced_are_called_as_they_can_be(
     assert accepts(function, wanted)
     called = {(call.positional, call.keywords) for call in ONNX if call.name == wanted.name}
     assert called <= {(wanted.positional, wanted.keywords)}
+
+
+@named([call for call in GRAPHS if call.on in ("self._runner", "self._session", "session")])
+def test_a_call_of_a_session_fits_onnx_runtime_and_the_stand_in(call: Call) -> None:
+    assert accepts(getattr(onnxruntime.InferenceSession, call.name), call)
+    assert accepts(getattr(FakeSession, call.name), call)
+
+
+@named([call for call in GRAPHS if call.on in ("binding", "self._binding")])
+def test_a_call_of_an_io_binding_fits_onnx_runtime_and_the_stand_in(call: Call) -> None:
+    assert accepts(getattr(onnxruntime.IOBinding, call.name), call)
+    assert accepts(getattr(FakeIOBinding, call.name), call)
+
+
+@named(
+    [
+        call
+        for call in GRAPHS
+        if call.on in ("value", "value.value", "self.value", "self._inputs[name]", "onnxruntime.OrtValue")
+    ]
+)
+def test_a_call_of_an_ort_value_fits_onnx_runtime_and_the_stand_in(call: Call) -> None:
+    assert accepts(getattr(onnxruntime.OrtValue, call.name), call)
+    assert accepts(getattr(FakeOrtValue, call.name), call)
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "real"),
+    [
+        (FakeSession, onnxruntime.InferenceSession),
+        (FakeIOBinding, onnxruntime.IOBinding),
+        (FakeOrtValue, onnxruntime.OrtValue),
+    ],
+)
+def test_arguments_of_onnx_runtime_have_their_names_in_the_stand_in(stand_in: type, real: type) -> None:
+    for name in faked(stand_in):
+        taken = list(inspect.signature(getattr(stand_in, name)).parameters)
+        assert taken == list(inspect.signature(getattr(real, name)).parameters)[: len(taken)], name
+
+
+def test_values_on_the_cpu_are_those_of_onnx_runtime() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for kind in (onnxruntime.OrtValue, FakeOrtValue):
+        value = kind.ortvalue_from_shape_and_type((2, 3), np.float32, "cpu", 0)
+        value.update_inplace(values)
+        np.testing.assert_array_equal(value.numpy(), values)
+        assert (tuple(value.shape()), value.device_name()) == ((2, 3), "cpu")
+        with pytest.raises(RuntimeError, match="input size of numpy arrays does not match"):
+            value.update_inplace(values[:1])
+
+
+def test_run_options_hold_the_number_of_a_cuda_graph() -> None:
+    options = onnx_graphs.without_capture()
+    assert isinstance(options, onnxruntime.RunOptions)
+    assert options.get_run_config_entry("gpu_graph_id") == "-1"
+
+
+def test_library_of_onnx_runtime_knows_cuda_graphs_by_the_number_that_is_set() -> None:
+    assert b"gpu_graph_id" in Path(state.__file__).read_bytes()
 
 
 def test_a_call_with_an_argument_too_many_or_of_another_name_is_seen() -> None:

@@ -64,7 +64,7 @@ def cuda_fault(facts: Facts) -> str | None:
         return None
     if found.cuda_fault:
         return f"CUDA does not load: {found.cuda_fault}"
-    started = isinstance(facts.auto_fp32, str) and facts.auto_fp32.endswith("CUDA")
+    started = isinstance(facts.auto_fp32, str) and facts.auto_fp32.partition(";")[0].endswith("CUDA")
     return None if started else "CUDA is listed and does not start"
 
 

@@ -77,7 +77,9 @@ class Pipeline(Protocol):
     """
 
     where: str
-    engine: str
+
+    @property
+    def engine(self) -> str: ...
 
     def load(self, sample: AnySample) -> Any:
         """Read what one call needs of a sample; not timed."""

@@ -36,7 +36,11 @@ class InstancesPipeline:
     def __init__(self, session: Session, model: str) -> None:
         self._segmenter = InstanceSegmenter(session, model)
         self.where = session.where
-        self.engine = self._segmenter.engine
+
+    @property
+    def engine(self) -> str:
+        """As of `Pipeline`, at this moment."""
+        return self._segmenter.engine
 
     def load(self, sample: AnySample) -> Image:
         """(H, W, 3) uint8 RGB."""

@@ -34,7 +34,11 @@ class SemanticPipeline:
     def __init__(self, session: Session, model: str) -> None:
         self._segmenter = SemanticSegmenter(session, model)
         self.where = session.where
-        self.engine = self._segmenter.engine
+
+    @property
+    def engine(self) -> str:
+        """As of `Pipeline`, at this moment."""
+        return self._segmenter.engine
 
     def load(self, sample: AnySample) -> Image:
         """(H, W) or (H, W, 3) uint8, as many channels as the model takes."""

@@ -47,7 +47,7 @@ def ran_in(record: Record) -> str:
     """The engine of a row in process, with its device unless that is the processor; else the place."""
     if not _runs_in_process(record):
         return place_of(record)
-    device = (record.engine or "").partition(", ")[2]
+    device = (record.engine or "").partition(";")[0].partition(", ")[2]
     return f"{record.runtime}, {device}" if device not in ("", "CPU") else record.runtime
 
 

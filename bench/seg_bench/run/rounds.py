@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from seg_bench.latency import measure_interleaved
 from seg_bench.memory import peak_tree_memory_mib
 from seg_bench.run.options import RunOptions
-from seg_bench.run.rows import Progress, Row, live_rows
+from seg_bench.run.rows import Progress, Row, failing_alone, live_rows
 from seg_runtime.server import TritonServer
 
 __all__ = ["time_rows"]
 
 
 def time_rows(options: RunOptions, rows: Sequence[Row], server: TritonServer | None, step: Progress) -> None:
-    """Fill in latency, noise and peak memory of every row.
+    """Fill in latency, noise and peak memory of every row, and what computed it.
 
     Raises:
         KeyboardInterrupt: rows keep the calls so far.
@@ -40,6 +40,9 @@ def time_rows(options: RunOptions, rows: Sequence[Row], server: TritonServer | N
         row.peak_memory_mib = _peak_mib(row, server)
     if not timings.complete:
         raise KeyboardInterrupt
+    for row in live_rows(rows).values():
+        with failing_alone(row):
+            row.engine = row.worker.engine_now()
 
 
 def _peak_mib(row: Row, server: TritonServer | None) -> float | None:

@@ -48,7 +48,7 @@ from seg_runtime.errors import EdgesegError
 __all__ = ["Measurement", "main"]
 
 
-_REQUESTS = ("time", "mask", "score", "objects", "classes", "dice", "hold", "repeat", "load")
+_REQUESTS = ("facts", "time", "mask", "score", "objects", "classes", "dice", "hold", "repeat", "load")
 _IMAGES_UNDER_LOAD = 16
 """Images that are read before a load begins, and come again and again."""
 _IMAGES_HELD = 4

@@ -39,7 +39,7 @@ class WorkerProcess:
 
     Attributes:
         where: how tensors travel, as `Session.where`.
-        engine: what computes, as `Session.engine`.
+        engine: what computes, as `Session.engine` before the first call.
         load_ms: from nothing to a model that is ready, the start of the process apart.
 
     Raises:
@@ -71,6 +71,10 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def engine_now(self) -> str:
+        """What computes, as `Session.engine`; ONNX Runtime uses CUDA graphs after some calls only."""
+        return str(self._ask({"do": "facts"})["engine"])
 
     def time(self, samples: Sequence[int]) -> dict[str, float]:
         """Milliseconds per stage of one call with the images of these numbers."""

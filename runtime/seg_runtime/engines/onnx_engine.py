@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.engines.contract import check_tensors
+from seg_runtime.engines.onnx_graphs import (
+    CapturedRuns,
+    WrongReplayError,
+    call_on_gpu_thread,
+    can_be_captured,
+    device_value,
+    without_capture,
+)
 from seg_runtime.errors import EngineError, InferenceError, MissingExtraError, RepositoryError
 from seg_runtime.repository import GRAPH_FILE, version_file
 from seg_runtime.spec import ModelSpec, TensorSpec
@@ -29,9 +37,13 @@ PROVIDERS = {
 _FATAL_ONLY = 4
 """ONNX Runtime's log level: its errors reach the caller as exceptions, not on stderr as well."""
 
+_CAPTURING = (PROVIDERS["CUDA"], {"enable_cuda_graph": "1"})
+_WITH_GRAPHS = " with CUDA graphs, CUDA"
 _EXACT_INT8 = "session.x64quantprecision"
 _INT8_AS_FLOAT = "session.disable_quant_qdq"
 _SHARED_WEIGHT = "Attempt to replace the existing tensor"
+
+Result = TypeVar("Result")
 
 
 def exact_session(source: Any, options: Any, providers: list[Any]) -> Any:
@@ -71,6 +83,8 @@ class OrtKept:
         self.shape: tuple[int, ...] = tuple(value.shape())
 
     def numpy(self) -> NDArray[Any]:
+        if self.value.device_name() != "cpu":
+            return call_on_gpu_thread(self.value.numpy)
         # OrtValue.numpy() of a value on the CPU is a view of its memory.
         return np.array(self.value.numpy())
 
@@ -97,12 +111,18 @@ class OnnxEngine:
     ) -> None:
         ort = _import_onnxruntime(device)
         path = version_file(spec, folder, GRAPH_FILE)
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
+        self._settings = ort.SessionOptions()
+        self._settings.log_severity_level = _FATAL_ONLY
         if threads is not None:
-            options.intra_op_num_threads = threads
+            self._settings.intra_op_num_threads = threads
+        self._spec, self._path, self._device = spec, path, device
+        self._outputs = [tensor.name for tensor in spec.outputs]
+        self._captured: CapturedRuns | None = None
+        self._options: Any = None
+        self.about = f"ONNX Runtime {ort.__version__}, {device}"
+        self._call = _call_here if device == "CPU" else call_on_gpu_thread
         try:
-            self._runner = exact_session(path, options, _providers(device))
+            self._runner = self._call(self._load)
         except _onnxruntime_errors() as error:
             raise RepositoryError(
                 f"{path} cannot be loaded ({_first_line(error)}): publish '{spec.name}' again with seg-export"
@@ -114,19 +134,44 @@ class OnnxEngine:
                 "another engine"
             )
         check_tensors(spec, path, _tensors(self._runner.get_inputs()), _tensors(self._runner.get_outputs()))
-        self.about = f"ONNX Runtime {ort.__version__}, {device}"
-        self._model = spec.name
-        self._outputs = [tensor.name for tensor in spec.outputs]
-        self._device = "cpu" if device == "CPU" else "cuda"
 
     def run(self, inputs: Mapping[str, Any], keep: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """As `Engine.run`."""
+        """As `Engine.run`; on a GPU one call at a time."""
         try:
-            if keep or OrtKept in map(type, inputs.values()):
-                return self._run_bound(inputs, keep)
-            return dict(zip(self._outputs, self._runner.run(self._outputs, inputs), strict=True))
+            return self._call(self._run, inputs, keep)
         except _onnxruntime_errors() as error:
-            raise InferenceError(f"model '{self._model}' failed: {_first_line(error)}") from error
+            raise InferenceError(f"model '{self._spec.name}' failed: {_first_line(error)}") from error
+
+    def _load(self) -> Any:
+        """A session, on CUDA one that captures CUDA graphs where the model may be captured."""
+        if self._device != "CUDA" or not can_be_captured(self._spec, self._path):
+            return self._load_plain()
+        try:
+            session = exact_session(self._path, self._settings, [_CAPTURING, PROVIDERS["CPU"]])
+        except _onnxruntime_errors():
+            # It has operators that run on the CPU, or it is broken and the next line fails as well.
+            session = self._load_plain()
+            self._note_fault("ONNX Runtime refused them")
+        else:
+            self._captured, self._options = CapturedRuns(session), without_capture()
+        return session
+
+    def _load_plain(self) -> Any:
+        return exact_session(self._path, self._settings, _providers(self._device))
+
+    def _run(self, inputs: Mapping[str, Any], keep: frozenset[str]) -> dict[str, Any]:
+        if self._runner is None:
+            self._runner = self._load_plain()
+        if keep or OrtKept in map(type, inputs.values()):
+            return self._run_bound(inputs, keep)
+        replayed = None if self._captured is None else self._captured.replay(inputs)
+        if replayed is not None:
+            return replayed
+        values = self._runner.run(self._outputs, inputs, self._options)
+        outputs = dict(zip(self._outputs, values, strict=True))
+        if self._captured is not None:
+            self._learn(self._captured, inputs, outputs)
+        return outputs
 
     def _run_bound(self, inputs: Mapping[str, Any], keep: frozenset[str]) -> dict[str, Any]:
         """Run with OrtValues as inputs or outputs: what is kept stays on its device."""
@@ -136,14 +181,45 @@ class OnnxEngine:
                 binding.bind_ortvalue_input(name, value.value)
             else:
                 binding.bind_cpu_input(name, value)
-        for name in self._outputs:
-            binding.bind_output(name, self._device if name in keep else "cpu")
-        self._runner.run_with_iobinding(binding)
+        batch = next(iter(inputs.values())).shape[:1] if self._spec.max_batch_size else ()
+        for tensor in self._spec.outputs:
+            if tensor.name not in keep:
+                binding.bind_output(tensor.name, "cpu")
+            elif self._captured is None:
+                binding.bind_output(tensor.name, "cpu" if self._device == "CPU" else "cuda")
+            else:
+                value = device_value((*batch, *tensor.shape), tensor.numpy_dtype)
+                binding.bind_ortvalue_output(tensor.name, value)
+        self._runner.run_with_iobinding(binding, self._options)
         values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
         return {
             name: OrtKept(value) if name in keep else np.array(value.numpy())
             for name, value in values.items()
         }
+
+    def _learn(
+        self, captured: CapturedRuns, inputs: Mapping[str, Any], outputs: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Capture a run that was made; where that fails, go on with a session that captures nothing."""
+        try:
+            captured.learn(inputs, outputs)
+        except WrongReplayError:
+            self._note_fault("a replay computed other values")
+        except _onnxruntime_errors():
+            self._note_fault("the capture failed")
+        else:
+            if len(captured) and _WITH_GRAPHS not in self.about:
+                self.about = self.about.replace(", CUDA", _WITH_GRAPHS)
+            return
+        # A session that failed to capture may be of no more use: the next run starts another.
+        self._captured = self._options = self._runner = None
+
+    def _note_fault(self, fault: str) -> None:
+        self.about = f"{self.about.replace(_WITH_GRAPHS, ', CUDA')}; no CUDA graphs: {fault}"
+
+
+def _call_here(function: Callable[..., Result], *arguments: Any) -> Result:
+    return function(*arguments)
 
 
 def _import_onnxruntime(device: str) -> Any:
