@@ -35,10 +35,11 @@ from seg_bench.memory import peak_memory_mib
 from seg_bench.records import Machine
 from seg_bench.run.options import split_names
 from seg_runtime.console import progress_bar, run_app
+from seg_runtime.contract import one_of
 from seg_runtime.engines import load_model
 from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
-from seg_runtime.spec import ModelSpec
+from seg_runtime.spec import ModelSpec, Precision
 
 __all__ = ["WAYS", "EngineRow", "EngineTimes", "GraphTimes", "graph_inputs", "measure_engines", "prepare"]
 
@@ -309,7 +310,7 @@ def turn_command(folder: Path, model: str, way: str, calls: int, answers: Path) 
     """One way in this process: its answer goes to a file, its figures to stdout as JSON."""
     repository = Repository(folder)
     engine, precision = WAYS[way]
-    spec = replace(repository.spec(model), precision=precision)
+    spec = replace(repository.spec(model), precision=one_of(Precision, "precision", precision))
     inputs = graph_inputs(spec)
     start = time.perf_counter()
     loaded = load_model(engine, spec, repository.version_folder(spec), THREADS)

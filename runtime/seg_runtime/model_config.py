@@ -12,8 +12,22 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from seg_runtime.contract import check_contract, one_of
 from seg_runtime.errors import RepositoryError
-from seg_runtime.spec import ClaheSpec, EnsembleStep, ModelSpec, Parity, ServingSpec, TensorSpec
+from seg_runtime.spec import (
+    CONTRACT_VERSION,
+    ChannelOrder,
+    ClaheSpec,
+    EnsembleStep,
+    ModelSpec,
+    Parity,
+    Precision,
+    Resize,
+    ServingSpec,
+    Task,
+    TensorSpec,
+    Weights,
+)
 
 __all__ = ["from_config", "from_text", "republished", "to_config", "to_text"]
 
@@ -88,8 +102,15 @@ def from_config(config: Any) -> ModelSpec:
         RepositoryError: the message lacks what a client must know, or says it wrongly.
     """
     values = {key: parameter.string_value for key, parameter in config.parameters.items()}
+    if (number := values.get("contract", "1")).isdigit() and int(number) > CONTRACT_VERSION:
+        raise RepositoryError(
+            f"model '{config.name}' has a contract of version {number}, of edgeseg "
+            f"{values.get('toolkit_version', '')}; this one reads up to {CONTRACT_VERSION}: upgrade edgeseg"
+        )
     try:
-        return _spec(config, values)
+        spec = _spec(config, values)
+        check_contract(spec)
+        return spec
     except (KeyError, TypeError, ValueError) as error:
         raise RepositoryError(
             f"model '{config.name}' has no usable edgeseg contract in its config.pbtxt "
@@ -151,6 +172,10 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
         "input_size": f"{height}x{width}",
         "resize": spec.resize,
         "channels": str(spec.channels),
+        "mean": json.dumps(spec.mean) if spec.mean else "",
+        "std": json.dumps(spec.std) if spec.std else "",
+        "scale": repr(spec.scale) if spec.mean else "",
+        "channel_order": spec.channel_order if spec.channels == 3 else "",
         "class_names": json.dumps(spec.class_names),
         "threshold": repr(spec.threshold),
         "precision": spec.precision,
@@ -158,6 +183,7 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
         "weights": spec.weights,
         "parameter_count": str(spec.parameter_count),
         "toolkit_version": spec.toolkit_version,
+        "contract": str(spec.contract_version) if spec.contract_version > 1 else "",
     }
     if spec.assumed:
         values["assumed"] = json.dumps(dict(spec.assumed))
@@ -182,9 +208,6 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
 
 def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
     height, width = (int(side) for side in values["input_size"].split("x"))
-    weights, resize = values.get("weights", "trained"), values["resize"]
-    if weights not in ("trained", "random") or resize not in ("stretch", "longest-side"):
-        raise ValueError(f"weights {weights!r}, resize {resize!r}")
     clahe = json.loads(values["clahe"]) if "clahe" in values else None
     axes = json.loads(values.get("dynamic_axes", "{}"))
     by_products = json.loads(values.get("by_products", "[]"))
@@ -193,26 +216,31 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
     return ModelSpec(
         name=config.name,
         version=int(versions[0]) if versions else 1,
-        task=values["task"],
+        task=one_of(Task, "task", values["task"]),
         family=values["family"],
         inputs=_tensors(config.input, axes),
         outputs=tuple(tensor for tensor in outputs if tensor.name not in by_products),
         backend=config.backend or config.platform,
         max_batch_size=config.max_batch_size,
         input_size_hw=(height, width),
-        resize="longest-side" if resize == "longest-side" else "stretch",
+        resize=one_of(Resize, "resize", values["resize"]),
         channels=int(values["channels"]),
+        mean=tuple(map(float, json.loads(values.get("mean", "[]")))),
+        std=tuple(map(float, json.loads(values.get("std", "[]")))),
+        scale=float(values.get("scale", "255")),
+        channel_order=one_of(ChannelOrder, "channel_order", values.get("channel_order", "rgb")),
         class_names=tuple(json.loads(values.get("class_names", "[]"))),
         threshold=float(values["threshold"]),
         clahe=ClaheSpec(clahe["clip_limit"], (clahe["tile_grid_hw"][0], clahe["tile_grid_hw"][1]))
         if clahe
         else None,
-        precision=values["precision"],
+        precision=one_of(Precision, "precision", values["precision"]),
         checkpoint_sha256=values.get("checkpoint_sha256", ""),
-        weights="random" if weights == "random" else "trained",
+        weights=one_of(Weights, "weights", values.get("weights", "trained")),
         parameter_count=int(values.get("parameter_count", "0")),
         parity=Parity(**json.loads(values["parity"])) if "parity" in values else None,
         toolkit_version=values.get("toolkit_version", ""),
+        contract_version=int(values.get("contract", "1")),
         assumed=dict(json.loads(values.get("assumed", "{}"))),
         steps=tuple(
             EnsembleStep(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))

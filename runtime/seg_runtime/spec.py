@@ -11,7 +11,45 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["ClaheSpec", "EnsembleStep", "ModelSpec", "Parity", "ServingSpec", "TensorSpec"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "ChannelOrder",
+    "ClaheSpec",
+    "EnsembleStep",
+    "ModelSpec",
+    "Parity",
+    "Precision",
+    "Resize",
+    "ServingSpec",
+    "Task",
+    "TensorSpec",
+    "Weights",
+]
+
+CONTRACT_VERSION = 2
+"""Of what this version writes. It reads all up to this one; the first had no number, and no mean and std."""
+
+Task = Literal[
+    "semantic",
+    "instances",
+    "sam",
+    "sam-encoder",
+    "sam-decoder",
+    "sam2-image-encoder",
+    "sam2-mask-decoder",
+    "sam2-mask-prompt",
+    "sam2-memory-attention",
+    "sam2-memory-encoder",
+    "sam2-prompt",
+    "sam2-track",
+    "sam2-remember",
+]
+"""Masks per class; objects; SAM in one request and its halves; the parts and ensembles of a SAM2."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+Resize = Literal["stretch", "longest-side"]
+ChannelOrder = Literal["rgb", "bgr"]
+Weights = Literal["trained", "random"]
 
 
 @dataclass(frozen=True)
@@ -97,9 +135,7 @@ class ModelSpec:
     Attributes:
         name: the model's folder in the repository.
         version: the version that is served.
-        task: "semantic" for masks per class, "sam-encoder" and "sam-decoder" for the two halves of SAM,
-            "sam" for both in one request; "sam2-image-encoder", "sam2-mask-decoder", "sam2-mask-prompt",
-            "sam2-memory-attention" and "sam2-memory-encoder" for the parts of a SAM2.
+        task: what it does, see `Task`.
         family: the exporter that made it, for example "unet".
         backend: Triton's backend, "onnxruntime" or "tensorrt"; "ensemble" for a model made of `steps`.
         max_batch_size: largest batch; 0 when the model has no batch axis.
@@ -107,6 +143,11 @@ class ModelSpec:
         resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made,
             "longest-side" keeps it and pads at the right and bottom, as SAM does.
         channels: 1 (gray) or 3 (RGB) of the uint8 NHWC image input.
+        mean: per channel, of pixels divided by `scale`; the graph subtracts it. Empty where it is not
+            known, as in contracts of version 1.
+        std: per channel, of pixels divided by `scale`; the graph divides by it.
+        scale: what the graph divides pixels by before, for example 255.
+        channel_order: of the network's input; the image input is RGB, and the graph turns it round.
         class_names: one per output channel.
         threshold: a probability at or above it is foreground (one class); with several classes
             the largest probability wins and the threshold is not used. For SAM, a logit above it.
@@ -117,6 +158,7 @@ class ModelSpec:
         parameter_count: learned parameters of the PyTorch model.
         parity: figures of the verification, or None when the model was not made by seg-export.
         toolkit_version: edgeseg's version that published it.
+        contract_version: of the contract that it was read from, see `CONTRACT_VERSION`.
         assumed: what neither the checkpoint nor an option said, and the value that was taken, for example
             {"mean": "0.485"}; empty for a checkpoint that says how its images are to be prepared.
         steps: the models that an ensemble runs, in order; empty for a model with a graph of its own.
@@ -126,24 +168,29 @@ class ModelSpec:
 
     name: str
     version: int
-    task: str
+    task: Task
     family: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     backend: str = "onnxruntime"
     max_batch_size: int = 0
     input_size_hw: tuple[int, int] = (512, 512)
-    resize: Literal["stretch", "longest-side"] = "stretch"
+    resize: Resize = "stretch"
     channels: int = 1
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    scale: float = 255.0
+    channel_order: ChannelOrder = "rgb"
     class_names: tuple[str, ...] = ()
     threshold: float = 0.5
     clahe: ClaheSpec | None = None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     checkpoint_sha256: str = ""
-    weights: Literal["trained", "random"] = "trained"
+    weights: Weights = "trained"
     parameter_count: int = 0
     parity: Parity | None = None
     toolkit_version: str = ""
+    contract_version: int = CONTRACT_VERSION
     assumed: Mapping[str, str] = field(default_factory=dict, hash=False)
     steps: tuple[EnsembleStep, ...] = ()
     by_products: tuple[TensorSpec, ...] = ()

@@ -14,13 +14,16 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seg_bench.doctor.found import GpuState, OnnxRuntime, PowerFound, ServerFound, TensorRTFound
 from seg_bench.json_fields import to_json
 from seg_runtime.engines.onnx_engine import preload_cuda
 from seg_runtime.engines.tensorrt_api import Backend
 from seg_runtime.errors import EdgesegError, MissingExtraError
+
+if TYPE_CHECKING:
+    from seg_runtime.spec import Precision
 
 __all__ = ["ANSWER_START", "GRAPH", "PROBES", "main"]
 
@@ -112,7 +115,7 @@ def _has_cuda_bindings() -> bool:
     return True
 
 
-def _auto(precision: str) -> Callable[[], str]:
+def _auto(precision: Precision) -> Callable[[], str]:
     def ask() -> str:
         import numpy as np
 

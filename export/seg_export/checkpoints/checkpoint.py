@@ -19,9 +19,10 @@ from seg_export.checkpoints.files import read_plain, write_atomically
 from seg_export.checkpoints.state_dicts import first_three, plain_state_dict, recognise
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
 from seg_export.families import FAMILIES, family_named
+from seg_runtime.contract import one_of
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
-from seg_runtime.spec import ClaheSpec
+from seg_runtime.spec import ChannelOrder, ClaheSpec
 
 __all__ = [
     "FORMAT",
@@ -184,6 +185,10 @@ def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
         std=tuple(map(float, values["std"])),
         clahe=clahe and ClaheSpec(float(clahe["clip_limit"]), tuple(clahe["tile_grid_hw"])),
         input_size_hw=(int(height), int(width)),
+        # Checkpoints of earlier versions do not have these.
+        scale=float(values.get("scale", 255.0)),
+        channel_order=one_of(ChannelOrder, "channel order", values.get("channel_order", "rgb")),
+        threshold=float(values.get("threshold", 0.5)),
     )
 
 

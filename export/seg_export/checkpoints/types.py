@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from seg_runtime.spec import ClaheSpec
+from seg_runtime.spec import ChannelOrder, ClaheSpec
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing"]
 
@@ -19,16 +19,22 @@ class Preprocessing:
     """What the model expects of its input.
 
     Attributes:
-        mean: per channel, of pixels scaled to 0..1; the default is the article's.
-        std: per channel, of pixels scaled to 0..1; the default is the article's.
+        mean: per channel, of pixels divided by `scale`; the default is the article's.
+        std: per channel, of pixels divided by `scale`; the default is the article's.
         clahe: contrast equalisation of the 8-bit image after resizing, or None.
         input_size_hw: (height, width) in pixels that images are resized to.
+        scale: what pixels of 0..255 are divided by before, 1 for statistics of the pixels themselves.
+        channel_order: that the network was trained with; images are read as RGB.
+        threshold: a probability at or above it is foreground, where there is one class.
     """
 
     mean: tuple[float, ...] = (0.485,)
     std: tuple[float, ...] = (0.229,)
     clahe: ClaheSpec | None = None
     input_size_hw: tuple[int, int] = (512, 512)
+    scale: float = 255.0
+    channel_order: ChannelOrder = "rgb"
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True)

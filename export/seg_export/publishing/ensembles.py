@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from seg_export.publishing.publish import StagedModel
-from seg_runtime.spec import EnsembleStep, ModelSpec, TensorSpec
+from seg_runtime.spec import EnsembleStep, ModelSpec, Task, TensorSpec
 
 __all__ = ["ensemble_of", "with_ensembles"]
 
@@ -30,7 +30,7 @@ def with_ensembles(models: Sequence[StagedModel], ensembles: Sequence[ModelSpec]
     return (*cached, *staged)
 
 
-def ensemble_of(name: str, task: str, models: Sequence[ModelSpec]) -> ModelSpec:
+def ensemble_of(name: str, task: Task, models: Sequence[ModelSpec]) -> ModelSpec:
     """The contract of models that run one after the other: the first takes the image, the last answers.
 
     Its inputs and outputs are those of the models, by the same names, without what passes between them.

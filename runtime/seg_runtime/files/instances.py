@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _write(
     return InstanceFileResult(read.path, result, overlay_path, segmenter.engine)
 
 
-def find_instances_model(models: dict[str, str]) -> str:
+def find_instances_model(models: Mapping[str, str]) -> str:
     """The one model for instances among names and their tasks.
 
     Raises:

@@ -64,6 +64,8 @@ def maskrcnn_model(
         input_size_hw=size_hw,
         resize="longest-side",
         channels=3,
+        mean=tuple(model.transform.image_mean),
+        std=tuple(model.transform.image_std),
         class_names=names,
         threshold=_THRESHOLD,
         checkpoint_sha256=checkpoint.sha256,

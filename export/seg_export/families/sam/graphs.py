@@ -74,7 +74,7 @@ def _spec(checkpoint: Checkpoint, sam: Any, name: str, part: str) -> ModelSpec:
     return ModelSpec(
         name=f"{name}_{part}",
         version=1,
-        task=f"sam-{part}",
+        task="sam-encoder" if part == "encoder" else "sam-decoder",
         family=checkpoint.family,
         inputs=inputs,
         outputs=outputs,
@@ -82,6 +82,9 @@ def _spec(checkpoint: Checkpoint, sam: Any, name: str, part: str) -> ModelSpec:
         input_size_hw=(side, side),
         resize="longest-side",
         channels=3,
+        mean=tuple(sam.pixel_mean.flatten().tolist()),
+        std=tuple(sam.pixel_std.flatten().tolist()),
+        scale=1.0,
         class_names=checkpoint.class_names,
         threshold=float(sam.mask_threshold),
         checkpoint_sha256=checkpoint.sha256,

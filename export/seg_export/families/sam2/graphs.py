@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.checkpoints.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, build_model
 from seg_export.families.sam2.align import align_single_masks
 from seg_export.families.sam2.attention import Sam2MemoryAttentionGraph
 from seg_export.families.sam2.cases import (
@@ -35,8 +35,9 @@ from seg_export.families.sam2.reference import (
 )
 from seg_export.families.sam2.tensors import sam2_tensors
 from seg_export.tracing.traceable import TraceableModel
+from seg_runtime.contract import one_of
 from seg_runtime.errors import BadInputError
-from seg_runtime.spec import ModelSpec
+from seg_runtime.spec import ModelSpec, Task
 
 __all__ = ["PARTS", "sam2_models"]
 
@@ -172,7 +173,7 @@ def _spec(checkpoint: Checkpoint, sam2: Any, name: str, part: str) -> ModelSpec:
     return ModelSpec(
         name=f"{name}_{part}",
         version=1,
-        task=f"sam2-{part.replace('_', '-')}",
+        task=one_of(Task, "task", f"sam2-{part.replace('_', '-')}"),
         family=checkpoint.family,
         inputs=inputs,
         outputs=outputs,
@@ -180,6 +181,8 @@ def _spec(checkpoint: Checkpoint, sam2: Any, name: str, part: str) -> ModelSpec:
         input_size_hw=(sam2.image_size, sam2.image_size),
         resize="stretch",
         channels=3,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         class_names=checkpoint.class_names,
         threshold=0.0,
         checkpoint_sha256=checkpoint.sha256,

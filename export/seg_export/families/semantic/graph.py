@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 
 import torch
 from torch import nn
 
-from seg_export.checkpoints.checkpoint import Checkpoint, build_model
+from seg_export.checkpoints.checkpoint import Checkpoint, Preprocessing, build_model
 from seg_export.families.semantic.engine import semantic_labels
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import semantic_case
@@ -18,7 +17,6 @@ from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["SemanticGraph", "semantic_model"]
 
-THRESHOLD = 0.5
 MAX_SIDE = 4096
 
 
@@ -27,20 +25,20 @@ class SemanticGraph(nn.Module):
 
     Args:
         model: (N, C, H, W) float32, normalised, to (N, num_classes, H, W) logits.
-        mean: per channel, of pixels scaled to 0..1.
-        std: per channel, of pixels scaled to 0..1.
+        preprocessing: what it expects of its input.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
-        # (pixel / 255 - mean) / std as one multiplication and one addition per pixel.
-        means = torch.tensor(mean, dtype=torch.float64)[:, None, None]
-        deviations = torch.tensor(std, dtype=torch.float64)[:, None, None]
-        self.register_buffer("scale", (1 / (255 * deviations)).to(torch.float32))
+        self.reverse_channels = preprocessing.channel_order == "bgr"
+        # (pixel / scale - mean) / std as one multiplication and one addition per pixel.
+        means = torch.tensor(preprocessing.mean, dtype=torch.float64)[:, None, None]
+        deviations = torch.tensor(preprocessing.std, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / (preprocessing.scale * deviations)).to(torch.float32))
         self.register_buffer("shift", (-means / deviations).to(torch.float32))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -54,6 +52,8 @@ class SemanticGraph(nn.Module):
             the class axis for several.
         """
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)
+        if self.reverse_channels:
+            pixels = pixels.flip(1)
         logits: torch.Tensor = self.model(pixels * self.scale + self.shift)
         return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
 
@@ -97,15 +97,19 @@ def semantic_model(
         max_batch_size=max_batch_size,
         input_size_hw=size_hw,
         channels=channels,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        scale=preprocessing.scale,
+        channel_order=preprocessing.channel_order,
         class_names=checkpoint.class_names or tuple(f"class_{index}" for index in range(classes)),
-        threshold=THRESHOLD,
+        threshold=preprocessing.threshold,
         clahe=preprocessing.clahe,
         checkpoint_sha256=checkpoint.sha256,
         weights="random" if checkpoint.metadata.get("weights") == "random" else "trained",
         parameter_count=sum(parameter.numel() for parameter in network.parameters()),
         toolkit_version=version("edgeseg"),
     )
-    graph = SemanticGraph(network, preprocessing.mean, preprocessing.std).eval()
+    graph = SemanticGraph(network, preprocessing).eval()
     return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
 
 
