@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny U-Net of four classes that counts as trained."""
     from seg_export.checkpoints.checkpoint import save_checkpoint
-    from seg_export.checkpoints.random_weights import random_unet
+    from seg_export.families.semantic.random import random_unet
 
     path = tmp_path_factory.mktemp("class_checkpoint") / "shapes.pth"
     tiny = random_unet(features=(4, 8), num_classes=len(NAMES))

@@ -63,7 +63,7 @@ def test_no_batch_is_refused() -> None:
         (replace(TINY, class_names=("left", "right")), "names 2 classes and its network has 1"),
         (
             replace(TINY, family="unknown"),
-            "known are maskrcnn, sam, sam2, transunet, unet, unetpp",
+            "knows maskrcnn, sam, sam2, transunet, unet, unetpp",
         ),
         (random_unet(in_channels=4, features=(4, 8)), "takes 4 channels"),
     ],
