@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ClaheSpec
 
-__all__ = ["apply_clahe", "check_image", "probabilities_to_frame", "resize_image", "resize_mask", "to_batch"]
+__all__ = [
+    "apply_clahe",
+    "check_clahe",
+    "check_image",
+    "probabilities_to_frame",
+    "resize_image",
+    "resize_mask",
+    "to_batch",
+]
+
+_MOST_AT_ONCE = 4
+"""Channels that OpenCV averages together."""
 
 
 def resize_image(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
@@ -25,17 +36,20 @@ def resize_image(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[
     from aliasing, and interpolated linearly otherwise.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
+        image: (H, W) or (H, W, C) uint8.
         size_hw: (height, width) in pixels.
 
     Returns:
-        (height, width) or (height, width, 3) uint8; the image itself when it has this size already.
+        (height, width) or (height, width, C) uint8; the image itself when it has this size already.
     """
     import cv2
 
     height, width = size_hw
     if image.shape[:2] == (height, width):
         return image
+    if image.ndim == 3 and image.shape[2] > _MOST_AT_ONCE:
+        parts = [image[..., at : at + _MOST_AT_ONCE] for at in range(0, image.shape[2], _MOST_AT_ONCE)]
+        return np.dstack([resize_image(np.ascontiguousarray(part), size_hw) for part in parts])
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     resized = cv2.resize(
         image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -82,7 +96,7 @@ def apply_clahe(image: NDArray[np.uint8], clahe: ClaheSpec | None) -> NDArray[np
 
 
 def check_image(image: NDArray[np.uint8], channels: int) -> None:
-    """Refuse what is not a (H, W) uint8 image for 1 channel, or (H, W, 3) for 3. Raises BadInputError."""
+    """Refuse what is not a (H, W) uint8 image for 1 channel, or (H, W, C) for C. Raises BadInputError."""
     shape = tuple(image.shape)
     fits = len(shape) == 2 if channels == 1 else len(shape) == 3 and shape[2] == channels
     if not fits or image.dtype != np.uint8 or 0 in shape:
@@ -90,6 +104,14 @@ def check_image(image: NDArray[np.uint8], channels: int) -> None:
         raise BadInputError(
             f"the model wants an image of shape {wanted} and dtype uint8; "
             f"it was given {shape} and {image.dtype.name}"
+        )
+
+
+def check_clahe(channels: int, clahe: ClaheSpec | None) -> None:
+    """Refuse to equalise the contrast of anything but gray and RGB images. Raises BadInputError."""
+    if clahe is not None and channels not in (1, 3):
+        raise BadInputError(
+            f"CLAHE is for gray and RGB images, and the model takes {channels} bands: leave it out"
         )
 
 
@@ -102,19 +124,22 @@ def to_batch(
     """Resize, equalise and stack images into one model input.
 
     Args:
-        images: each (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three; sizes may differ.
+        images: each (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three, (H, W, C) uint8 for C bands;
+            sizes may differ.
         size_hw: the model's input size.
-        channels: 1 or 3, the model's.
-        clahe: contrast equalisation to apply after resizing, or None.
+        channels: the model's.
+        clahe: contrast equalisation to apply after resizing, or None; for gray and RGB.
 
     Returns:
         (N, height, width, channels) uint8, contiguous.
 
     Raises:
-        BadInputError: an image has another dtype, shape or number of channels, or there are none.
+        BadInputError: an image has another dtype, shape or number of channels, there are none, or bands are
+            to be equalised.
     """
     if not images:
         raise BadInputError("an empty batch: give at least one image")
+    check_clahe(channels, clahe)
     batch = np.empty((len(images), *size_hw, channels), dtype=np.uint8)
     for slot, image in zip(batch, images, strict=True):
         check_image(image, channels)

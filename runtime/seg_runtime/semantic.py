@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.postprocess import PostProcess, apply_postprocess
-from seg_runtime.preprocess import check_image, probabilities_to_frame, to_batch
+from seg_runtime.preprocess import check_clahe, check_image, probabilities_to_frame, to_batch
 from seg_runtime.session import Session
 from seg_runtime.spec import ClaheSpec, ModelSpec
 from seg_runtime.tiling import check_overlap, segment_tiles
@@ -78,7 +78,13 @@ class SemanticSegmenter:
             check_overlap(tile_overlap)
         self.threshold = self.spec.threshold if threshold is None else threshold
         self.clahe = self.spec.clahe if clahe == "model" else clahe
+        check_clahe(self.spec.channels, self.clahe)
         self.postprocess = None if postprocess == PostProcess() else postprocess
+        if postprocess is not None and postprocess.crf and self.spec.channels not in (1, 3):
+            raise BadInputError(
+                f"the CRF follows edges of gray and RGB images, and model '{model}' takes "
+                f"{self.spec.channels} bands: leave it out"
+            )
         self.tile_overlap = tile_overlap
 
     @property
@@ -90,7 +96,8 @@ class SemanticSegmenter:
         """Segment one image.
 
         Args:
-            image: uint8, (H, W) for a model of one channel, (H, W, 3) RGB for one of three.
+            image: uint8, (H, W) for a model of one channel, (H, W, 3) RGB for one of three, (H, W, C) for
+                one of C bands.
 
         Raises:
             BadInputError: another dtype, shape or number of channels.

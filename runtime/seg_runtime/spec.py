@@ -142,7 +142,7 @@ class ModelSpec:
         input_size_hw: (height, width) in pixels that the client resizes to.
         resize: how it resizes; "stretch" ignores the aspect, as the lung data sets were made,
             "longest-side" keeps it and pads at the right and bottom, as SAM does.
-        channels: 1 (gray) or 3 (RGB) of the uint8 NHWC image input.
+        channels: of the uint8 NHWC image input: 1 (gray), 3 (RGB), or up to 16 bands.
         mean: per channel, of pixels divided by `scale`; the graph subtracts it. Empty where it is not
             known, as in contracts of version 1.
         std: per channel, of pixels divided by `scale`; the graph divides by it.

@@ -85,7 +85,7 @@ def segment_tiles(
     An image smaller than a tile on one side is mirrored at its border to fill the tile.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
+        image: (H, W) or (H, W, C) uint8.
         run: takes up to `batch_size` tiles of tile_hw pixels, returns (N, C, h, w) float32.
         tile_hw: the model's input size.
         overlap: least share of a tile that neighbours have in common, 0 up to 0.9.

@@ -42,7 +42,7 @@ class SemanticPipeline:
 
     def load(self, sample: AnySample) -> Image:
         """(H, W) or (H, W, 3) uint8, as many channels as the model takes."""
-        return read_image(sample.image_path, 1 if self._segmenter.spec.channels == 1 else 3, gray=True)
+        return read_image(sample.image_path, self._segmenter.spec.channels, gray=True)
 
     def run(self, inputs: Sequence[Image]) -> Outcome:
         """Segment these images in one call; copying the results into their frames is part of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,8 @@ def semantic_case(spec: ModelSpec, file: Path) -> VerificationCase:
 
 def _read(spec: ModelSpec, file: Path) -> Images:
     """(H, W, C) as the graph takes it."""
-    channels: Literal[1, 3] = 3 if spec.channels == 3 else 1
-    image = read_image(file, channels, gray=True)
-    pixels: Images = to_batch([image], spec.input_size_hw, channels, spec.clahe)[0]
+    image = read_image(file, spec.channels, gray=True)
+    pixels: Images = to_batch([image], spec.input_size_hw, spec.channels, spec.clahe)[0]
     return pixels
 
 

@@ -58,7 +58,7 @@ def segment(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM.", metavar="IMAGE|FOLDER..."
+            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM, .npy.", metavar="IMAGE|FOLDER..."
         ),
     ],
     model: Annotated[

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_runtime.errors import BadImageError
+from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
 __all__ = ["ImageHeader", "read_header"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
-_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_DATA = ((273, 279), (324, 325))
 
 
@@ -51,9 +50,9 @@ def read_header(data: bytes) -> ImageHeader | None:
             return _png(data)
         if data.startswith(b"\xff\xd8\xff"):
             return _jpeg(data)
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if data[:4] in TIFF_SIGNATURES:
             return _tiff(data)
-    except (struct.error, IndexError, KeyError) as error:
+    except (struct.error, IndexError, KeyError, StopIteration) as error:
         raise BadImageError("its header is cut off or damaged") from error
     if data[128:132] == b"DICM":
         return ImageHeader("dicom", (0, 0), True)
@@ -100,42 +99,10 @@ def _jpeg(data: bytes) -> ImageHeader:
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-    at += 8 if big else 2
-    step = 20 if big else 12
-    tags = _tiff_tags(data[at : at + count * step], order, big)
-    if len(data) < at + count * step or _TIFF_WIDTH not in tags:
-        raise KeyError(_TIFF_WIDTH)
-    (width,), (height,) = (_tiff_values(data, tags[tag], order, big) for tag in (_TIFF_WIDTH, _TIFF_HEIGHT))
+    page = next(tiff_pages(data))
     end = 0
     for offsets, lengths in _TIFF_DATA:
-        if offsets in tags and lengths in tags:
-            blocks = zip(
-                _tiff_values(data, tags[offsets], order, big),
-                _tiff_values(data, tags[lengths], order, big),
-                strict=False,
-            )
+        if offsets in page.entries and lengths in page.entries:
+            blocks = zip(page.values(offsets), page.values(lengths), strict=False)
             end = max((offset + length for offset, length in blocks), default=0)
-    return ImageHeader("tiff", (height, width), 0 < end <= len(data))
-
-
-def _tiff_tags(entries: bytes, order: str, big: bool) -> dict[int, tuple[int, int, bytes]]:
-    """Tag -> (type, count, the entry's value field) of one image directory."""
-    step, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
-    tags = {}
-    for at in range(0, len(entries) - step + 1, step):
-        tag, kind, count, field = struct.unpack_from(layout, entries, at)
-        tags[tag] = (kind, count, field)
-    return tags
-
-
-def _tiff_values(data: bytes, entry: tuple[int, int, bytes], order: str, big: bool) -> tuple[int, ...]:
-    kind, count, field = entry
-    layout = f"{order}{count}{_TIFF_TYPES[kind]}"
-    if struct.calcsize(layout) <= len(field):
-        return struct.unpack_from(layout, field)
-    (at,) = struct.unpack(order + ("Q" if big else "I"), field)
-    return struct.unpack_from(layout, data, at)
+    return ImageHeader("tiff", page.size_hw, 0 < end <= len(data))

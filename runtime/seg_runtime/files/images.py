@@ -1,4 +1,4 @@
-"""Image files in and out: PNG, JPEG, TIFF and DICOM as uint8 arrays, masks as PNG.
+"""Image files in and out: PNG, JPEG, TIFF, DICOM and `.npy` as uint8 arrays, masks as PNG.
 
 Files are read as bytes and decoded from memory, so a path may hold any characters. Nothing is
 decoded before its header was checked, and nothing is written in place.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.dicom import read_dicom
 from seg_runtime.files.image_header import read_header
 
@@ -29,7 +30,7 @@ __all__ = [
     "write_png",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
 """What `list_images` takes from a folder; a file named outright may have any suffix."""
 
 MAX_PIXELS = 2**28
@@ -42,7 +43,7 @@ MIN_SIDE = 8
 """Shortest side in pixels of an image worth segmenting."""
 
 
-def read_image(path: str | Path, channels: Literal[1, 3], *, gray: bool = False) -> NDArray[np.uint8]:
+def read_image(path: str | Path, channels: int, *, gray: bool = False) -> NDArray[np.uint8]:
     """Read an image file as the pixels a viewer shows: EXIF orientation is applied.
 
     The format is told by the file's content. An alpha channel is dropped, not composited. A gray
@@ -50,23 +51,28 @@ def read_image(path: str | Path, channels: Literal[1, 3], *, gray: bool = False)
     when red, green and blue are equal everywhere. Of a TIFF with several pages the first is read.
     16-bit values become 8-bit by `to_uint8`, DICOM values by `seg_runtime.files.dicom.read_dicom`.
 
+    Other numbers of channels are bands of a TIFF, a page or a sample each, or of a `.npy` array (H, W, C);
+    they come as they are stored. An array (H, W) or (H, W, 3) is read for one and three channels too.
+
     Args:
         path: the file.
-        channels: 1 for gray or 3 for RGB, the model's.
+        channels: 1 for gray, 3 for RGB, or how many bands; the model's.
         gray: convert a colour file to luminance (ITU-R BT.601, as OpenCV does) for one channel.
 
     Returns:
-        (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three.
+        (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three, (H, W, C) uint8 for others.
 
     Raises:
         BadImageError: missing, empty, cut off or damaged, of an unknown format or depth, too
-            small, too large, or in colour where gray is wanted.
+            small, too large, in colour where gray is wanted, or of another number of bands.
         MissingExtraError: a DICOM file, and pydicom is not installed.
     """
     path = Path(path)
     try:
-        image = _decode(_read_bytes(path))
-        return _with_channels(image, channels, gray)
+        data = _read_bytes(path)
+        if channels in (1, 3):
+            return _with_channels(_decode(data), channels, gray)
+        return _bands(data, channels)
     except BadImageError as error:
         raise BadImageError(f"cannot read image '{path}': {error}") from error
 
@@ -188,6 +194,8 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(data: bytes) -> NDArray[np.uint8]:
     """(H, W) gray or (H, W, 3) RGB uint8."""
+    if data.startswith(NUMPY_SIGNATURE):
+        return _array(data)
     header = read_header(data)
     if header is None:
         raise BadImageError("it is not a PNG, JPEG, TIFF or DICOM image, whatever its name says")
@@ -200,6 +208,27 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
         image = _decode_raster(data, header.kind)
     _check_size(image.shape[:2])
     return image
+
+
+def _array(data: bytes) -> NDArray[np.uint8]:
+    """(H, W) gray or (H, W, 3) RGB uint8 of a `.npy` file."""
+    pixels = to_uint8(read_bands(data, MAX_PIXELS))
+    _check_size(pixels.shape[:2])
+    if pixels.shape[2] not in (1, 3):
+        raise BadImageError(f"it has {pixels.shape[2]} bands and the model takes gray or RGB images")
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def _bands(data: bytes, count: int) -> NDArray[np.uint8]:
+    """(H, W, count) uint8."""
+    header = None if data.startswith(NUMPY_SIGNATURE) else read_header(data)
+    if header is not None and not header.complete:
+        raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
+    pixels = read_bands(data, MAX_PIXELS)
+    _check_size(pixels.shape[:2])
+    if pixels.shape[2] != count:
+        raise BadImageError(f"the model wants {count} bands and it has {pixels.shape[2]}")
+    return to_uint8(pixels)
 
 
 def _check_size(size_hw: tuple[int, ...]) -> None:

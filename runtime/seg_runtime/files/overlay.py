@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["COLORS", "distinct_colors", "draw_overlay", "line_thickness"]
+__all__ = ["COLORS", "distinct_colors", "draw_overlay", "line_thickness", "shown_channels"]
 
 COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 255),
@@ -67,6 +67,18 @@ def draw_overlay(
         cv2.drawContours(canvas, contours, -1, _OUTLINE, thickness + 2, cv2.LINE_AA)
         cv2.drawContours(canvas, contours, -1, light, thickness, cv2.LINE_AA)
     return canvas
+
+
+def shown_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) to show of an image: of other numbers of bands the first three, or the first.
+
+    Example:
+        >>> shown_channels(np.zeros((4, 6, 5), np.uint8)).shape
+        (4, 6, 3)
+    """
+    if image.ndim == 2:
+        return image
+    return np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else image[..., 0])
 
 
 def distinct_colors(

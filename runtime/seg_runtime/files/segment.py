@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TextIO, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image, write_mask, write_png
-from seg_runtime.files.overlay import draw_overlay
+from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
 
@@ -109,7 +109,7 @@ def segment_files(
     """
     out = Path(out)
     check_out(out, paths)
-    reader = ImageReader(paths, 3 if segmenter.spec.channels == 3 else 1, gray)
+    reader = ImageReader(paths, segmenter.spec.channels, gray)
     results = segmenter.stream(reader, batch_size)
     return _segment_files(segmenter, reader, results, out, overlay)
 
@@ -145,7 +145,7 @@ class ReadImage:
 class ImageReader:
     """Yields readable images to the segmenter and remembers which files they, and the others, were."""
 
-    def __init__(self, paths: Sequence[Path], channels: Literal[1, 3], gray: bool) -> None:
+    def __init__(self, paths: Sequence[Path], channels: int, gray: bool) -> None:
         self._files = zip(paths, _unique_names(paths), strict=True)
         self._channels = channels
         self._gray = gray
@@ -236,7 +236,7 @@ def _write(
     one_class = len(result.probabilities) == 1
     write_mask(mask_path, result.mask, binary=one_class)
     if overlay_path is not None:
-        write_png(overlay_path, draw_overlay(read.image, result.mask))
+        write_png(overlay_path, draw_overlay(shown_channels(read.image), result.mask))
     return FileResult(
         read.path,
         size_hw=(result.mask.shape[0], result.mask.shape[1]),

@@ -1,0 +1,84 @@
+"""The directories of a TIFF file: what each of its pages says about itself."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+__all__ = ["TIFF_SIGNATURES", "TiffPage", "tiff_pages"]
+
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TYPES = {3: "H", 4: "I", 16: "Q"}
+_WIDTH, _HEIGHT = 256, 257
+
+
+@dataclass(frozen=True)
+class TiffPage:
+    """One image directory.
+
+    Attributes:
+        data: the whole file.
+        order: "<" or ">", as `struct` names byte orders.
+        big: whether it is a BigTIFF.
+        entries: tag -> (type, count, the entry's value field).
+    """
+
+    data: bytes
+    order: str
+    big: bool
+    entries: Mapping[int, tuple[int, int, bytes]]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        (height,), (width,) = self.values(_HEIGHT), self.values(_WIDTH)
+        return height, width
+
+    def values(self, tag: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """The numbers of a tag.
+
+        Raises:
+            KeyError: it is not there and has no default, or holds no whole numbers.
+            struct.error: the file is cut off.
+        """
+        if tag not in self.entries and default is not None:
+            return default
+        kind, count, field = self.entries[tag]
+        layout = f"{self.order}{count}{_TYPES[kind]}"
+        if struct.calcsize(layout) <= len(field):
+            return struct.unpack_from(layout, field)
+        (at,) = struct.unpack(self.order + ("Q" if self.big else "I"), field)
+        return struct.unpack_from(layout, self.data, at)
+
+
+def tiff_pages(data: bytes) -> Iterator[TiffPage]:
+    """The pages of a TIFF file, in order.
+
+    Raises:
+        KeyError, struct.error: the file is cut off or damaged.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    offset = order + ("Q" if big else "I")
+    (at,) = struct.unpack_from(offset, data, 8 if big else 4)
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+        begin, step = at + (8 if big else 2), 20 if big else 12
+        end = begin + count * step
+        entries = _entries(data[begin:end], order, big)
+        if len(data) < end or _WIDTH not in entries:
+            raise KeyError(_WIDTH)
+        yield TiffPage(data, order, big, entries)
+        (at,) = struct.unpack_from(offset, data, end)
+
+
+def _entries(directory: bytes, order: str, big: bool) -> dict[int, tuple[int, int, bytes]]:
+    step, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
+    entries = {}
+    for at in range(0, len(directory) - step + 1, step):
+        tag, kind, count, field = struct.unpack_from(layout, directory, at)
+        entries[tag] = (kind, count, field)
+    return entries
