@@ -21,6 +21,12 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
     for subject in subjects:
         if options.baseline or options.compiled or subject.exported:
             firsts.setdefault(subject.identity, subject)
+    firsts = {identity: subject for identity, subject in firsts.items() if _can_be_rebuilt(subject)}
+    if not firsts:
+        raise BadInputError(
+            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which the repository "
+            "does not hold, so there is nothing for --baseline torch to run: leave it out"
+        )
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}
     for subject in firsts.values():
@@ -35,6 +41,13 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
             "pass the file that it was exported from as --checkpoint"
         )
     return checkpoints
+
+
+def _can_be_rebuilt(subject: Subject) -> bool:
+    from seg_export.families import FAMILIES
+
+    family = FAMILIES.get(subject.spec.family)
+    return family is None or family.rebuilds
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:

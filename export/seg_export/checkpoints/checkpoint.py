@@ -33,6 +33,7 @@ __all__ = [
     "build_model",
     "load_checkpoint",
     "load_state_dict",
+    "misfits",
     "save_checkpoint",
     "untrained_model",
     "write_checkpoint",
@@ -148,6 +149,23 @@ def untrained_model(family: str, arguments: Mapping[str, Any]) -> nn.Module:
     return family_named(family).build(**arguments)
 
 
+def misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps a state dict from being loaded strictly, a line per tensor.
+
+    Example:
+        >>> misfits({"weight": torch.zeros(1)}, {"bias": torch.zeros(1)})
+        ['weight is missing', 'bias is not expected']
+    """
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not expected" for name in given if name not in wanted]
+    problems += [
+        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    return problems
+
+
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     document = read_plain(path)
     if not isinstance(document, Mapping):
@@ -214,15 +232,7 @@ def _check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _check_fit(wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:
-    given = checkpoint.state_dict
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is not expected" for name in given if name not in wanted]
-    problems += [
-        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    if problems:
+    if problems := misfits(wanted, checkpoint.state_dict):
         raise CheckpointError(
             f"the weights do not fit a {checkpoint.family} with {checkpoint.arguments}: "
             f"{first_three(problems)}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from seg_runtime.spec import ChannelOrder, ClaheSpec
 
@@ -50,6 +51,7 @@ class Checkpoint:
         metadata: free-form facts about the training run.
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
+        network: the module itself, of a family that cannot build it from `arguments`; else None.
     """
 
     family: str
@@ -60,3 +62,4 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     described: bool = True
+    network: nn.Module | None = None

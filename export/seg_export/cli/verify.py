@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
@@ -14,9 +17,14 @@ from seg_export.cli.options import (
     PretrainedOption,
     RepoOption,
     load,
+    require_torch,
 )
 from seg_export.cli.output import echo_json, report_table
+from seg_export.families import FAMILIES
+from seg_export.families.module.options import ModuleOptions
 from seg_runtime.console import progress_bar, stdout_console, working
+from seg_runtime.errors import BadInputError, RepositoryError
+from seg_runtime.option_groups import expand_option_groups
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
@@ -26,11 +34,18 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@expand_option_groups
 def verify(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of the published model.")],
     *,
     checkpoint: CheckpointOption = None,
     pretrained: PretrainedOption = None,
+    module: Annotated[
+        str | None,
+        typer.Option(help="PACKAGE.MODULE:FACTORY that a model of  seg-export module  was made of."),
+    ] = None,
+    source: ModuleOptions,
     repo: RepoOption = Path("triton_repo"),
     images: ImagesOption = None,
     bisect: Annotated[
@@ -66,8 +81,15 @@ def verify(
       seg-export verify unet_lung --pretrained lung --engine openvino
 
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
+
+      seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
     """
-    weights = load(checkpoint, pretrained)
+    refuse_without(context, "module", *(field.name for field in fields(source)))
+    if module is None:
+        _refuse_module(repo, model)
+        weights = load(checkpoint, pretrained)
+    else:
+        weights = _module_weights(repo, model, module, source, checkpoint, pretrained)
     if depth is not None:
         from seg_export.families.semantic.pruning import pruned
 
@@ -86,6 +108,43 @@ def verify(
         if found:
             _show(found)
     require_parity(report)
+
+
+def _refuse_module(repo: Path, model: str) -> None:
+    """Say what a model of a user's module needs, whose weights alone are not enough."""
+    from seg_runtime.repository import Repository
+
+    with suppress(RepositoryError):
+        family = FAMILIES.get(Repository(repo).spec(model).family)
+        if family is not None and not family.rebuilds:
+            raise BadInputError(
+                f"model '{model}' was made of a PyTorch module, which its repository does not hold: "
+                "name it with --module PACKAGE.MODULE:FACTORY"
+            )
+
+
+def _module_weights(
+    repo: Path,
+    model: str,
+    module: str,
+    source: ModuleOptions,
+    checkpoint: Path | None,
+    pretrained: str | None,
+) -> Checkpoint:
+    if pretrained is not None:
+        raise BadInputError("--pretrained has no effect with --module: leave it out")
+    require_torch()
+    from seg_export.families.module import export
+    from seg_export.families.module.factory import make_module, parse_arguments
+
+    return export.published_checkpoint(
+        repo,
+        model,
+        make_module(module, parse_arguments(source.args)),
+        weights=checkpoint,
+        activation=source.activation,
+        output=source.output,
+    )
 
 
 def _bisect(repo: Path, model: str, weights: Checkpoint, images: Path | None) -> BisectReport:

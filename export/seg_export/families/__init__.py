@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from seg_export.families.family import Family
 from seg_export.families.maskrcnn import MASKRCNN
+from seg_export.families.module import MODULE
 from seg_export.families.sam import SAM
 from seg_export.families.sam2 import SAM2
 from seg_export.families.semantic import TRANSUNET, UNET, UNETPP
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "family_named", "traceable_model", "traceable_models"]
 
-FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, SAM, SAM2, MASKRCNN)}
+FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, SAM, SAM2, MASKRCNN, MODULE)}
 
 
 def family_named(name: str) -> Family:

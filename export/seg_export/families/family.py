@@ -87,6 +87,7 @@ class Family:
         ensembles: what is published of its staged models under a name: they and their ensembles.
         half_embeddings: whether what travels between its models may do so in half precision.
         tolerances: rows of `verification.tolerances.TOLERANCES` in fp32, by task; "fp32" for others.
+        rebuilds: whether the file of a checkpoint is enough to build its network.
         kept: what stays in fp32 in half precision, by task; norms and softmax for others.
     """
 
@@ -105,5 +106,6 @@ class Family:
     parts: tuple[str, ...] = ()
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
     half_embeddings: bool = False
+    rebuilds: bool = True
     tolerances: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, KeptInFp32] = field(default_factory=dict)

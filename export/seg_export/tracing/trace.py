@@ -19,7 +19,7 @@ from seg_export.tracing.external_weights import (
     weight_bytes,
 )
 from seg_export.tracing.traceable import TraceableModel
-from seg_runtime.errors import BadInputError, MissingExtraError
+from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 from seg_runtime.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def trace(
 
     Raises:
         BadInputError: another opset.
+        CheckpointError: the exporter cannot follow what the module computes.
         MissingExtraError: onnx or onnxscript is not installed.
         OSError: the disk is full or not writable.
     """
@@ -62,19 +63,14 @@ def trace(
         raise MissingExtraError("the ONNX exporter", "export") from error
     shapes = [model.graph_shape(tensor) for tensor in model.spec.inputs]
     example = tuple(_example(tensor, shape) for tensor, shape in zip(model.spec.inputs, shapes, strict=True))
-    program: Any = torch.onnx.export(
-        model.module,
+    program = _exported(
+        model,
         example,
-        input_names=[tensor.name for tensor in model.spec.inputs],
-        output_names=[tensor.name for tensor in model.spec.outputs],
         dynamic_shapes=tuple(
             {index: torch.export.Dim.DYNAMIC for index, axis in enumerate(shape) if isinstance(axis, str)}
             for shape in shapes
         ),
-        opset_version=opset,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
+        opset=opset,
     )
     if weights_file is not None and weight_bytes(program.model) > external_data_above:
         move_weights(program.model, weights_file)
@@ -121,6 +117,39 @@ def save_graph(graph: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ValueError(f"the traced graph is not valid ONNX: {error}") from error
+
+
+def _exported(
+    model: TraceableModel,
+    example: tuple[torch.Tensor, ...],
+    dynamic_shapes: tuple[dict[int, Any], ...],
+    opset: int,
+) -> Any:
+    try:
+        return torch.onnx.export(
+            model.module,
+            example,
+            input_names=[tensor.name for tensor in model.spec.inputs],
+            output_names=[tensor.name for tensor in model.spec.outputs],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise CheckpointError(
+            f"model '{model.spec.name}' cannot be traced: {_reason(error)}; a network may not branch on the "
+            "values of its input, nor count on a batch of one size"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that the exporter's own was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next((line for line in str(error).splitlines() if line.strip()), "").strip()
+    return f"{type(error).__name__}: {first}"
 
 
 def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:

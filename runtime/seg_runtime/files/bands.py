@@ -10,7 +10,7 @@ import struct
 import zlib
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +69,15 @@ def read_bands(data: bytes, max_pixels: int) -> NDArray[Any]:
 
 def _numpy(data: bytes, max_pixels: int) -> NDArray[Any]:
     """Never unpickles: an array of objects is refused by its header."""
-    file = BytesIO(data)
+    file, headers = BytesIO(data), cast(Any, np.lib.format)
     try:
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+        readers = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
+        shape, fortran, dtype = readers[headers.read_magic(file)](file)
     except (KeyError, ValueError, SyntaxError) as error:
         raise BadImageError("its .npy header is damaged or of an unknown version") from error
     if dtype.hasobject:
         raise BadImageError("the .npy file holds Python objects, which could run code, and is refused")
-    if len(shape) not in (2, 3) or 0 in shape:
+    if len(shape) not in (2, 3) or min(shape) < 1:
         raise BadImageError(f"its array has the shape {shape}, expected (H, W) or (H, W, C)")
     _check_pixels(shape, max_pixels)
     if prod(shape) * dtype.itemsize != len(data) - file.tell():

@@ -12,10 +12,11 @@ from seg_export.checkpoints.checkpoint import Checkpoint, Preprocessing, build_m
 from seg_export.families.semantic.engine import semantic_labels
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import semantic_case
+from seg_runtime.contract import MOST_CHANNELS
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["SemanticGraph", "semantic_model"]
+__all__ = ["SemanticGraph", "semantic_model", "semantic_spec"]
 
 MAX_SIDE = 4096
 
@@ -41,6 +42,13 @@ class SemanticGraph(nn.Module):
         self.register_buffer("scale", (1 / (preprocessing.scale * deviations)).to(torch.float32))
         self.register_buffer("shift", (-means / deviations).to(torch.float32))
 
+    def prepared(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, C) uint8 to the network's (N, C, H, W) float32, normalised."""
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
+        if self.reverse_channels:
+            pixels = pixels.flip(1)
+        return pixels * self.scale + self.shift
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Segment a batch.
 
@@ -51,10 +59,7 @@ class SemanticGraph(nn.Module):
             (N, num_classes, H, W) float32 probabilities: a sigmoid for one class, a softmax over
             the class axis for several.
         """
-        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
-        if self.reverse_channels:
-            pixels = pixels.flip(1)
-        logits: torch.Tensor = self.model(pixels * self.scale + self.shift)
+        logits: torch.Tensor = self.model(self.prepared(image))
         return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
 
 
@@ -75,6 +80,21 @@ def semantic_model(
         CheckpointError: weights that do not fit, or a preprocessing or class names that do not fit
             the network's channels.
     """
+    network = build_model(checkpoint)
+    spec = semantic_spec(checkpoint, network, name, size_hw, min_side, max_batch_size)
+    graph = SemanticGraph(network, checkpoint.preprocessing).eval()
+    return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
+
+
+def semantic_spec(
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    name: str,
+    size_hw: tuple[int, int],
+    min_side: int,
+    max_batch_size: int,
+) -> ModelSpec:
+    """The contract of a network; arguments and errors as `semantic_model`."""
     if not all(min_side <= side <= MAX_SIDE for side in size_hw):
         raise BadInputError(
             f"input size {size_hw[0]}x{size_hw[1]}: each side must be {min_side} to {MAX_SIDE} pixels "
@@ -85,9 +105,8 @@ def semantic_model(
     channels = int(checkpoint.arguments.get("in_channels", 1))
     classes = int(checkpoint.arguments.get("num_classes", 1))
     _check_channels(checkpoint, channels, classes)
-    network = build_model(checkpoint)
     preprocessing = checkpoint.preprocessing
-    spec = ModelSpec(
+    return ModelSpec(
         name=name,
         version=1,
         task="semantic",
@@ -109,13 +128,11 @@ def semantic_model(
         parameter_count=sum(parameter.numel() for parameter in network.parameters()),
         toolkit_version=version("edgeseg"),
     )
-    graph = SemanticGraph(network, preprocessing).eval()
-    return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
 
 
 def _check_channels(checkpoint: Checkpoint, channels: int, classes: int) -> None:
-    if channels not in (1, 3):
-        raise CheckpointError(f"the network takes {channels} channels; images have 1 (gray) or 3 (RGB)")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise CheckpointError(f"the network takes {channels} channels; images have 1 to {MOST_CHANNELS}")
     if not 1 <= classes <= 255:
         raise CheckpointError(f"the network has {classes} classes; a mask can hold 1 to 255")
     preprocessing = checkpoint.preprocessing

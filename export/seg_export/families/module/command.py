@@ -1,0 +1,129 @@
+"""`seg-export module`: a PyTorch module of the user's into the model repository."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seg_export.cli.exporting import export, show
+from seg_export.cli.given import given
+from seg_export.cli.options import CheckpointOption, RepoOption, parse_size_hw, require_torch
+from seg_export.cli.preprocessing import (
+    PreprocessingOptions,
+    stated_class_names,
+    stated_options,
+    stated_preprocessing,
+)
+from seg_export.families.module.options import ModuleOptions
+from seg_export.families.semantic.command import PublishOptions
+from seg_runtime.errors import BadInputError
+from seg_runtime.option_groups import expand_option_groups
+from seg_runtime.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from seg_export.checkpoints.types import Checkpoint
+
+__all__ = ["module"]
+
+
+@expand_option_groups
+def module(
+    context: typer.Context,
+    factory: Annotated[
+        str,
+        typer.Argument(
+            help="What makes the module, in the current directory or installed.",
+            metavar="PACKAGE.MODULE:FACTORY",
+        ),
+    ],
+    *,
+    source: ModuleOptions,
+    checkpoint: CheckpointOption = None,
+    repo: RepoOption = Path("triton_repo"),
+    name: Annotated[str | None, typer.Option(help="Model name.", show_default="the factory's name")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH.", show_default="512"),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Refuse a module that has another number of classes.")
+    ] = None,
+    preprocessing: PreprocessingOptions,
+    publish: PublishOptions,
+) -> None:
+    """Export any PyTorch module that maps images to logits per class.
+
+    The factory is imported and called, which runs its code. The graph is verified against the module itself;
+    one that strays from it is not published, and the exit code is 3.
+
+    Examples:
+
+      seg-export module my_project.models:make_unet --checkpoint best.pth --mean 0.5 --std 0.25
+
+      seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
+        --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --output out --size 512
+    """
+    if publish.max_batch == 1 and given(context, "queue_delay_us"):
+        raise BadInputError(
+            "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
+        )
+    require_torch()
+    size_hw = parse_size_hw(size) if size else None
+    weights = _weights(factory, source, checkpoint, size_hw, preprocessing)
+    found = weights.arguments["num_classes"]
+    if classes is not None and classes != found:
+        raise BadInputError(f"--classes {classes}: the module has {found}")
+    serving = ServingSpec(
+        max_queue_delay_us=publish.queue_delay_us,
+        instances=publish.instances,
+        warm_up=not publish.no_warm_up,
+        response_cache=publish.response_cache,
+    )
+    exported = export(
+        weights,
+        repo,
+        name or factory.rpartition(":")[2].rpartition(".")[2],
+        size_hw=size_hw,
+        images=publish.images,
+        opset=publish.opset,
+        precision=publish.precision,
+        calibrate=publish.calibrate,
+        max_batch_size=publish.max_batch,
+        serving=serving,
+    )
+    show(exported, publish.as_json)
+
+
+def _weights(
+    factory: str,
+    source: ModuleOptions,
+    checkpoint: Path | None,
+    size_hw: tuple[int, int] | None,
+    options: PreprocessingOptions,
+) -> Checkpoint:
+    """The module that was named. Raises BadInputError."""
+    from seg_export.families.module.factory import make_module, parse_arguments
+    from seg_export.families.module.network import (
+        default_preprocessing,
+        input_channels,
+        module_checkpoint,
+    )
+
+    network = make_module(factory, parse_arguments(source.args))
+    preprocessing = stated_preprocessing(options, default_preprocessing(input_channels(network)))
+    if size_hw is not None:
+        preprocessing = replace(preprocessing, input_size_hw=size_hw)
+    stated = [*stated_options(options), *(["--checkpoint"] if checkpoint else [])]
+    stated += [f"--{each}" for each in ("output", "activation") if getattr(source, each) is not None]
+    return module_checkpoint(
+        network,
+        preprocessing,
+        weights=checkpoint,
+        class_names=stated_class_names(options),
+        activation=source.activation,
+        output=source.output,
+        stated=stated,
+    )

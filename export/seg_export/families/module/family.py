@@ -1,0 +1,59 @@
+"""The row of modules that users bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from seg_export.families.family import Family
+from seg_export.families.module.assumptions import module_assumptions
+from seg_export.families.semantic.engine import semantic_engine_check
+from seg_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from seg_export.checkpoints.types import Checkpoint, Preprocessing
+    from seg_export.tracing.traceable import TraceableModel
+
+__all__ = ["MODULE"]
+
+
+def _build(**arguments: Any) -> nn.Module:
+    raise CheckpointError(
+        "a network of one's own cannot be built from its weights alone: name what makes it with  "
+        "seg-export module PACKAGE.MODULE:FACTORY"
+    )
+
+
+def _models(
+    checkpoint: Checkpoint, name: str, size_hw: tuple[int, int], max_batch_size: int
+) -> tuple[TraceableModel, ...]:
+    from seg_export.families.module.graph import module_model
+
+    return (module_model(checkpoint, name, size_hw, max_batch_size),)
+
+
+def _preprocessing(network: Any, arguments: Mapping[str, Any]) -> Preprocessing:
+    from seg_export.families.module.network import default_preprocessing
+
+    return default_preprocessing(int(arguments.get("in_channels", 3)))
+
+
+def _command() -> Callable[..., None]:
+    from seg_export.families.module.command import module
+
+    return module
+
+
+MODULE = Family(
+    name="module",
+    title="PyTorch module",
+    build=_build,
+    models=_models,
+    engine_check=semantic_engine_check,
+    preprocessing=_preprocessing,
+    assumptions=module_assumptions,
+    command=_command,
+    rebuilds=False,
+)

@@ -1,0 +1,154 @@
+"""A user's module as a checkpoint: its weights, which of its outputs counts, and what becomes of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from seg_export.checkpoints.checkpoint import load_checkpoint, load_state_dict, misfits
+from seg_export.checkpoints.random_weights import tensors_sha256
+from seg_export.checkpoints.state_dicts import first_three
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
+from seg_export.families.module.outputs import chosen, named_outputs, shape_text
+from seg_runtime.contract import MOST_CHANNELS
+from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
+from seg_runtime.preprocess import check_clahe
+
+__all__ = ["Activation", "default_preprocessing", "input_channels", "module_checkpoint"]
+
+Activation = Literal["sigmoid", "softmax", "none"]
+"""What turns logits into probabilities; "none" for a module whose outputs are probabilities."""
+
+
+def default_preprocessing(channels: int) -> Preprocessing:
+    """ImageNet's statistics for RGB, the article's for every channel of others."""
+    if channels == 3:
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
+
+
+def input_channels(module: nn.Module) -> int:
+    """Of its first convolution; 3 without one."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return first.in_channels if first else 3
+
+
+def module_checkpoint(
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    *,
+    weights: Path | None = None,
+    class_names: Sequence[str] = (),
+    activation: Activation | None = None,
+    output: str | int | None = None,
+    stated: Sequence[str] = (),
+) -> Checkpoint:
+    """Run a module once and note what it makes. The module itself is left as it is.
+
+    Args:
+        module: (N, C, H, W) float32, normalised, to (N, classes, h, w) logits, or to several outputs.
+        preprocessing: what it expects of its input, one mean and std per channel.
+        weights: a state dict to load into it, strictly; None for those that it has.
+        class_names: one per class; none for "class_0" and so on.
+        activation: None for a sigmoid of one class and a softmax over several.
+        output: name or index of the output that counts, of a module that has several.
+        stated: options that were given, as `module_assumptions` names them.
+
+    Raises:
+        BadInputError: a module of another kind, or settings that do not fit it.
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    channels = len(preprocessing.mean)
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise BadInputError(f"mean has {channels} values, expected 1 to {MOST_CHANNELS}, one per channel")
+    _check_settings(preprocessing, activation)
+    network = copy.deepcopy(module).cpu().float().eval()
+    if weights is not None:
+        _load(network, weights)
+    outputs, plain = named_outputs(_probe(network, channels, preprocessing.input_size_hw))
+    name = chosen(outputs, output, plain)
+    shape = tuple(outputs[name].shape)
+    classes = shape[1]
+    activation = activation or ("sigmoid" if classes == 1 else "softmax")
+    if classes == 1 and activation == "softmax":
+        raise BadInputError("a softmax over one class is 1 everywhere: use the activation sigmoid or none")
+    if class_names and len(class_names) != classes:
+        raise BadInputError(
+            f"--class-names names {len(class_names)} classes and the output has {classes}: name each"
+        )
+    names = ("foreground",) if classes == 1 else tuple(f"class_{index}" for index in range(classes))
+    return Checkpoint(
+        family="module",
+        arguments={
+            "in_channels": channels,
+            "num_classes": classes,
+            "outputs": () if plain else tuple(outputs),
+            "output": name,
+            "output_hw": shape[2:],
+            "activation": activation,
+        },
+        state_dict={},
+        preprocessing=preprocessing,
+        class_names=tuple(class_names) or names,
+        metadata={
+            "source": str(weights) if weights else "as the factory made them",
+            "stated": tuple(stated),
+        },
+        sha256=file_sha256(weights) if weights else tensors_sha256(network.state_dict()),
+        described=False,
+        network=network,
+    )
+
+
+def _check_settings(preprocessing: Preprocessing, activation: str | None) -> None:
+    channels = len(preprocessing.mean)
+    if activation is not None and activation not in get_args(Activation):
+        raise BadInputError(f"activation '{activation}': expected {', '.join(get_args(Activation))}")
+    if preprocessing.channel_order == "bgr" and channels != 3:
+        raise BadInputError(f"--channel-order bgr is for 3 channels, and the mean is of {channels}")
+    if not 0 <= preprocessing.threshold <= 1:
+        raise BadInputError(f"--threshold {preprocessing.threshold:g}: expected 0 to 1")
+    check_clahe(channels, preprocessing.clahe)
+
+
+def _load(network: nn.Module, weights: Path) -> None:
+    tensors = load_state_dict(weights)
+    if tensors is None:
+        tensors = load_checkpoint(weights).state_dict
+    if problems := misfits(network.state_dict(), tensors):
+        raise CheckpointError(
+            f"checkpoint {weights} does not fit a {type(network).__name__}: {first_three(problems)}"
+        )
+    network.load_state_dict(tensors)
+
+
+def _probe(network: nn.Module, channels: int, size_hw: tuple[int, int]) -> Any:
+    """What it makes of one black image. Raises BadInputError."""
+    kinds = [type(part) for part in network.modules()]
+    if nn.Conv3d in kinds and nn.Conv2d not in kinds:
+        raise BadInputError(
+            f"{type(network).__name__} is a 3-D network, from (N, C, D, H, W): only 2-D ones, from "
+            "(N, C, H, W), can be exported"
+        )
+    try:
+        with torch.inference_mode():
+            return network(torch.zeros(1, channels, *size_hw))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        takes = input_channels(network)
+        hint = (
+            f"; its first convolution takes {takes} channels, and the mean is of {channels}: give one mean "
+            "and std per channel"
+            if takes != channels
+            else "; choose another --size if that is the reason"
+        )
+        shape = shape_text((1, channels, *size_hw))
+        raise BadInputError(
+            f"{type(network).__name__} cannot take float32 {shape}: {reason}{hint}"
+        ) from error
