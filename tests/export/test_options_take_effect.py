@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -24,6 +25,8 @@ import seg_export.engines.check
 import seg_export.export
 import seg_export.families.maskrcnn.checkpoints
 import seg_export.families.maskrcnn.command
+import seg_export.families.module.command
+import seg_export.families.module.export
 import seg_export.families.sam.command
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
@@ -80,10 +83,15 @@ BASES: dict[str, dict[str, list[str]]] = {
         "download": ["--download"],
         "random": ["--random"],
     },
+    "module": {
+        "": ["nets:make", "--mean", "0.5", "--std", "0.2"],
+        "checkpoint": ["nets:make", "--mean", "0.5", "--std", "0.2", "--checkpoint", "net.pth"],
+    },
     "list": {"": []},
     "verify": {
         "checkpoint": ["model", "--checkpoint", "unetpp.pth"],
         "pretrained": ["model", "--pretrained", "unetpp_lung"],
+        "module": ["model", "--module", "nets:make"],
     },
     "check": {"": ["model"]},
     "build": {"": ["model"]},
@@ -94,11 +102,15 @@ BASES: dict[str, dict[str, list[str]]] = {
 """Commands, the sources that each can take its weights from, and the arguments that name one."""
 
 VALUES = {
+    "activation": "none",
     "arch": "maskrcnn_resnet34_fpn",
+    "args": '{"bias": false}',
     "backend": "tensorrt",
     "calibrate": "folder",
+    "channel_order": "bgr",
     "channels": "3",
     "checkpoint": "unet.pth",
+    "class_names": "lung",
     "classes": "3",
     "compute_capability": "86",
     "data": "folder",
@@ -110,17 +122,23 @@ VALUES = {
     "instances": "2",
     "max_batch": "3",
     "max_detections": "7",
+    "mean": "0.4",
     "models": "model",
+    "module": "nets:make",
     "name": "other",
     "norm_eps": "0.1",
     "opset": "19",
     "out": "other.tar",
+    "output": "1",
     "precision": "fp16",
     "pretrained": "nuclei",
     "queue_delay_us": "70",
     "repo": "elsewhere",
+    "scale": "1",
     "seed": "7",
     "size": "96",
+    "std": "0.3",
+    "threshold": "0.4",
     "to": "3",
     "variant": "vit_l",
     "variant_config": "variant.json",
@@ -130,6 +148,7 @@ VALUES = {
 
 OTHERS = {
     ("transunet", "arch"): "r50_vit_b16",
+    ("module", "checkpoint"): "net.pth",
     ("sam2", "variant"): "sam2.1_small",
     ("sam2", "variant_config"): "variant2.json",
 }
@@ -170,6 +189,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "variant.json").write_text(json.dumps({**sam, "encoder_global_attn_indexes": []}))
     (folder / "variant2.json").write_text(json.dumps(sam2))
     (folder / "folder").mkdir()
+    (folder / "nets.py").write_text(
+        "import torch\n"
+        "def make(bias=True):\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Conv2d(1, 1, 3, padding=1, bias=bias)\n"
+    )
+    torch.save(torch.nn.Conv2d(1, 1, 3).state_dict(), folder / "net.pth")
     return folder
 
 
@@ -203,7 +229,10 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
             monkeypatch.setattr(module, name, record(small))
         monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
     monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
-    for module in ("semantic", "maskrcnn", "sam", "sam2"):
+    # Each test's nets.py is its own.
+    monkeypatch.setattr(sys, "path", [str(files), *sys.path])
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    for module in ("semantic", "maskrcnn", "sam", "sam2", "module"):
         command = getattr(seg_export.families, module).command
         monkeypatch.setattr(command, "show", lambda exported, as_json, *licence: seen.append(as_json))
     spec = SimpleNamespace(name="model", version=1)
@@ -211,6 +240,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     for module, name, value in (
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
+        (seg_export.families.module.export, "published_checkpoint", small),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
         (seg_export.cli.verify, "report_table", "table"),
@@ -235,7 +265,7 @@ def outcomes() -> dict[tuple[str, str], Any]:
 def _plain(value: Any) -> str:
     """Weights by what they are, anything else by what it prints."""
     if hasattr(value, "state_dict"):
-        return repr((value.family, value.arguments, value.sha256, value.preprocessing))
+        return repr((value.family, value.arguments, value.sha256, value.preprocessing, value.class_names))
     return repr(value)
 
 

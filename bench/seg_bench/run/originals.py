@@ -24,8 +24,8 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
     firsts = {identity: subject for identity, subject in firsts.items() if _can_be_rebuilt(subject)}
     if not firsts:
         raise BadInputError(
-            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which the repository "
-            "does not hold, so there is nothing for --baseline torch to run: leave it out"
+            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which no file here "
+            "holds, so there is nothing for --baseline torch to run: leave it out"
         )
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}

@@ -125,5 +125,6 @@ def _weights(
         class_names=stated_class_names(options),
         activation=source.activation,
         output=source.output,
+        made="as the factory made them",
         stated=stated,
     )

@@ -47,6 +47,7 @@ def module_checkpoint(
     class_names: Sequence[str] = (),
     activation: Activation | None = None,
     output: str | int | None = None,
+    made: str = "as the module has them",
     stated: Sequence[str] = (),
 ) -> Checkpoint:
     """Run a module once and note what it makes. The module itself is left as it is.
@@ -58,6 +59,7 @@ def module_checkpoint(
         class_names: one per class; none for "class_0" and so on.
         activation: None for a sigmoid of one class and a softmax over several.
         output: name or index of the output that counts, of a module that has several.
+        made: where its own weights are from, for people.
         stated: options that were given, as `module_assumptions` names them.
 
     Raises:
@@ -97,7 +99,7 @@ def module_checkpoint(
         preprocessing=preprocessing,
         class_names=tuple(class_names) or names,
         metadata={
-            "source": str(weights) if weights else "as the factory made them",
+            "source": str(weights) if weights else made,
             "stated": tuple(stated),
         },
         sha256=file_sha256(weights) if weights else tensors_sha256(network.state_dict()),
