@@ -33,7 +33,7 @@ import seg_export.verification.verify
 import seg_runtime.bundle
 from seg_export.checkpoints.checkpoint import load_checkpoint
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_runtime.errors import BadInputError, EdgesegError
 
 SMALL_TRANSUNET = {

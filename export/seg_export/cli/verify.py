@@ -17,6 +17,7 @@ from seg_export.cli.options import (
 )
 from seg_export.cli.output import echo_json, report_table
 from seg_runtime.console import progress_bar, stdout_console, working
+from seg_runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
@@ -69,9 +70,7 @@ def verify(
     """
     weights = load(checkpoint, pretrained)
     if depth is not None:
-        from seg_export.families.semantic.pruning import pruned
-
-        weights = pruned(weights, depth)
+        weights = _cut(weights, depth)
 
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
@@ -110,3 +109,15 @@ def _node(found: Divergence | None) -> str:
     if found is None:
         return "none"
     return f"{found.node} ({found.op}), by {found.difference:.1e} at values up to {found.magnitude:.1e}"
+
+
+def _cut(weights: Checkpoint, depth: int) -> Checkpoint:
+    """The checkpoint of a network that was published at a smaller depth."""
+    from seg_export.families import family_named
+
+    family = family_named(weights.family)
+    if family.prune is None:
+        raise BadInputError(
+            f"--depth is for networks that can be pruned, and a {family.title} cannot: leave it out"
+        )
+    return family.prune(weights, depth)

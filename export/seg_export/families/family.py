@@ -85,6 +85,7 @@ class Family:
         command: imports the function of `seg-export NAME`; None for a family that only Python exports.
         parts: what the names of its models end in, where a checkpoint becomes several.
         ensembles: what is published of its staged models under a name: they and their ensembles.
+        prune: a trained network cut to a smaller depth, where it can be. Raises BadInputError.
         half_embeddings: whether what travels between its models may do so in half precision.
         tolerances: rows of `verification.tolerances.TOLERANCES` in fp32, by task; "fp32" for others.
         kept: what stays in fp32 in half precision, by task; norms and softmax for others.
@@ -104,6 +105,7 @@ class Family:
     command: Callable[[], Callable[..., None]] | None = None
     parts: tuple[str, ...] = ()
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
+    prune: Callable[[Checkpoint, int], Checkpoint] | None = None
     half_embeddings: bool = False
     tolerances: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, KeptInFp32] = field(default_factory=dict)
