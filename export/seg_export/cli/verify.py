@@ -117,7 +117,5 @@ def _cut(weights: Checkpoint, depth: int) -> Checkpoint:
 
     family = family_named(weights.family)
     if family.prune is None:
-        raise BadInputError(
-            f"--depth is for networks that can be pruned, and a {family.title} cannot: leave it out"
-        )
+        raise BadInputError(f"a {family.title} cannot be pruned: leave --depth out")
     return family.prune(weights, depth)
