@@ -67,7 +67,7 @@ sbom: $(READY)  ## out/sbom.json: CycloneDX of the versions in constraints.txt
 	$(BIN)/python .ci/sbom.py constraints.txt out/sbom.json
 
 docs: $(READY)  ## docs/commands.md from the commands themselves
-	(for pair in seg-export:seg_export.cli seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \
+	(for pair in seg-export:seg_export.cli.main seg-serve:seg_runtime.cli.serve seg-run:seg_runtime.cli.run \
 		seg-bench:seg_bench.cli; do $(BIN)/typer $${pair#*:} utils docs --name $${pair%%:*}; done) > docs/commands.md
 
 tables: $(READY)  ## tables of README and docs from the records that their markers name, and the schema of records

@@ -14,7 +14,7 @@ _SOURCES = ("export", "runtime", "bench", "tests")
 _DATA = ("export/seg_export/weights/*.pth", "tests/data/**/*")
 _COMMANDS = {
     "seg-bench": "seg_bench.cli",
-    "seg-export": "seg_export.cli",
+    "seg-export": "seg_export.cli.main",
     "seg-run": "seg_runtime.cli.run",
     "seg-serve": "seg_runtime.cli.serve",
 }

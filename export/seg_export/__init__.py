@@ -9,11 +9,11 @@ import seg_runtime  # noqa: F401 - before any library that it keeps from sending
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.types import Preprocessing
-    from seg_export.families.module.export import export_module
+    from seg_export.families.export_module import export_module
 
 __all__ = ["Preprocessing", "export_module"]
 
-_MODULES = {"Preprocessing": "checkpoints.types", "export_module": "families.module.export"}
+_MODULES = {"Preprocessing": "checkpoints.types", "export_module": "families.export_module"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.families import family_named, traceable_model, traceable_models
@@ -28,7 +30,15 @@ from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
-__all__ = ["STEPS", "ExportedModel", "export_model", "export_models", "load_published", "verify_published"]
+__all__ = [
+    "STEPS",
+    "ExportedModel",
+    "export_model",
+    "export_models",
+    "load_published",
+    "module_as_published",
+    "verify_published",
+]
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -238,6 +248,37 @@ def verify_published(
     """
     model, graph_path, cases = load_published(repo, name, checkpoint, images)
     return verify(model, graph_path, cases, engine=engine)
+
+
+def module_as_published(
+    repo: Path,
+    name: str,
+    module: nn.Module,
+    *,
+    weights: Path | None = None,
+    activation: str | None = None,
+    output: str | None = None,
+) -> Checkpoint:
+    """A module as a published model has it, for `verify_published`.
+
+    Args:
+        repo: the model repository.
+        name: of the model, whose contract says how images are prepared.
+        module: that it was made of.
+        weights: a state dict for it; None for the weights that it has.
+        activation: as for `seg_export.export_module`.
+        output: as for `seg_export.export_module`.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        BadInputError: a model that was made of a checkpoint, or a module that does not fit.
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    spec = Repository(repo).spec(name)
+    of_module = family_named(spec.family).of_module
+    if of_module is None:
+        raise BadInputError(f"model '{name}' is a {spec.family}, made of a checkpoint: leave --module out")
+    return of_module(spec, module, weights, activation, output)
 
 
 def load_published(

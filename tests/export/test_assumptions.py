@@ -16,7 +16,7 @@ from seg_export.checkpoints.assumptions import Assumption, assumptions, assumpti
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, untrained_model
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.export import export_model
 from seg_export.families import traceable_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints

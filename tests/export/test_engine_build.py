@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import seg_export.engines.build as build_steps
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.engines import network
 from seg_export.engines.build import build_engines
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache

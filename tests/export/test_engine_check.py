@@ -14,7 +14,7 @@ from sam_models import SMALL_SAM
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, CheckedGraph, check_graphs, require_built
 from seg_export.engines.reasons import BuildError
 from seg_export.export import export_models

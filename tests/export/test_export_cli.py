@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import save_checkpoint
-from seg_export.cli import main
+from seg_export.cli.main import main
 from seg_export.cli.options import parse_size_hw
 from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise

@@ -21,8 +21,8 @@ import seg_export.families.sam2.command
 from seg_export.checkpoints import download as downloads
 from seg_export.checkpoints.download import download
 from seg_export.checkpoints.licences import SAM, SAM2, TORCHVISION_COCO, Licence
-from seg_export.cli import app
 from seg_export.cli.fetching import fetch
+from seg_export.cli.main import app
 from seg_export.export import ExportedModel, export_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 from seg_export.families.sam import checkpoints as sam_checkpoints

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.export import ExportedModel, export_models
 from seg_export.families import traceable_models
 from seg_export.precision.half import rounded, to_half

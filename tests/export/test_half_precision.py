@@ -19,7 +19,7 @@ from sam_models import WEIGHTS
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import export_models, verify_published
 from seg_export.families import FAMILIES, traceable_model

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from seg_export import export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.export import ExportedModel, export_model, export_models, verify_published
 from seg_export.families import traceable_model

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
 from seg_export.engines.parity import engine_parity
 from seg_export.export import export_models
@@ -338,7 +338,7 @@ def test_the_full_size_model_is_verified_on_a_photograph_and_compiles(
     tmp_path: Path, one_xray_folder: Path
 ) -> None:
     """ResNet-50, 91 classes, 800x1333, in processes of their own."""
-    script = "from seg_export.cli import main; main()"
+    script = "from seg_export.cli.main import main; main()"
     for arguments in (
         ["maskrcnn", "--random", "--images", str(one_xray_folder), "--max-batch", "1", "--json"],
         ["check", "--compute-capability", "86", "--json"],

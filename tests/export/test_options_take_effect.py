@@ -26,7 +26,6 @@ import seg_export.export
 import seg_export.families.maskrcnn.checkpoints
 import seg_export.families.maskrcnn.command
 import seg_export.families.module.command
-import seg_export.families.module.export
 import seg_export.families.sam.command
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
@@ -34,9 +33,9 @@ import seg_export.publishing.manage
 import seg_export.verification.bisect
 import seg_export.verification.verify
 import seg_runtime.bundle
-from seg_export.checkpoints.checkpoint import load_checkpoint
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_runtime.errors import BadInputError, EdgesegError
 
 SMALL_TRANSUNET = {
@@ -91,7 +90,7 @@ BASES: dict[str, dict[str, list[str]]] = {
     "verify": {
         "checkpoint": ["model", "--checkpoint", "unetpp.pth"],
         "pretrained": ["model", "--pretrained", "unetpp_lung"],
-        "module": ["model", "--module", "nets:make"],
+        "factory": ["model", "--module", "nets:make"],
     },
     "check": {"": ["model"]},
     "build": {"": ["model"]},
@@ -104,7 +103,7 @@ BASES: dict[str, dict[str, list[str]]] = {
 VALUES = {
     "activation": "none",
     "arch": "maskrcnn_resnet34_fpn",
-    "args": '{"bias": false}',
+    "args": '{"padding": 0}',
     "backend": "tensorrt",
     "calibrate": "folder",
     "channel_order": "bgr",
@@ -117,6 +116,7 @@ VALUES = {
     "depth": "1",
     "embeddings": "fp16",
     "engine": "openvino",
+    "factory": "nets:make",
     "features": "4,6",
     "images": "folder",
     "instances": "2",
@@ -124,7 +124,6 @@ VALUES = {
     "max_detections": "7",
     "mean": "0.4",
     "models": "model",
-    "module": "nets:make",
     "name": "other",
     "norm_eps": "0.1",
     "opset": "19",
@@ -191,9 +190,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "folder").mkdir()
     (folder / "nets.py").write_text(
         "import torch\n"
-        "def make(bias=True):\n"
+        "def make(padding=1):\n"
         "    torch.manual_seed(0)\n"
-        "    return torch.nn.Conv2d(1, 1, 3, padding=1, bias=bias)\n"
+        "    return torch.nn.Conv2d(1, 1, 3, padding=padding)\n"
     )
     torch.save(torch.nn.Conv2d(1, 1, 3).state_dict(), folder / "net.pth")
     return folder
@@ -213,8 +212,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
 
     def record(value: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
-            options = {name: each for name, each in options.items() if not callable(each)}
-            arguments = tuple(each for each in arguments if not callable(each))
+            options = {name: each for name, each in options.items() if not _is_function(each)}
+            arguments = tuple(each for each in arguments if not _is_function(each))
             seen.append([*map(_plain, arguments), {name: _plain(each) for name, each in options.items()}])
             return value
 
@@ -240,7 +239,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     for module, name, value in (
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
-        (seg_export.families.module.export, "published_checkpoint", small),
+        (seg_export.export, "module_as_published", small),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
         (seg_export.cli.verify, "report_table", "table"),
@@ -262,9 +261,13 @@ def outcomes() -> dict[tuple[str, str], Any]:
     return {}
 
 
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, torch.nn.Module)
+
+
 def _plain(value: Any) -> str:
     """Weights by what they are, anything else by what it prints."""
-    if hasattr(value, "state_dict"):
+    if isinstance(value, Checkpoint):
         return repr((value.family, value.arguments, value.sha256, value.preprocessing, value.class_names))
     return repr(value)
 

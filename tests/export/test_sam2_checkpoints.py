@@ -20,7 +20,7 @@ from sam2_models import SMALL
 from seg_export.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import main
+from seg_export.cli.main import main
 from seg_export.families.sam2 import checkpoints as sam2_checkpoints
 from seg_export.families.sam2.checkpoints import (
     OFFICIAL,

@@ -18,7 +18,7 @@ import torch
 from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.cli import main
+from seg_export.cli.main import main
 from seg_export.families.sam import checkpoints as sam_checkpoints
 from seg_export.families.sam.checkpoints import (
     OFFICIAL,

@@ -12,7 +12,7 @@ from sam_models import WEIGHTS
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.cli import app
+from seg_export.cli.main import app
 from seg_export.export import export_models, verify_published
 from seg_export.families.semantic.random import random_unet
 from seg_export.verification.comparison import VerificationReport

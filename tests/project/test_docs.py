@@ -18,7 +18,7 @@ from seg_bench.report.page_tables import updated_text
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
-    "seg-export": "seg_export.cli",
+    "seg-export": "seg_export.cli.main",
     "seg-serve": "seg_runtime.cli.serve",
     "seg-run": "seg_runtime.cli.run",
     "seg-bench": "seg_bench.cli",

@@ -48,7 +48,7 @@ for module in pkgutil.walk_packages(seg_export.__path__, "seg_export."):
 
 
 @pytest.mark.parametrize(
-    "command", ["seg_runtime.cli.run", "seg_runtime.cli.serve", "seg_export.cli", "seg_bench.cli"]
+    "command", ["seg_runtime.cli.run", "seg_runtime.cli.serve", "seg_export.cli.main", "seg_bench.cli"]
 )
 def test_commands_load_without_heavy_libraries(command: str) -> None:
     """`--help` is instant because nothing of this is imported for it."""

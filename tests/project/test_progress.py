@@ -18,7 +18,7 @@ import seg_bench.cli
 import seg_bench.data.acquire
 import seg_bench.reproduce.driver
 import seg_bench.run.runner
-import seg_export.cli
+import seg_export.cli.main
 import seg_export.cli.verify
 import seg_export.engines.build
 import seg_export.engines.check
@@ -81,31 +81,31 @@ def reproduction(options: Any) -> Any:
 BUILDER = ("unet: Tactics", 3, 8)
 CASES: dict[str, tuple[Any, str, list[tuple[Any, str, Any]], str]] = {
     "export": (
-        seg_export.cli.app,
+        seg_export.cli.main.app,
         "unet --random --features 4,8",
         [(seg_export.export, "export_models", reported("on_step", "verify"))],
         r"verify .* 4/6",
     ),
     "verify": (
-        seg_export.cli.app,
+        seg_export.cli.main.app,
         "verify unet --pretrained lung",
         [(seg_export.cli.verify, "load", load), (seg_export.export, "verify_published", stopped)],
         "verify unet ",
     ),
     "check": (
-        seg_export.cli.app,
+        seg_export.cli.main.app,
         "check unet",
         [(seg_export.engines.check, "check_graphs", reported("on_progress", *BUILDER))],
         r"unet: Tactics .* 3/8",
     ),
     "build": (
-        seg_export.cli.app,
+        seg_export.cli.main.app,
         "build unet",
         [(seg_export.engines.build, "build_engines", reported("on_progress", *BUILDER))],
         r"unet: Tactics .* 3/8",
     ),
     "bundle": (
-        seg_export.cli.app,
+        seg_export.cli.main.app,
         "bundle -o models.tar",
         [(seg_runtime.bundle, "write_bundle", reported_last("unet", 3, 8))],
         r"unet .* 3/8",

@@ -24,8 +24,8 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
     firsts = {identity: subject for identity, subject in firsts.items() if _can_be_rebuilt(subject)}
     if not firsts:
         raise BadInputError(
-            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which no file here "
-            "holds, so there is nothing for --baseline torch to run: leave it out"
+            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which no checkpoint "
+            "holds, so there is nothing for --baseline to run: leave it out"
         )
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}
@@ -47,7 +47,7 @@ def _can_be_rebuilt(subject: Subject) -> bool:
     from seg_export.families import FAMILIES
 
     family = FAMILIES.get(subject.spec.family)
-    return family is None or family.rebuilds
+    return family is None or family.of_module is None
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:

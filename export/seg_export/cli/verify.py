@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seg_export.cli.given import refuse_without
+from seg_export.cli.module_options import ModuleOptions
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
@@ -21,7 +22,6 @@ from seg_export.cli.options import (
 )
 from seg_export.cli.output import echo_json, report_table
 from seg_export.families import FAMILIES
-from seg_export.families.module.options import ModuleOptions
 from seg_runtime.console import progress_bar, stdout_console, working
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.option_groups import expand_option_groups
@@ -41,9 +41,9 @@ def verify(
     *,
     checkpoint: CheckpointOption = None,
     pretrained: PretrainedOption = None,
-    module: Annotated[
+    factory: Annotated[
         str | None,
-        typer.Option(help="PACKAGE.MODULE:FACTORY that a model of  seg-export module  was made of."),
+        typer.Option("--module", help="PACKAGE.MODULE:FACTORY, for a model of  seg-export module."),
     ] = None,
     source: ModuleOptions,
     repo: RepoOption = Path("triton_repo"),
@@ -84,16 +84,14 @@ def verify(
 
       seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
     """
-    refuse_without(context, "module", *(field.name for field in fields(source)))
-    if module is None:
+    refuse_without(context, "factory", *(field.name for field in fields(source)))
+    if factory is None:
         _refuse_module(repo, model)
         weights = load(checkpoint, pretrained)
     else:
-        weights = _module_weights(repo, model, module, source, checkpoint, pretrained)
+        weights = _module_weights(repo, model, factory, source, checkpoint, pretrained)
     if depth is not None:
-        from seg_export.families.semantic.pruning import pruned
-
-        weights = pruned(weights, depth)
+        weights = _cut(weights, depth)
 
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
@@ -116,7 +114,7 @@ def _refuse_module(repo: Path, model: str) -> None:
 
     with suppress(RepositoryError):
         family = FAMILIES.get(Repository(repo).spec(model).family)
-        if family is not None and not family.rebuilds:
+        if family is not None and family.of_module is not None:
             raise BadInputError(
                 f"model '{model}' was made of a PyTorch module, which its repository does not hold: "
                 "name it with --module PACKAGE.MODULE:FACTORY"
@@ -126,7 +124,7 @@ def _refuse_module(repo: Path, model: str) -> None:
 def _module_weights(
     repo: Path,
     model: str,
-    module: str,
+    factory: str,
     source: ModuleOptions,
     checkpoint: Path | None,
     pretrained: str | None,
@@ -134,13 +132,13 @@ def _module_weights(
     if pretrained is not None:
         raise BadInputError("--pretrained has no effect with --module: leave it out")
     require_torch()
-    from seg_export.families.module import export
-    from seg_export.families.module.factory import make_module, parse_arguments
+    from seg_export.checkpoints.factory import make_module, parse_arguments
+    from seg_export.export import module_as_published
 
-    return export.published_checkpoint(
+    return module_as_published(
         repo,
         model,
-        make_module(module, parse_arguments(source.args)),
+        make_module(factory, parse_arguments(source.args)),
         weights=checkpoint,
         activation=source.activation,
         output=source.output,
@@ -169,3 +167,13 @@ def _node(found: Divergence | None) -> str:
     if found is None:
         return "none"
     return f"{found.node} ({found.op}), by {found.difference:.1e} at values up to {found.magnitude:.1e}"
+
+
+def _cut(weights: Checkpoint, depth: int) -> Checkpoint:
+    """The checkpoint of a network that was published at a smaller depth."""
+    from seg_export.families import family_named
+
+    family = family_named(weights.family)
+    if family.prune is None:
+        raise BadInputError(f"a {family.title} cannot be pruned: leave --depth out")
+    return family.prune(weights, depth)

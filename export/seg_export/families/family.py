@@ -85,9 +85,11 @@ class Family:
         command: imports the function of `seg-export NAME`; None for a family that only Python exports.
         parts: what the names of its models end in, where a checkpoint becomes several.
         ensembles: what is published of its staged models under a name: they and their ensembles.
+        prune: a trained network cut to a smaller depth, where it can be. Raises BadInputError.
         half_embeddings: whether what travels between its models may do so in half precision.
         tolerances: rows of `verification.tolerances.TOLERANCES` in fp32, by task; "fp32" for others.
-        rebuilds: whether the file of a checkpoint is enough to build its network.
+        of_module: of a family whose networks no checkpoint can build: the checkpoint of a user's module
+            as a published contract has it, from its weights' file, activation and output. None for others.
         kept: what stays in fp32 in half precision, by task; norms and softmax for others.
     """
 
@@ -105,7 +107,8 @@ class Family:
     command: Callable[[], Callable[..., None]] | None = None
     parts: tuple[str, ...] = ()
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
+    prune: Callable[[Checkpoint, int], Checkpoint] | None = None
     half_embeddings: bool = False
-    rebuilds: bool = True
+    of_module: Callable[[ModelSpec, nn.Module, Path | None, Any, str | None], Checkpoint] | None = None
     tolerances: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, KeptInFp32] = field(default_factory=dict)

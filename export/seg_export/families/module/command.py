@@ -10,6 +10,7 @@ import typer
 
 from seg_export.cli.exporting import export, show
 from seg_export.cli.given import given
+from seg_export.cli.module_options import ModuleOptions
 from seg_export.cli.options import CheckpointOption, RepoOption, parse_size_hw, require_torch
 from seg_export.cli.preprocessing import (
     PreprocessingOptions,
@@ -17,7 +18,6 @@ from seg_export.cli.preprocessing import (
     stated_options,
     stated_preprocessing,
 )
-from seg_export.families.module.options import ModuleOptions
 from seg_export.families.semantic.command import PublishOptions
 from seg_runtime.errors import BadInputError
 from seg_runtime.option_groups import expand_option_groups
@@ -105,7 +105,7 @@ def _weights(
     options: PreprocessingOptions,
 ) -> Checkpoint:
     """The module that was named. Raises BadInputError."""
-    from seg_export.families.module.factory import make_module, parse_arguments
+    from seg_export.checkpoints.factory import make_module, parse_arguments
     from seg_export.families.module.network import (
         default_preprocessing,
         input_channels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families.family import Family
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from seg_export.checkpoints.types import Checkpoint, Preprocessing
     from seg_export.tracing.traceable import TraceableModel
+    from seg_runtime.spec import ModelSpec
 
 __all__ = ["MODULE"]
 
@@ -40,6 +42,14 @@ def _preprocessing(network: Any, arguments: Mapping[str, Any]) -> Preprocessing:
     return default_preprocessing(int(arguments.get("in_channels", 3)))
 
 
+def _of_module(
+    spec: ModelSpec, module: nn.Module, weights: Path | None, activation: Any, output: str | None
+) -> Checkpoint:
+    from seg_export.families.module.published import published_checkpoint
+
+    return published_checkpoint(spec, module, weights, activation, output)
+
+
 def _command() -> Callable[..., None]:
     from seg_export.families.module.command import module
 
@@ -55,5 +65,5 @@ MODULE = Family(
     preprocessing=_preprocessing,
     assumptions=module_assumptions,
     command=_command,
-    rebuilds=False,
+    of_module=_of_module,
 )

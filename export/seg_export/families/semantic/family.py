@@ -134,6 +134,12 @@ def _recognised(
     )
 
 
+def _prune_unetpp(checkpoint: Checkpoint, depth: int) -> Checkpoint:
+    from seg_export.families.semantic.pruning import pruned
+
+    return pruned(checkpoint, depth)
+
+
 def _unet_command() -> Callable[..., None]:
     from seg_export.families.semantic.unet_command import unet
 
@@ -178,6 +184,7 @@ UNETPP = Family(
     tensors="conv0_0.conv1.weight, conv0_1..., final...",
     assumptions=semantic_assumptions,
     command=_unetpp_command,
+    prune=_prune_unetpp,
 )
 
 TRANSUNET = Family(

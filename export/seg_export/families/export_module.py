@@ -8,15 +8,13 @@ from pathlib import Path
 
 from torch import nn
 
-from seg_export.checkpoints.types import Checkpoint, Preprocessing
+from seg_export.checkpoints.types import Preprocessing
 from seg_export.export import ExportedModel, Precision, export_model
 from seg_export.families.module.network import Activation, module_checkpoint
 from seg_export.tracing.trace import DEFAULT_OPSET
-from seg_runtime.errors import BadInputError
-from seg_runtime.repository import Repository
 from seg_runtime.spec import ServingSpec
 
-__all__ = ["export_module", "published_checkpoint"]
+__all__ = ["export_module"]
 
 
 def export_module(
@@ -93,36 +91,3 @@ def export_module(
         serving=serving,
         on_step=on_step,
     )
-
-
-def published_checkpoint(
-    repo: Path,
-    name: str,
-    module: nn.Module,
-    *,
-    weights: Path | None = None,
-    activation: Activation | None = None,
-    output: str | int | None = None,
-) -> Checkpoint:
-    """A module as a published model has it, to verify that model with.
-
-    Args:
-        repo: the model repository.
-        name: of the model, whose contract says how images are prepared.
-        module: that it was made of.
-        weights: a state dict for it; None for the weights that it has.
-        activation: as for `export_module`.
-        output: as for `export_module`.
-
-    Raises:
-        ModelNotFoundError: no such model.
-        BadInputError: as `module_checkpoint`, or a model of another kind.
-        CheckpointError: weights that cannot be read or do not fit.
-    """
-    spec = Repository(repo).spec(name)
-    if spec.task != "semantic" or not spec.mean:
-        raise BadInputError(f"model '{name}' was not made of a module: verify it with --checkpoint")
-    preprocessing = Preprocessing(
-        spec.mean, spec.std, spec.clahe, spec.input_size_hw, spec.scale, spec.channel_order, spec.threshold
-    )
-    return module_checkpoint(module, preprocessing, weights=weights, activation=activation, output=output)
