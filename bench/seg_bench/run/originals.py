@@ -23,9 +23,10 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
             firsts.setdefault(subject.identity, subject)
     firsts = {identity: subject for identity, subject in firsts.items() if _can_be_rebuilt(subject)}
     if not firsts:
+        names = ", ".join(subject.name for subject in subjects)
         raise BadInputError(
-            f"{', '.join(subject.name for subject in subjects)}: made of a PyTorch module, which no checkpoint "
-            "holds, so there is nothing for --baseline to run: leave it out"
+            f"{names}: made of a PyTorch module, which no checkpoint holds, so there is nothing for "
+            "--baseline to run: leave it out"
         )
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}

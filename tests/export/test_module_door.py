@@ -1,0 +1,305 @@
+"""Networks that users bring: `seg-export module` and `export_module`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import module_nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from seg_export import Preprocessing, export_module
+from seg_export.checkpoints.factory import make_module
+from seg_export.cli.main import app
+from seg_export.families.module.reference import ModuleReference
+from seg_runtime import SemanticSegmenter, connect
+from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
+from seg_runtime.preprocess import resize_image
+from seg_runtime.repository import Repository
+
+RGB = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--size", "64"]
+FIVE = Preprocessing((0.1, 0.2, 0.3, 0.4, 0.5), (0.3, 0.25, 0.2, 0.35, 0.4), input_size_hw=(48, 64))
+
+
+def call(*arguments: str) -> str:
+    """What a command prints. Raises the error that it ended with."""
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, EdgesegError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def in_pytorch(
+    module: nn.Module, image: np.ndarray, prepared: Preprocessing, choose: Any = lambda result: result
+) -> np.ndarray:
+    """Probabilities of an image of the input's size, as its author would compute them."""
+    mean, std = (torch.tensor(each)[:, None, None] for each in (prepared.mean, prepared.std))
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float() / prepared.scale
+    with torch.inference_mode():
+        logits = choose(module.eval()(((pixels - mean) / std)[None]))
+    logits = F.interpolate(logits, image.shape[:2], mode="bilinear")
+    return (torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, 1))[0].numpy()
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    return tmp_path / "repo"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_network_of_five_bands_is_served_from_npy_and_tiff_as_pytorch_computes_it(
+    repo: Path, tmp_path: Path, precision: Any
+) -> None:
+    module = module_nets.small(channels=5, classes=3)
+    image = noise(48, 64, 5)
+    np.save(tmp_path / "a.npy", image)
+    cv2.imwritemulti(str(tmp_path / "b.tif"), [np.ascontiguousarray(image[..., band]) for band in range(5)])
+    np.save(tmp_path / "c.npy", image[..., :4])
+    exported = export_module(
+        module, repo, "bands", preprocessing=FIVE, class_names=["a", "b", "c"], precision=precision
+    )
+    assert exported.report is not None and exported.report.passed
+    assert exported.published.spec.channels == 5 and exported.published.spec.family == "module"
+
+    wanted = in_pytorch(module, image, FIVE)
+    with connect(repo) as session:
+        segmenter = SemanticSegmenter(session, "bands")
+        found = segmenter.segment(image)
+        assert np.abs(found.probabilities - wanted).max() < (1e-5 if precision == "fp32" else 2e-2)
+        larger = noise(100, 90, 5)
+        tiled = SemanticSegmenter(session, "bands", tile_overlap=0.25).segment(larger)
+        assert tiled.mask.shape == (100, 90)
+        assert segmenter.segment(larger).mask.shape == (100, 90)
+
+    run = "from seg_runtime.cli.run import main; main()"
+    arguments = ["segment", *map(str, sorted(tmp_path.glob("?.*"))), "--repo", str(repo), "-m", "bands"]
+    done = subprocess.run(
+        [sys.executable, "-c", run, *arguments, "-o", str(tmp_path / "out")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "1 of 3 images could not be read" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert "wants 5 bands and it has 4" in rows[2]["error"]
+    for row in rows[:2]:
+        mask = cv2.imread(row["mask"], cv2.IMREAD_UNCHANGED)
+        assert np.mean(mask == wanted.argmax(0)) > (0.9999 if precision == "fp32" else 0.99)
+        assert cv2.imread(row["overlay"]).shape == (48, 64, 3)
+
+
+def test_torchvision_network_is_exported_by_its_output_out(repo: Path) -> None:
+    network = "torchvision.models.segmentation:lraspp_mobilenet_v3_large"
+    arguments = '{"weights": null, "weights_backbone": null, "num_classes": 4}'
+    torch.manual_seed(0)
+    made = call("module", network, "--args", arguments, *RGB, "--repo", str(repo), "--json", "--classes", "4")
+    report = json.loads(made[: made.rindex("}") + 1])
+    assert report["verification"]["passed"] and report["spec"]["name"] == "lraspp_mobilenet_v3_large"
+    values = {row["what"]: (row["value"], row["origin"]) for row in report["assumptions"]}
+    assert values["weights"] == ("as the factory made them", "file")
+    assert values["activation"] == ("softmax", "assumed")
+    assert values["mean"] == ("0.485, 0.456, 0.406", "option")
+    assert values["output"] == ("out of out", "file")
+
+
+def test_network_with_an_auxiliary_head_asks_for_the_output(repo: Path) -> None:
+    network = "torchvision.models.segmentation:fcn_resnet50"
+    arguments = '{"weights": null, "weights_backbone": null, "num_classes": 2, "aux_loss": true}'
+    with pytest.raises(BadInputError, match=r"2 outputs: choose .* out \(1x2x64x64\), aux \(1x2x64x64\)"):
+        call("module", network, "--args", arguments, *RGB, "--repo", str(repo))
+    assert not repo.exists()
+
+
+@pytest.mark.parametrize(("output", "index"), [("0", 0), ("1", 1)])
+def test_deep_supervision_is_chosen_by_index_and_resized(repo: Path, output: str, index: int) -> None:
+    call(
+        "module", "module_nets:small", "--args", '{"deep": true}', *RGB, "--repo", str(repo),
+        "--output", output, "--name", "deep", "--channel-order", "bgr",
+    )  # fmt: skip
+    image, module = noise(64, 64, 3), module_nets.small(deep=True)
+    prepared = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with connect(repo) as session:
+        found = SemanticSegmenter(session, "deep").segment(image)
+    wanted = in_pytorch(module, image[..., ::-1].copy(), prepared, lambda result: result[index])
+    assert np.abs(found.probabilities - wanted).max() < 1e-5
+
+
+def test_logits_of_a_dictionary_are_resized_in_the_graph_and_that_is_said(repo: Path) -> None:
+    prepared = Preprocessing((0.5,) * 3, (0.25,) * 3, input_size_hw=(32, 40))
+    torch.manual_seed(0)
+    module = module_nets.Dictionary()
+    exported = export_module(module, repo, "dictionary", preprocessing=prepared, output="logits")
+    assert ("output size", "16x20, resized bilinearly in the graph") in [
+        (each.what, each.value) for each in exported.assumptions
+    ]
+    image = noise(32, 40, 3)
+    with connect(repo) as session:
+        found = SemanticSegmenter(session, "dictionary").segment(image).probabilities
+    wanted = in_pytorch(module, image, prepared, lambda result: result["logits"])
+    assert np.abs(found - wanted).max() < 1e-5
+
+
+def test_module_of_the_user_is_left_as_it_is(repo: Path) -> None:
+    module = module_nets.small().train().double()
+    export_module(
+        module, repo, "small", preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3), size_hw=(32, 32)
+    )
+    assert module.training and next(module.parameters()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
+def test_activation_is_the_one_that_was_asked_for(repo: Path, activation: Any) -> None:
+    module, image = module_nets.small(), noise(32, 32, 3)
+    prepared = Preprocessing((0.5,) * 3, (0.25,) * 3, input_size_hw=(32, 32))
+    export_module(module, repo, "small", preprocessing=prepared, activation=activation)
+    with connect(repo) as session:
+        found = SemanticSegmenter(session, "small").segment(image).probabilities
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        logits = module.eval()((pixels - 0.5) / 0.25)
+    apply: Any = {"sigmoid": torch.sigmoid, "softmax": lambda x: x.softmax(1), "none": lambda x: x}
+    assert np.abs(found - apply[activation](logits)[0].numpy()).max() < 1e-4
+
+
+def test_graph_that_is_another_than_the_module_is_not_published(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = ModuleReference.forward
+    monkeypatch.setattr(ModuleReference, "forward", lambda self, image: right(self, image) * 1.001)
+    prepared = Preprocessing((0.5,) * 3, (0.25,) * 3, input_size_hw=(32, 32))
+    with pytest.raises(EdgesegError, match="strays from PyTorch"):
+        export_module(module_nets.small(), repo, "small", preprocessing=prepared)
+    assert not repo.exists()
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments", "message"),
+    [
+        ("module_nets", [], "names no factory: expected PACKAGE.MODULE:FACTORY"),
+        ("module_netz:small", [], "there is no module 'module_netz'"),
+        ("module_nets.inner:small", [], "there is no module 'module_nets.inner'"),
+        ("module_nets:smal", [], "has no 'smal'; did you mean 'small'"),
+        ("module_nets:NUMBER", [], "is a int: expected a function or class"),
+        ("module_nets:no_module", [], "returned a str, expected a torch.nn.Module"),
+        (
+            "module_nets:raises",
+            ["--args", '{"message": "x y"}'],
+            r"raises\(message='x y'\) raised RuntimeError: x y",
+        ),
+        ("module_nets:small", ["--args", "{deep}"], "--args '{deep}' is not JSON"),
+        ("module_nets:small", ["--args", "[1]"], "expected a JSON object"),
+        ("module_nets:small", ["--args", '{"depth": 3}'], "raised TypeError: .*depth"),
+        ("module_nets:small", ["--args", '{"channels": 4}'], "its first convolution takes 4 channels"),
+        ("module_nets:small", ["--output", "out"], "returns one tensor; leave it out"),
+        ("module_nets:small", ["--args", '{"deep": true}'], r"one of 0 \(1x2x64x64\), 1 \(1x2x32x32\)"),
+        ("module_nets:small", ["--args", '{"deep": true}', "--output", "2"], "has no such output"),
+        ("module_nets:small", ["--classes", "5"], "--classes 5: the module has 2"),
+        ("module_nets:small", ["--class-names", "lung"], "names 1 classes and the output has 2"),
+        ("module_nets:small", ["--args", '{"classes": 1}', "--activation", "softmax"], "over one class"),
+        ("module_nets:Volumes", ["--mean", "0.5", "--std", "0.5"], "is a 3-D network"),
+        ("module_nets:LabelMap", ["--mean", "0.5", "--std", "0.5"], "is int64, expected logits"),
+        ("module_nets:Dictionary", ["--output", "hidden_states"], "is a tuple, expected a tensor"),
+        ("module_nets:Branching", ["--mean", "0.5", "--std", "0.5"], "cannot be traced"),
+        ("module_nets:small", ["--std", "1,1"], "--mean has 3 values and --std 2"),
+        ("module_nets:small", ["--mean", "a,b,c"], "expected a number per channel"),
+        ("module_nets:small", ["--checkpoint", "gone.pth"], "no checkpoint file gone.pth"),
+        ("module_nets:small", ["--size", "4"], "each side must be 8 to 4096"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(BadInputError, match=message) as caught:
+        call("module", factory, *RGB, *arguments)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_mean_and_std_must_be_given_or_assumed_aloud(repo: Path) -> None:
+    with pytest.raises(BadInputError, match="give --mean and --std"):
+        call("module", "module_nets:small", "--repo", str(repo))
+    made = call(
+        "module", "module_nets:small", "--size", "32", "--repo", str(repo), "--assume-defaults", "--json"
+    )
+    spec = json.loads(made[: made.rindex("}") + 1])["spec"]
+    assert spec["assumed"]["mean"] == "0.485, 0.456, 0.406"
+
+
+def test_weights_of_a_file_are_loaded_strictly(repo: Path, tmp_path: Path) -> None:
+    trained = module_nets.SmallNet().state_dict()
+    torch.save(trained, tmp_path / "net.pth")
+    export = ["module", "module_nets:small", *RGB, "--repo", str(repo), "--name", "net"]
+    call(*export, "--checkpoint", str(tmp_path / "net.pth"))
+    verify = ["verify", "net", "--repo", str(repo), "--module", "module_nets:small"]
+    call(*verify, "--checkpoint", str(tmp_path / "net.pth"))
+    with pytest.raises(EdgesegError, match="strays from PyTorch"):
+        call(*verify)
+
+    del trained["head.weight"], trained["head.bias"]
+    torch.save({**trained, "extra": torch.zeros(1), "more": torch.zeros(1)}, tmp_path / "net.pth")
+    wrong = r"head.weight is missing, head.bias is missing, extra is not expected and 1 more"
+    with pytest.raises(CheckpointError, match=wrong):
+        call(*export, "--checkpoint", str(tmp_path / "net.pth"))
+    assert Repository(repo).versions("net") == (1,)
+
+
+def test_verify_says_that_it_needs_the_module(repo: Path, tmp_path: Path) -> None:
+    call("module", "module_nets:small", *RGB, "--repo", str(repo))
+    with pytest.raises(BadInputError, match=r"--module PACKAGE\.MODULE:FACTORY"):
+        call("verify", "small", "--repo", str(repo))
+
+
+def test_factory_in_the_current_directory_is_found_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Conv2d(1, 1, 3, padding=1)\n"
+    )
+    # The script of the installed package has no current directory on its path.
+    run = "import sys; sys.path.remove(''); from seg_export.cli.main import main; main()"
+    arguments = ["module", "mine:net", "--mean", "0.5", "--std", "0.2", "--size", "32", "--repo", "repo"]
+    done = subprocess.run(
+        [sys.executable, "-c", run, *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "published net version 1" in done.stdout
+    assert "as the factory made them" in done.stderr
+
+
+def test_module_at_hand_is_taken_as_it_is_and_takes_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Conv2d(1, 1, 1)
+    monkeypatch.setattr(module_nets, "READY", module, raising=False)
+    assert make_module("module_nets:READY") is module
+    with pytest.raises(BadInputError, match="takes no --args"):
+        make_module("module_nets:READY", {"bias": False})
+
+
+def test_baseline_of_a_module_is_said_to_be_missing(repo: Path, tmp_path: Path) -> None:
+    from seg_bench.run.options import RunOptions
+    from seg_bench.run.originals import find_checkpoints
+    from seg_bench.run.subjects import Subject
+
+    call("module", "module_nets:small", *RGB, "--repo", str(repo))
+    subject = Subject("small", (Repository(repo).spec("small"),))
+    with pytest.raises(BadInputError, match="small: made of a PyTorch module"):
+        find_checkpoints(RunOptions(data=tmp_path, repo=repo, baseline=True), [subject], tmp_path)
+
+
+def test_bands_are_resized_each_like_a_gray_image() -> None:
+    image = noise(50, 70, 7)
+    for size_hw in ((20, 30), (90, 100)):
+        planes = [resize_image(np.ascontiguousarray(image[..., band]), size_hw) for band in range(7)]
+        assert np.array_equal(resize_image(image, size_hw), np.dstack(planes))
