@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from seg_export.checkpoints.factory import make_module
 from seg_export.cli.main import app
 from seg_export.families.module.reference import ModuleReference
 from seg_runtime import SemanticSegmenter, connect
+from seg_runtime.cli.run import app as run_app
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.preprocess import resize_image
 from seg_runtime.repository import Repository
@@ -303,3 +306,23 @@ def test_bands_are_resized_each_like_a_gray_image() -> None:
     for size_hw in ((20, 30), (90, 100)):
         planes = [resize_image(np.ascontiguousarray(image[..., band]), size_hw) for band in range(7)]
         assert np.array_equal(resize_image(image, size_hw), np.dstack(planes))
+
+
+def test_page_about_it_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+    nets, in_python = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", " ").splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "my_nets.py").write_text(nets)
+    np.save("scene.npy", noise(200, 150, 5))
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "python":
+            subprocess.run([sys.executable, *arguments], check=True)
+            continue
+        result = CliRunner().invoke({"seg-export": app, "seg-run": run_app}[program], arguments)
+        assert result.exit_code == 0, result.output
+    assert cv2.imread("masks/scene_mask.png", cv2.IMREAD_UNCHANGED).shape == (200, 150)
+    exec(in_python, {})
+    assert Repository("triton_repo").versions("fields") == (1, 2)
