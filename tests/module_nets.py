@@ -28,6 +28,25 @@ class SmallNet(nn.Module):
         return (high, low) if self.deep else high
 
 
+class InstanceNorms(nn.Module):
+    """As MONAI's and nnU-Net's: norms over the maps of one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.InstanceNorm2d(16, affine=True),
+            nn.LeakyReLU(),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.GroupNorm(4, 16),
+            nn.LeakyReLU(),
+            nn.Conv2d(16, 2, 1),
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.layers(pixels)
+
+
 class Volumes(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -156,6 +156,18 @@ def test_logits_of_a_dictionary_are_resized_in_the_graph_and_that_is_said(repo: 
     assert np.abs(found - wanted).max() < 1e-5
 
 
+def test_norms_over_one_image_have_the_tolerance_that_they_need(repo: Path) -> None:
+    torch.manual_seed(0)
+    exported = export_module(
+        module_nets.InstanceNorms(),
+        repo,
+        "norms",
+        preprocessing=Preprocessing((0.5,), (0.25,), input_size_hw=(64, 64)),
+    )
+    assert exported.report is not None and exported.report.passed
+    assert exported.report.precision == "fp32, norms per channel"
+
+
 def test_module_of_the_user_is_left_as_it_is(repo: Path) -> None:
     module = module_nets.small().train().double()
     export_module(

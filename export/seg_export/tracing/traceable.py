@@ -35,6 +35,7 @@ class TraceableModel:
         image_case: of one image, to calibrate int8 with; None for a model that takes no images, which
             stays in fp32.
         align: for outputs that are lists, of which both sides may have another order; else None.
+        tolerance: row of `verification.tolerances.TOLERANCES` in fp32; "" for its family's.
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
     """
 
@@ -45,6 +46,7 @@ class TraceableModel:
     cases: Cases = semantic_cases
     image_case: ImageCase | None = None
     align: Align | None = None
+    tolerance: str = ""
     dynamic_batch: bool = True
 
     def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:

@@ -54,6 +54,8 @@ def verify(
         EdgesegError: the engine does not exist, or cannot run the model; as `seg_runtime.engines.load_model`.
     """
     row, subject = tolerance_row(model.spec), "graph"
+    if row == "fp32" and model.tolerance:
+        row = model.tolerance
     if engine is not None:
         run_engine, subject = _engine_runner(engine, model.spec, graph_path.parent)
         cases = [case for case in cases if case.batch <= (model.spec.max_batch_size or case.batch)]
