@@ -63,9 +63,9 @@ def test_no_batch_is_refused() -> None:
         (replace(TINY, class_names=("left", "right")), "names 2 classes and its network has 1"),
         (
             replace(TINY, family="unknown"),
-            "knows maskrcnn, sam, sam2, transunet, unet, unetpp",
+            "knows maskrcnn, module, sam, sam2, transunet, unet, unetpp",
         ),
-        (random_unet(in_channels=4, features=(4, 8)), "takes 4 channels"),
+        (random_unet(in_channels=17, features=(4, 8)), "takes 17 channels"),
     ],
 )
 def test_checkpoints_that_contradict_themselves_are_refused(checkpoint: Checkpoint, message: str) -> None:

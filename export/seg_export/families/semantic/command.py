@@ -38,7 +38,7 @@ __all__ = [
     "semantic_weights",
 ]
 
-ChannelsOption = Annotated[int, typer.Option(help="Image channels of --random: 1 or 3.")]
+ChannelsOption = Annotated[int, typer.Option(help="Image channels of --random, 1 to 16.")]
 ClassesOption = Annotated[int, typer.Option(help="Classes of --random.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH. Default: the checkpoint's.")
