@@ -12,12 +12,7 @@ from seg_export.cli.exporting import export, show
 from seg_export.cli.given import given
 from seg_export.cli.module_options import ModuleOptions
 from seg_export.cli.options import CheckpointOption, RepoOption, parse_size_hw, require_torch
-from seg_export.cli.preprocessing import (
-    PreprocessingOptions,
-    stated_class_names,
-    stated_options,
-    stated_preprocessing,
-)
+from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import PublishOptions
 from seg_runtime.errors import BadInputError
 from seg_runtime.option_groups import expand_option_groups
@@ -110,6 +105,11 @@ def _weights(
         default_preprocessing,
         input_channels,
         module_checkpoint,
+    )
+    from seg_export.families.module.stated import (
+        stated_class_names,
+        stated_options,
+        stated_preprocessing,
     )
 
     network = make_module(factory, parse_arguments(source.args))
