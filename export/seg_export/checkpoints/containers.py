@@ -198,15 +198,17 @@ def _results(weights: Weights, read: Callable[[Weights], T | None]) -> list[tupl
 
 def _without_training(weights: Weights) -> Weights:
     """Weights less losses, metrics and what a profiler counted."""
-    left_out = [name for name in weights.tensors if _is_training(name)]
+    left_out = [name for name, tensor in weights.tensors.items() if _is_training(name, tensor)]
     if not left_out:
         return weights
-    kept = {name: tensor for name, tensor in weights.tensors.items() if not _is_training(name)}
+    kept = {name: tensor for name, tensor in weights.tensors.items() if name not in left_out}
     return Weights(weights.name, kept, (*weights.steps, _left_out_text(left_out)))
 
 
-def _is_training(name: str) -> bool:
-    return name.endswith(_COUNTED) or bool(_TRAINING.search(name.lower()))
+def _is_training(name: str, tensor: torch.Tensor) -> bool:
+    """Also a number that belongs to no layer, such as how many networks an average is of."""
+    lone = "." not in name and tensor.ndim == 0
+    return lone or name.endswith(_COUNTED) or bool(_TRAINING.search(name.lower()))
 
 
 def _without_wrappers(weights: Weights) -> Weights:

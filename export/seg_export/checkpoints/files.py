@@ -68,7 +68,7 @@ def read_plain(path: Path) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if reason.startswith("Invalid magic number"):
             raise CheckpointError(
-                f"checkpoint {path} is a pickle that torch.save did not write: save a state_dict with torch.save"
+                f"checkpoint {path} is a pickle of another program: save a state_dict with torch.save"
             ) from error
         raise CheckpointError(
             f"checkpoint {path} is truncated or damaged: copy or download it again ({reason[:60]})"

@@ -38,10 +38,25 @@ def _paths() -> list[Any]:
     return [(kind, f"{module}.{name}") for name, kind in kinds.items() for module in modules]
 
 
+def _mappings() -> list[Any]:
+    """Subclasses of dict, which PyTorch's unpickler does not fill, as those that it does."""
+    modules = (
+        "lightning.fabric.utilities.data",
+        "lightning.pytorch.utilities.parsing",
+        "lightning_fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
+    )
+    lightning = [(collections.OrderedDict, f"{module}.AttributeDict") for module in modules]
+    return [(_without_default, "collections.defaultdict"), *lightning]
+
+
+def _without_default(default: Any = None) -> dict[Any, Any]:
+    return {}
+
+
 SAFE_CLASSES: list[Any] = [
     argparse.Namespace,
     types.SimpleNamespace,
-    collections.defaultdict,
     datetime.date,
     datetime.datetime,
     datetime.time,
@@ -54,6 +69,7 @@ SAFE_CLASSES: list[Any] = [
     int,
     list,
     torch.torch_version.TorchVersion,
+    *_mappings(),
     *_paths(),
     *_numpy_classes(),
 ]
