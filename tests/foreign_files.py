@@ -12,6 +12,7 @@ import pytest
 import torch
 from sam_models import SMALL_SAM
 
+from seg_export.checkpoints.checkpoint import untrained_model
 from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.families.semantic.transunet import VARIANTS
 
@@ -30,11 +31,12 @@ LONGEST = 160
 
 @cache
 def family_weights(family: str) -> dict[str, torch.Tensor]:
-    """Seeded weights of a small network; of a Mask R-CNN, which none is, one value for each tensor."""
-    weights = random_checkpoint(family, FAMILIES[family]).state_dict
+    """Seeded weights of a small network; of a Mask R-CNN, which none is, ones that take no memory."""
     if family == "maskrcnn":
-        return {name: tensor.reshape(-1)[0].clone().expand(tensor.shape) for name, tensor in weights.items()}
-    return dict(weights)
+        with torch.device("meta"):
+            shapes = untrained_model(family, FAMILIES[family]).state_dict()
+        return {name: torch.ones((), dtype=each.dtype).expand(each.shape) for name, each in shapes.items()}
+    return dict(random_checkpoint(family, FAMILIES[family]).state_dict)
 
 
 def stand_in(patch: pytest.MonkeyPatch, module: str, name: str) -> type[dict[str, Any]]:

@@ -50,7 +50,7 @@ def near_miss(tensors: Tensors) -> str | None:
 def no_family(tensors: Tensors) -> str:
     """What to say of tensors that nothing is known of."""
     first, count = next(iter(tensors)), len(tensors)
-    name = first if len(first) <= 40 else f"{first[:37]}..."
+    name = first if len(first) <= 30 else f"{first[:27]}..."
     more = f" and {count - 1} more" if count > 1 else ""
     return f"is a plain state dict of no known network ({name}{more}): {_MODULE}"
 
