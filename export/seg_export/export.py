@@ -40,13 +40,14 @@ class ExportedModel:
     """A published version and the proof that it computes what its checkpoint computes.
 
     `report` and `precision` are None for an ensemble, which only runs models that have theirs. `assumptions`
-    are of the checkpoint and the same for all its models; none unless it is a plain state dict.
+    and `steps` are of the checkpoint and the same for all its models; none unless it is a plain state dict.
     """
 
     published: PublishedModel
     report: VerificationReport | None
     precision: PrecisionReport | None
     assumptions: tuple[Assumption, ...] = ()
+    steps: tuple[str, ...] = ()
 
 
 def export_model(
@@ -150,7 +151,11 @@ def export_models(
         together = family_named(checkpoint.family).ensembles(name, staged)
         return tuple(
             ExportedModel(
-                published, reports.get(published.spec.name), precisions.get(published.spec.name), assumed
+                published,
+                reports.get(published.spec.name),
+                precisions.get(published.spec.name),
+                assumed,
+                checkpoint.steps,
             )
             for published in publish_together(repo, together)
         )

@@ -50,6 +50,7 @@ class Checkpoint:
         metadata: free-form facts about the training run.
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
+        steps: what was done to a file to get at its weights, for people; nothing for most.
     """
 
     family: str
@@ -60,3 +61,4 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     described: bool = True
+    steps: tuple[str, ...] = ()

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_export.cli.exporting import show_steps
+from seg_export.cli.given import refuse_without
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
     PretrainedOption,
     RepoOption,
+    WeightsNameOption,
     load,
 )
 from seg_export.cli.output import echo_json, report_table
@@ -28,9 +31,11 @@ __all__ = ["verify"]
 
 
 def verify(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of the published model.")],
     *,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     pretrained: PretrainedOption = None,
     repo: RepoOption = Path("triton_repo"),
     images: ImagesOption = None,
@@ -68,7 +73,9 @@ def verify(
 
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
     """
-    weights = load(checkpoint, pretrained)
+    refuse_without(context, "checkpoint", "weights_name")
+    weights = load(checkpoint, pretrained, weights_name)
+    show_steps(weights.steps)
     if depth is not None:
         weights = _cut(weights, depth)
 
@@ -79,7 +86,8 @@ def verify(
         report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
-        echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))
+        more = {"bisect": found.as_dict()} if found else {}
+        echo_json(report.as_dict() | {"steps": list(weights.steps)} | more)
     else:
         stdout_console().print(report_table(report))
         if found:
