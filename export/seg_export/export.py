@@ -11,6 +11,7 @@ from torch import nn
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from seg_export.checkpoints.types import WeightsFile
 from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
@@ -50,13 +51,14 @@ class ExportedModel:
     """A published version and the proof that it computes what its checkpoint computes.
 
     `report` and `precision` are None for an ensemble, which only runs models that have theirs. `assumptions`
-    are of the checkpoint and the same for all its models; none unless it is a plain state dict.
+    and `steps` are of the checkpoint and the same for all its models; none unless it is a plain state dict.
     """
 
     published: PublishedModel
     report: VerificationReport | None
     precision: PrecisionReport | None
     assumptions: tuple[Assumption, ...] = ()
+    steps: tuple[str, ...] = ()
 
 
 def export_model(
@@ -160,7 +162,11 @@ def export_models(
         together = family_named(checkpoint.family).ensembles(name, staged)
         return tuple(
             ExportedModel(
-                published, reports.get(published.spec.name), precisions.get(published.spec.name), assumed
+                published,
+                reports.get(published.spec.name),
+                precisions.get(published.spec.name),
+                assumed,
+                checkpoint.steps,
             )
             for published in publish_together(repo, together)
         )
@@ -255,7 +261,7 @@ def module_as_published(
     name: str,
     module: nn.Module,
     *,
-    weights: Path | None = None,
+    weights: WeightsFile | None = None,
     activation: str | None = None,
     output: str | None = None,
 ) -> Checkpoint:
@@ -265,7 +271,7 @@ def module_as_published(
         repo: the model repository.
         name: of the model, whose contract says how images are prepared.
         module: that it was made of.
-        weights: a state dict for it; None for the weights that it has.
+        weights: a file with a state dict for it; None for the weights that it has.
         activation: as for `seg_export.export_module`.
         output: as for `seg_export.export_module`.
 

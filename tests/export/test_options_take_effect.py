@@ -142,6 +142,7 @@ VALUES = {
     "variant": "vit_l",
     "variant_config": "variant.json",
     "version": "3",
+    "weights_name": "ema",
 }
 """Another value than the default for each option that is no flag."""
 

@@ -8,15 +8,17 @@ tensor shapes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from seg_export.checkpoints.containers import first_three
 from seg_export.checkpoints.files import read_plain, write_atomically
-from seg_export.checkpoints.state_dicts import first_three, plain_state_dict, recognise
+from seg_export.checkpoints.state_dicts import Recogniser, recognise
+from seg_export.checkpoints.tensors import cast, check_finite, float32
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
 from seg_export.families import FAMILIES, family_named
 from seg_runtime.contract import one_of
@@ -32,7 +34,6 @@ __all__ = [
     "Preprocessing",
     "build_model",
     "load_checkpoint",
-    "load_state_dict",
     "misfits",
     "save_checkpoint",
     "untrained_model",
@@ -64,7 +65,7 @@ def save_checkpoint(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     if half:
-        tensors = {name: _cast(tensor, torch.float16) for name, tensor in tensors.items()}
+        tensors = {name: cast(tensor, torch.float16) for name, tensor in tensors.items()}
     document = {
         "format": FORMAT,
         "family": family,
@@ -90,35 +91,37 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     )
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, weights: str | None = None, *, first: Recogniser | None = None) -> Checkpoint:
     """Read a checkpoint or a plain state dict (`.pth`, `.pt` or `.safetensors`) onto the CPU.
 
+    A state dict may be anywhere in what the file holds, under the names of wrappers or with a prefix:
+    `Checkpoint.steps` says what was done to get at it.
+
+    Args:
+        path: the file.
+        weights: which weights of a file with several: "ema", "raw" or their name in it.
+        first: asked before the families whether it knows a state dict.
+
     Raises:
-        CheckpointError: the file is missing, empty, truncated, holds code or anything but tensors
-            and plain values, has NaN or infinite weights, or is of an unknown family or format.
+        CheckpointError: the file is missing, empty, truncated, holds code or no weights, has NaN or
+            infinite ones, or is of an unknown family or format; or `weights` names none of it.
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
-    document = _read_mapping(path)
-    if "format" not in document:
-        checkpoint = recognise(_float32(plain_state_dict(document), path), path)
-    elif document["format"] == FORMAT:
-        checkpoint = _from_document(document, path)
-    else:
+    document = read_plain(path)
+    if not isinstance(document, Mapping) or not str(document.get("format")).startswith("edgeseg/"):
+        checkpoint = recognise(document, path, weights, first)
+    elif document["format"] != FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {document['format']!r}, expected {FORMAT!r}: upgrade edgeseg"
         )
-    _check_finite(checkpoint.state_dict, path)
+    elif weights is not None:
+        raise CheckpointError(
+            f"--weights {weights} has no effect: checkpoint {path} holds one set of weights; leave it out"
+        )
+    else:
+        checkpoint = _from_document(document, path)
+    check_finite(checkpoint.state_dict, path)
     return checkpoint
-
-
-def load_state_dict(path: Path) -> dict[str, torch.Tensor] | None:
-    """Float32 weights of a plain state dict; None for a checkpoint of `FORMAT`. Raises CheckpointError."""
-    document = _read_mapping(path)
-    if "format" in document:
-        return None
-    tensors = _float32(plain_state_dict(document), path)
-    _check_finite(tensors, path)
-    return tensors
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -134,8 +137,17 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
         raise CheckpointError(
             f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: {error}"
         ) from error
-    _check_fit(model.state_dict(), checkpoint)
-    model.load_state_dict(checkpoint.state_dict, assign=True)
+    wanted = model.state_dict()
+    # Counters of batches, which files from before PyTorch 0.4 lack and evaluation never reads.
+    counters = {
+        name: tensor
+        for name, tensor in wanted.items()
+        if name.endswith("num_batches_tracked")
+        and f"{name.removesuffix('num_batches_tracked')}running_var" in checkpoint.state_dict
+    }
+    state_dict = counters | checkpoint.state_dict
+    _check_fit(wanted, replace(checkpoint, state_dict=state_dict))
+    model.load_state_dict(state_dict, assign=True)
     return model.eval()
 
 
@@ -163,16 +175,12 @@ def misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
         for name, tensor in wanted.items()
         if name in given and given[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name} is {given[name].dtype}, not {tensor.dtype}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].is_floating_point() != tensor.is_floating_point()
+    ]
     return problems
-
-
-def _read_mapping(path: Path) -> Mapping[str, Any]:
-    document = read_plain(path)
-    if not isinstance(document, Mapping):
-        raise CheckpointError(
-            f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
-        )
-    return document
 
 
 def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
@@ -185,7 +193,7 @@ def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
         return Checkpoint(
             family=document["family"],
             arguments=dict(document["arguments"]),
-            state_dict=_float32(document["state_dict"], path),
+            state_dict=float32(document["state_dict"], path),
             preprocessing=_preprocessing(document["preprocessing"]),
             class_names=tuple(document["class_names"]),
             metadata=dict(document["metadata"]),
@@ -208,27 +216,6 @@ def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
         channel_order=one_of(ChannelOrder, "channel order", values.get("channel_order", "rgb")),
         threshold=float(values.get("threshold", 0.5)),
     )
-
-
-def _float32(state_dict: Any, path: Path) -> dict[str, torch.Tensor]:
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise CheckpointError(f"checkpoint {path} holds no weights: expected a dict of tensors")
-    other = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
-    if other:
-        raise CheckpointError(f"checkpoint {path}: '{other[0]}' is no tensor; expected a dict of tensors")
-    return {str(name): _cast(tensor, torch.float32) for name, tensor in state_dict.items()}
-
-
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def _check_finite(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
-    for name, tensor in state_dict.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"checkpoint {path}: tensor '{name}' has NaN or infinite values; use an earlier checkpoint"
-            )
 
 
 def _check_fit(wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:

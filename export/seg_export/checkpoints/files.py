@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from seg_export.checkpoints.file_kinds import other_archive, other_file, refused_pickle
+from seg_export.checkpoints.safe_classes import SAFE_CLASSES
 from seg_runtime.errors import CheckpointError, MissingExtraError
 
 __all__ = ["read_plain", "write_atomically"]
@@ -21,7 +23,7 @@ _MAGIC = (b"PK", b"\x80")
 
 
 def write_atomically(document: Mapping[str, Any], path: Path) -> None:
-    """`torch.save` beside `path`, then rename: a kill at any moment leaves the old file or the new.
+    """`torch.save` next to `path`, then rename: a kill at any moment leaves the old file or the new.
 
     Raises:
         CheckpointError: the folder is not writable or the disk is full.
@@ -48,34 +50,46 @@ def read_plain(path: Path) -> Any:
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
     head = _first_bytes(path)
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path, head):
         return _read_safetensors(path)
     if not head.startswith(_MAGIC):
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint: expected a file written by torch.save")
+        raise CheckpointError(f"{path} {other_file(path, head)}")
+    if text := other_archive(path):
+        raise CheckpointError(f"checkpoint {path} {text}")
     try:
-        with warnings.catch_warnings():
-            # A plain pickle of a newer protocol is refused below; the warning adds nothing.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_CLASSES):
+            # A plain pickle of a newer protocol is refused below, and so are quantised tensors.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint {path} holds more than tensors and plain values, which could run code, and is "
-            "refused: save its state_dict() alone"
-        ) from error
+        raise CheckpointError(f"checkpoint {path} {refused_pickle(path, str(error))}") from error
     except Exception as error:
         # Damaged bytes can make the unpickler raise anything: struct.error, KeyError, EOFError...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if reason.startswith("Invalid magic number"):
+            raise CheckpointError(
+                f"checkpoint {path} is a pickle of another program: save a state_dict with torch.save"
+            ) from error
         raise CheckpointError(
-            f"checkpoint {path} is truncated or damaged: copy or download it again ({reason})"
+            f"checkpoint {path} is truncated or damaged: copy or download it again ({reason[:60]})"
         ) from error
 
 
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """By its name, or by the length of a header in JSON that it begins with."""
+    if head.startswith(_MAGIC):
+        return False
+    return path.suffix == ".safetensors" or (head[8:9] == b"{" and head[4:8] == b"\0\0\0\0")
+
+
 def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name the file of weights in it")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file {path}: check the path")
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(64)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     if not head:

@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from seg_export.checkpoints.containers import Weights, read_weights
+from seg_export.checkpoints.near_misses import impostor, near_miss, no_family
+from seg_export.checkpoints.tensors import float32
 from seg_export.checkpoints.types import Checkpoint
 from seg_export.families import FAMILIES
-from seg_runtime.errors import CheckpointError
+from seg_runtime.errors import BadInputError, CheckpointError
 
-__all__ = ["first_three", "plain_state_dict", "recognise"]
+__all__ = ["Recogniser", "recognise"]
 
-
-def plain_state_dict(document: Mapping[str, Any]) -> Any:
-    """The state dict in a file that is no checkpoint of ours, which may have it under a name."""
-    wrapped = (document[name] for name in ("state_dict", "model") if isinstance(document.get(name), Mapping))
-    return next(wrapped, document.get("state_dict", document))
+Recogniser: TypeAlias = Callable[[dict[str, torch.Tensor], Path], Checkpoint | None]
+"""Makes a checkpoint of the tensors that it knows, as `Family.recognise` does."""
 
 
-def recognise(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
-    """What model a state dict belongs to, as its names and shapes show.
+def recognise(
+    document: Any, path: Path, wanted: str | None = None, first: Recogniser | None = None
+) -> Checkpoint:
+    """What model the weights in a file belong to, as their names and shapes show.
 
     Args:
-        tensors: names and float32 values.
-        path: the file they are from.
+        document: what the file holds: a state dict, or one somewhere in it.
+        path: the file.
+        wanted: which weights, of several: "ema", "raw" or a name in the file.
+        first: asked before the families.
 
     Raises:
-        CheckpointError: none that is known, or one of which the weights alone do not say enough.
+        CheckpointError: none that is known, several and no choice, or weights that do not say enough.
     """
-    for family in FAMILIES.values():
-        if (checkpoint := family.recognise(tensors, path)) is not None:
+    recognisers = [*([first] if first else []), *(family.recognise for family in FAMILIES.values())]
+    readings: list[Weights] = []
+    misses: list[str] = []
+
+    def read(weights: Weights) -> Checkpoint | None:
+        readings.append(weights)
+        text = impostor(weights.tensors)
+        if text is None and (checkpoint := _recognised(recognisers, weights.tensors, path)) is not None:
             return checkpoint
-    known = [family for family in FAMILIES.values() if family.tensors]
-    titles = [f"{family.title}'s" for family in known]
-    raise CheckpointError(
-        f"checkpoint {path} is a plain state dict but no {', '.join(titles[:-1])} or {titles[-1]}: "
-        f"{first_three(list(tensors))}; expected {' or '.join(family.tensors for family in known)}"
-    )
+        # What a small part looks like says little of the whole.
+        if 2 * len(weights.tensors) > len(readings[0].tensors):
+            text = text or near_miss(weights.tensors)
+            misses.extend([text] if text else [])
+        return None
+
+    found = read_weights(document, path, wanted, read, lambda tensors: float32(tensors, path))
+    if found is None:
+        what = misses[0] if misses else no_family(readings[0].tensors)
+        raise CheckpointError(f"checkpoint {path} {what}")
+    checkpoint, weights = found
+    return replace(checkpoint, steps=(*weights.steps, *checkpoint.steps))
 
 
-def first_three(items: list[str]) -> str:
-    """The first three, and how many more there are."""
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(items[:3]) + more
+def _recognised(
+    recognisers: list[Recogniser], tensors: dict[str, torch.Tensor], path: Path
+) -> Checkpoint | None:
+    for recogniser in recognisers:
+        try:
+            if (checkpoint := recogniser(tensors, path)) is not None:
+                return checkpoint
+        except BadInputError:
+            raise
+        except (LookupError, ArithmeticError, ValueError):
+            # Names of a family with other tensors or shapes than it has.
+            continue
+    return None

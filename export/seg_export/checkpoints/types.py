@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from seg_runtime.spec import ChannelOrder, ClaheSpec
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing", "WeightsFile"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,6 +40,19 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """A file with weights for a network that is at hand.
+
+    Attributes:
+        path: the file.
+        chosen: which of several sets of weights, as `seg_export.checkpoints.containers.choose` takes it.
+    """
+
+    path: Path
+    chosen: str | None = None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model's weights and all that is needed to rebuild and feed it.
 
@@ -52,6 +66,7 @@ class Checkpoint:
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
         network: the module itself, of a family that cannot build it from `arguments`; else None.
+        steps: what was done to a file to get at its weights, for people; nothing for most.
     """
 
     family: str
@@ -63,3 +78,4 @@ class Checkpoint:
     sha256: str = ""
     described: bool = True
     network: nn.Module | None = None
+    steps: tuple[str, ...] = ()

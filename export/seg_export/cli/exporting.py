@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seg_export.checkpoints.licences import Licence
     from seg_export.export import ExportedModel
 
-__all__ = ["export", "show"]
+__all__ = ["export", "show", "show_steps"]
 
 
 def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
@@ -34,7 +34,7 @@ def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[
 
 
 def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | None = None) -> None:
-    """Print what was published on stdout, and on stderr what was assumed of a plain state dict.
+    """Print what was published on stdout, and on stderr what was done to a file and assumed of it.
 
     Args:
         exported: what was published.
@@ -49,8 +49,15 @@ def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | No
     else:
         for model in exported:
             _show_model(model)
+    show_steps(exported[0].steps)
     if text := assumptions_text(exported[0].assumptions):
         typer.echo(text, err=True)
+
+
+def show_steps(steps: Sequence[str]) -> None:
+    """Print on stderr what was done to a file to get at its weights, one line each."""
+    for step in steps:
+        typer.echo(f"checkpoint: {step}", err=True)
 
 
 def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]
         "nodes_in_fp32": dict(exported.precision.kept) if exported.precision else None,
         "calibration": asdict(calibration) if calibration else None,
         "assumptions": [asdict(each) for each in exported.assumptions],
+        "steps": list(exported.steps),
         "licence": licence.as_dict() if licence else None,
     }
 

@@ -21,6 +21,7 @@ __all__ = [
     "PrecisionOption",
     "PretrainedOption",
     "RepoOption",
+    "WeightsNameOption",
     "load",
     "parse_features",
     "parse_size_hw",
@@ -30,6 +31,13 @@ __all__ = [
 RepoOption = Annotated[Path, typer.Option("--repo", help="The Triton model repository.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="Checkpoint file with the weights.")
+]
+WeightsNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Which weights of a --checkpoint that holds several: ema, raw, or their name in the file.",
+    ),
 ]
 PretrainedOption = Annotated[
     str | None,
@@ -71,7 +79,7 @@ def parse_features(text: str) -> tuple[int, ...]:
     return tuple(int(count) for count in text.split(","))
 
 
-def load(checkpoint: Path | None, pretrained: str | None) -> Checkpoint:
+def load(checkpoint: Path | None, pretrained: str | None, weights_name: str | None = None) -> Checkpoint:
     """Load the one checkpoint that was named. Raises BadInputError unless it is exactly one."""
     if (checkpoint is None) == (pretrained is None):
         raise BadInputError("name the weights with exactly one of --checkpoint FILE and --pretrained lung")
@@ -79,7 +87,9 @@ def load(checkpoint: Path | None, pretrained: str | None) -> Checkpoint:
     from seg_export.checkpoints.checkpoint import load_checkpoint
     from seg_export.checkpoints.pretrained import pretrained_path
 
-    return load_checkpoint(pretrained_path(pretrained) if pretrained else checkpoint or Path())
+    if pretrained:
+        return load_checkpoint(pretrained_path(pretrained))
+    return load_checkpoint(checkpoint or Path(), weights_name)
 
 
 def require_torch() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_export.cli.exporting import show_steps
 from seg_export.cli.given import refuse_without
 from seg_export.cli.module_options import ModuleOptions
 from seg_export.cli.options import (
@@ -17,6 +18,7 @@ from seg_export.cli.options import (
     JsonOption,
     PretrainedOption,
     RepoOption,
+    WeightsNameOption,
     load,
     require_torch,
 )
@@ -40,6 +42,7 @@ def verify(
     model: Annotated[str, typer.Argument(help="Name of the published model.")],
     *,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     pretrained: PretrainedOption = None,
     factory: Annotated[
         str | None,
@@ -84,12 +87,16 @@ def verify(
 
       seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
     """
+    refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "factory", *(field.name for field in fields(source)))
     if factory is None:
         _refuse_module(repo, model)
-        weights = load(checkpoint, pretrained)
+        weights = load(checkpoint, pretrained, weights_name)
     else:
-        weights = _module_weights(repo, model, factory, source, checkpoint, pretrained)
+        if pretrained is not None:
+            raise BadInputError("--pretrained has no effect with --module: leave it out")
+        weights = _module_weights(repo, model, factory, source, checkpoint, weights_name)
+    show_steps(weights.steps)
     if depth is not None:
         weights = _cut(weights, depth)
 
@@ -100,7 +107,8 @@ def verify(
         report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
-        echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))
+        more = {"bisect": found.as_dict()} if found else {}
+        echo_json(report.as_dict() | {"steps": list(weights.steps)} | more)
     else:
         stdout_console().print(report_table(report))
         if found:
@@ -127,19 +135,18 @@ def _module_weights(
     factory: str,
     source: ModuleOptions,
     checkpoint: Path | None,
-    pretrained: str | None,
+    weights_name: str | None,
 ) -> Checkpoint:
-    if pretrained is not None:
-        raise BadInputError("--pretrained has no effect with --module: leave it out")
     require_torch()
     from seg_export.checkpoints.factory import make_module, parse_arguments
+    from seg_export.checkpoints.types import WeightsFile
     from seg_export.export import module_as_published
 
     return module_as_published(
         repo,
         model,
         make_module(factory, parse_arguments(source.args)),
-        weights=checkpoint,
+        weights=WeightsFile(checkpoint, weights_name) if checkpoint else None,
         activation=source.activation,
         output=source.output,
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from seg_export.checkpoints.assumptions import Assumption
-    from seg_export.checkpoints.types import Checkpoint, Preprocessing
+    from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
     from seg_export.precision.kept import KeptInFp32
     from seg_export.publishing.publish import StagedModel
     from seg_export.tracing.traceable import TraceableModel
@@ -109,6 +109,6 @@ class Family:
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
     prune: Callable[[Checkpoint, int], Checkpoint] | None = None
     half_embeddings: bool = False
-    of_module: Callable[[ModelSpec, nn.Module, Path | None, Any, str | None], Checkpoint] | None = None
+    of_module: Callable[[ModelSpec, nn.Module, WeightsFile | None, Any, str | None], Checkpoint] | None = None
     tolerances: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, KeptInFp32] = field(default_factory=dict)

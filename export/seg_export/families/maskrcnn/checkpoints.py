@@ -52,12 +52,15 @@ def download_official(arch: str, *, folder: Path | None = None, on_bytes: OnByte
     return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
 
 
-def load_maskrcnn_checkpoint(path: Path, arch: str | None = None, **changes: Any) -> Checkpoint:
+def load_maskrcnn_checkpoint(
+    path: Path, arch: str | None = None, *, weights: str | None = None, **changes: Any
+) -> Checkpoint:
     """Load a Mask R-CNN's weights, which say by their names and shapes what they are.
 
     Args:
         path: torchvision's state dict, or a checkpoint of edgeseg.
         arch: what the file must be; None for whatever it is.
+        weights: as in `load_checkpoint`.
         changes: arguments of `build_maskrcnn` that no weight shows, such as `max_detections` or `norm_eps`.
 
     Raises:
@@ -66,7 +69,7 @@ def load_maskrcnn_checkpoint(path: Path, arch: str | None = None, **changes: Any
     """
     if arch is not None:
         check_architecture(arch)
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, weights)
     if checkpoint.family != "maskrcnn":
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a Mask R-CNN")
     given = checkpoint.arguments["arch"]

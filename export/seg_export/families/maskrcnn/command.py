@@ -17,6 +17,7 @@ from seg_export.cli.options import (
     JsonOption,
     PretrainedOption,
     RepoOption,
+    WeightsNameOption,
     parse_size_hw,
     require_torch,
 )
@@ -42,6 +43,7 @@ def maskrcnn(
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     pretrained: PretrainedOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch torchvision's COCO weights; their SHA-256 is checked.")
@@ -107,6 +109,7 @@ def maskrcnn(
             "name the weights with exactly one of --checkpoint FILE, --pretrained nuclei, --download "
             "and --random"
         )
+    refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed", "classes")
     size_hw = parse_size_hw(size) if size else None
     require_torch()
@@ -114,6 +117,7 @@ def maskrcnn(
     weights = _weights(
         arch,
         _download(arch or _DEFAULT_ARCH) if download else _given(checkpoint, pretrained),
+        weights_name,
         {key: value for key, value in changes.items() if value is not None},
         classes,
         seed,
@@ -133,14 +137,19 @@ def maskrcnn(
 
 
 def _weights(
-    arch: str | None, path: Path | None, changes: dict[str, Any], classes: int, seed: int
+    arch: str | None,
+    path: Path | None,
+    weights_name: str | None,
+    changes: dict[str, Any],
+    classes: int,
+    seed: int,
 ) -> Checkpoint:
     """The weights of a file, or random ones where there is none."""
     from seg_export.checkpoints.random_weights import random_checkpoint
     from seg_export.families.maskrcnn.checkpoints import check_architecture, load_maskrcnn_checkpoint
 
     if path is not None:
-        weights = load_maskrcnn_checkpoint(path, arch, **changes)
+        weights = load_maskrcnn_checkpoint(path, arch, weights=weights_name, **changes)
     else:
         arguments = {"arch": check_architecture(arch or _DEFAULT_ARCH), "num_classes": classes + 1}
         weights = random_checkpoint("maskrcnn", {**arguments, **changes}, seed)

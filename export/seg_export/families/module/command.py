@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seg_export.cli.exporting import export, show
-from seg_export.cli.given import given
+from seg_export.cli.given import given, refuse_without
 from seg_export.cli.module_options import ModuleOptions
-from seg_export.cli.options import CheckpointOption, RepoOption, parse_size_hw, require_torch
+from seg_export.cli.options import (
+    CheckpointOption,
+    RepoOption,
+    WeightsNameOption,
+    parse_size_hw,
+    require_torch,
+)
 from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import PublishOptions
 from seg_runtime.errors import BadInputError
@@ -37,6 +43,7 @@ def module(
     *,
     source: ModuleOptions,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[str | None, typer.Option(help="Model name.", show_default="the factory's name")] = None,
     size: Annotated[
@@ -65,9 +72,11 @@ def module(
         raise BadInputError(
             "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
         )
+    refuse_without(context, "checkpoint", "weights_name")
     require_torch()
     size_hw = parse_size_hw(size) if size else None
-    weights = _weights(factory, source, checkpoint, size_hw, preprocessing)
+    file = (checkpoint, weights_name) if checkpoint else None
+    weights = _weights(factory, source, file, size_hw, preprocessing)
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
@@ -95,12 +104,13 @@ def module(
 def _weights(
     factory: str,
     source: ModuleOptions,
-    checkpoint: Path | None,
+    file: tuple[Path, str | None] | None,
     size_hw: tuple[int, int] | None,
     options: PreprocessingOptions,
 ) -> Checkpoint:
     """The module that was named. Raises BadInputError."""
     from seg_export.checkpoints.factory import make_module, parse_arguments
+    from seg_export.checkpoints.types import WeightsFile
     from seg_export.families.module.network import (
         default_preprocessing,
         input_channels,
@@ -116,12 +126,12 @@ def _weights(
     preprocessing = stated_preprocessing(options, default_preprocessing(input_channels(network)))
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)
-    stated = [*stated_options(options), *(["--checkpoint"] if checkpoint else [])]
+    stated = [*stated_options(options), *(["--checkpoint"] if file else [])]
     stated += [f"--{each}" for each in ("output", "activation") if getattr(source, each) is not None]
     return module_checkpoint(
         network,
         preprocessing,
-        weights=checkpoint,
+        weights=WeightsFile(*file) if file else None,
         class_names=stated_class_names(options),
         activation=source.activation,
         output=source.output,

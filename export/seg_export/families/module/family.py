@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families.family import Family
@@ -14,7 +13,7 @@ from seg_runtime.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import nn
 
-    from seg_export.checkpoints.types import Checkpoint, Preprocessing
+    from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
     from seg_export.tracing.traceable import TraceableModel
     from seg_runtime.spec import ModelSpec
 
@@ -43,7 +42,7 @@ def _preprocessing(network: Any, arguments: Mapping[str, Any]) -> Preprocessing:
 
 
 def _of_module(
-    spec: ModelSpec, module: nn.Module, weights: Path | None, activation: Any, output: str | None
+    spec: ModelSpec, module: nn.Module, weights: WeightsFile | None, activation: Any, output: str | None
 ) -> Checkpoint:
     from seg_export.families.module.published import published_checkpoint
 

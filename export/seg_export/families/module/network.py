@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from seg_export.checkpoints.checkpoint import load_checkpoint, load_state_dict, misfits
+from seg_export.checkpoints.checkpoint import load_checkpoint, misfits
+from seg_export.checkpoints.containers import Weights, first_three, read_weights
+from seg_export.checkpoints.files import read_plain
 from seg_export.checkpoints.random_weights import tensors_sha256
-from seg_export.checkpoints.state_dicts import first_three
-from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
+from seg_export.checkpoints.tensors import check_finite, float32
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing, WeightsFile
 from seg_export.families.module.outputs import chosen, named_outputs, shape_text
 from seg_runtime.contract import MOST_CHANNELS
 from seg_runtime.errors import BadInputError, CheckpointError
@@ -43,7 +44,7 @@ def module_checkpoint(
     module: nn.Module,
     preprocessing: Preprocessing,
     *,
-    weights: Path | None = None,
+    weights: WeightsFile | None = None,
     class_names: Sequence[str] = (),
     activation: Activation | None = None,
     output: str | int | None = None,
@@ -55,7 +56,7 @@ def module_checkpoint(
     Args:
         module: (N, C, H, W) float32, normalised, to (N, classes, h, w) logits, or to several outputs.
         preprocessing: what it expects of its input, one mean and std per channel.
-        weights: a state dict to load into it, strictly; None for those that it has.
+        weights: a file with a state dict to load into it, strictly; None for those that it has.
         class_names: one per class; none for "class_0" and so on.
         activation: None for a sigmoid of one class and a softmax over several.
         output: name or index of the output that counts, of a module that has several.
@@ -71,8 +72,7 @@ def module_checkpoint(
         raise BadInputError(f"mean has {channels} values, expected 1 to {MOST_CHANNELS}, one per channel")
     _check_settings(preprocessing, activation)
     network = copy.deepcopy(module).cpu().float().eval()
-    if weights is not None:
-        _load(network, weights)
+    steps = _load(network, weights) if weights else ()
     outputs, plain = named_outputs(_probe(network, channels, preprocessing.input_size_hw))
     name = chosen(outputs, output, plain)
     shape = tuple(outputs[name].shape)
@@ -99,11 +99,12 @@ def module_checkpoint(
         preprocessing=preprocessing,
         class_names=tuple(class_names) or names,
         metadata={
-            "source": str(weights) if weights else made,
+            "source": str(weights.path) if weights else made,
             "stated": tuple(stated),
         },
-        sha256=file_sha256(weights) if weights else tensors_sha256(network.state_dict()),
+        sha256=file_sha256(weights.path) if weights else tensors_sha256(network.state_dict()),
         described=False,
+        steps=steps,
         network=network,
     )
 
@@ -119,15 +120,28 @@ def _check_settings(preprocessing: Preprocessing, activation: str | None) -> Non
     check_clahe(channels, preprocessing.clahe)
 
 
-def _load(network: nn.Module, weights: Path) -> None:
-    tensors = load_state_dict(weights)
-    if tensors is None:
-        tensors = load_checkpoint(weights).state_dict
-    if problems := misfits(network.state_dict(), tensors):
+def _load(network: nn.Module, weights: WeightsFile) -> tuple[str, ...]:
+    """Load weights strictly, and say what was done to get at them. Raises CheckpointError."""
+    path, wanted = weights.path, network.state_dict()
+    document = read_plain(path)
+    if isinstance(document, Mapping) and str(document.get("format")).startswith("edgeseg/"):
+        document = dict(load_checkpoint(path).state_dict)
+    problems: list[list[str]] = []
+
+    def read(candidate: Weights) -> dict[str, torch.Tensor] | None:
+        problems.append(misfits(wanted, candidate.tensors))
+        return None if problems[-1] else candidate.tensors
+
+    found = read_weights(document, path, weights.chosen, read, lambda tensors: float32(tensors, path))
+    if found is None:
+        fewest = min(problems, key=len)
         raise CheckpointError(
-            f"checkpoint {weights} does not fit a {type(network).__name__}: {first_three(problems)}"
+            f"checkpoint {path} does not fit a {type(network).__name__}: {first_three(fewest)}"
         )
+    tensors, candidate = found
+    check_finite(tensors, path)
     network.load_state_dict(tensors)
+    return candidate.steps
 
 
 def _probe(network: nn.Module, channels: int, size_hw: tuple[int, int]) -> Any:

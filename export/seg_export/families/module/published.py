@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
-from seg_export.checkpoints.types import Checkpoint, Preprocessing
+from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
 from seg_export.families.module.network import Activation, module_checkpoint
 from seg_runtime.spec import ModelSpec
 
@@ -16,7 +14,7 @@ __all__ = ["published_checkpoint"]
 def published_checkpoint(
     spec: ModelSpec,
     module: nn.Module,
-    weights: Path | None,
+    weights: WeightsFile | None,
     activation: Activation | None,
     output: str | int | None,
 ) -> Checkpoint:

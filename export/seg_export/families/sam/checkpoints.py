@@ -83,17 +83,20 @@ def read_arguments(path: Path, builder: Callable[..., Any], family: str) -> dict
     return arguments
 
 
-def load_sam_checkpoint(path: Path, arguments: Mapping[str, Any] | None = None) -> Checkpoint:
+def load_sam_checkpoint(
+    path: Path, arguments: Mapping[str, Any] | None = None, weights: str | None = None
+) -> Checkpoint:
     """Load a SAM's weights, which say by their shapes what SAM they are.
 
     Args:
         path: a state dict of `segment_anything.modeling.Sam`.
         arguments: of `build_sam`, what the file must be; None for whatever it is.
+        weights: as in `load_checkpoint`.
 
     Raises:
         CheckpointError: the file cannot be used, is no SAM's, or another one's (it says which).
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, weights)
     if checkpoint.family != "sam":
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM")
     if arguments is None:

@@ -18,6 +18,7 @@ from seg_export.cli.options import (
     JsonOption,
     PrecisionOption,
     RepoOption,
+    WeightsNameOption,
     require_torch,
 )
 from seg_runtime.errors import BadInputError
@@ -43,6 +44,7 @@ def sam(
         typer.Option("--variant-config", help="JSON file with the constructor arguments of another size."),
     ] = None,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the official checkpoint; its SHA-256 is checked.")
     ] = False,
@@ -103,6 +105,7 @@ def sam(
             "--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h instead of "
             "--variant-config"
         )
+    refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed")
     require_torch()
     arguments = _arguments(variant, variant_config)
@@ -110,7 +113,7 @@ def sam(
         weights = _random(arguments, seed)
     else:
         source = _download(variant or "vit_b") if download else checkpoint
-        weights = _load(source, arguments)
+        weights = _load(source, arguments, weights_name)
     serving = ServingSpec(instances=instances, warm_up=not no_warm_up)
     name = name or _default_name(weights, pretrained, variant_config)
     exported = export(
@@ -142,12 +145,12 @@ def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
     return random_checkpoint("sam", arguments or variant_arguments("vit_b"), seed)
 
 
-def _load(path: Path | None, arguments: dict[str, Any] | None) -> Checkpoint:
+def _load(path: Path | None, arguments: dict[str, Any] | None, weights_name: str | None) -> Checkpoint:
     """The weights of a file, or of the package where there is none."""
     from seg_export.checkpoints.pretrained import pretrained_path
     from seg_export.families.sam.checkpoints import load_sam_checkpoint
 
-    return load_sam_checkpoint(path or pretrained_path("sam_tiny"), arguments)
+    return load_sam_checkpoint(path or pretrained_path("sam_tiny"), arguments, weights_name)
 
 
 def _download(variant: str) -> Path:

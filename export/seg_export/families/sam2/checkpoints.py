@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_state_dict
+from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.checkpoints.download import OnBytes, cache_folder, download
+from seg_export.checkpoints.state_dicts import Recogniser
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from seg_export.families.sam.checkpoints import read_arguments
 from seg_export.families.sam2.network import VARIANTS, build_sam2, is_sam2, readable_arguments, variant_name
@@ -88,17 +89,20 @@ def read_variant_config(path: Path) -> dict[str, Any]:
     return read_arguments(path, build_sam2, "SAM2")
 
 
-def load_sam2_checkpoint(path: Path, arguments: Mapping[str, Any] | None = None) -> Checkpoint:
+def load_sam2_checkpoint(
+    path: Path, arguments: Mapping[str, Any] | None = None, weights: str | None = None
+) -> Checkpoint:
     """Load a SAM2's weights, which say by their shapes which official SAM2 they are.
 
     Args:
         path: Meta's file, a state dict of `SAM2Base`, or a checkpoint of ours.
         arguments: of `build_sam2`, what the file must be; None for whatever official size it is.
+        weights: as in `load_checkpoint`.
 
     Raises:
         CheckpointError: the file cannot be used, is no SAM2's, or another one's (it says which).
     """
-    checkpoint = load_checkpoint(path) if arguments is None else _load_described(path, arguments)
+    checkpoint = load_checkpoint(path, weights, first=_described(arguments) if arguments else None)
     if checkpoint.family != "sam2":
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM2")
     if arguments is None:
@@ -143,12 +147,13 @@ def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnB
     return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
 
 
-def _load_described(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
-    """A SAM2 of any size, of which its weights alone do not say all."""
-    tensors = load_state_dict(path)
-    if tensors is None or not is_sam2(tensors):
-        return load_checkpoint(path)
-    return describe_sam2(tensors, dict(arguments), path)
+def _described(arguments: Mapping[str, Any]) -> Recogniser:
+    """Knows a SAM2 of any size, of which its weights alone do not say all."""
+
+    def recogniser(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
+        return describe_sam2(tensors, dict(arguments), path) if is_sam2(tensors) else None
+
+    return recogniser
 
 
 def _refusal(

@@ -11,7 +11,14 @@ from seg_export.checkpoints.licences import SAM2
 from seg_export.cli.exporting import export, show
 from seg_export.cli.fetching import fetch
 from seg_export.cli.given import refuse_without
-from seg_export.cli.options import CheckpointOption, ImagesOption, JsonOption, RepoOption, require_torch
+from seg_export.cli.options import (
+    CheckpointOption,
+    ImagesOption,
+    JsonOption,
+    RepoOption,
+    WeightsNameOption,
+    require_torch,
+)
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -38,6 +45,7 @@ def sam2(
         typer.Option("--variant-config", help="JSON file with the constructor arguments of another size."),
     ] = None,
     checkpoint: CheckpointOption = None,
+    weights_name: WeightsNameOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the official checkpoint; its SHA-256 is checked.")
     ] = False,
@@ -86,13 +94,15 @@ def sam2(
             "--download fetches official checkpoints: pass --variant sam2.1_tiny and so on instead of "
             "--variant-config"
         )
+    refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed")
     require_torch()
     arguments = _arguments(variant, variant_config)
     if random:
         weights = _random(arguments, seed)
     else:
-        weights = _load(_download(variant or DEFAULT) if download else checkpoint or Path(), arguments)
+        source = _download(variant or DEFAULT) if download else checkpoint or Path()
+        weights = _load(source, arguments, weights_name)
     exported = export(
         weights,
         repo,
@@ -120,10 +130,10 @@ def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
     return random_checkpoint("sam2", arguments or variant_arguments(DEFAULT), seed)
 
 
-def _load(path: Path, arguments: dict[str, Any] | None) -> Checkpoint:
+def _load(path: Path, arguments: dict[str, Any] | None, weights_name: str | None) -> Checkpoint:
     from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
 
-    return load_sam2_checkpoint(path, arguments)
+    return load_sam2_checkpoint(path, arguments, weights_name)
 
 
 def _download(variant: str) -> Path:

@@ -17,6 +17,7 @@ from seg_export.cli.options import (
     ImagesOption,
     JsonOption,
     PrecisionOption,
+    WeightsNameOption,
     load,
     require_torch,
 )
@@ -50,6 +51,7 @@ class WeightsOptions:
     """Which weights to export: a file's, packaged ones, or random ones."""
 
     checkpoint: CheckpointOption = None
+    weights_name: WeightsNameOption = None
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
     ] = None
@@ -101,6 +103,7 @@ def check_options(context: typer.Context, network: NetworkOptions, publish: Publ
     Raises:
         BadInputError: names the option, and what to do.
     """
+    refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed", *(field.name for field in fields(network)))
     if publish.max_batch == 1 and given(context, "queue_delay_us"):
         raise BadInputError(
@@ -131,7 +134,7 @@ def semantic_weights(family: str, weights: WeightsOptions, network: NetworkOptio
         return random_checkpoint(family, arguments, weights.seed)
     # The first of the packaged lung models keeps its short name.
     packaged = f"{family}_lung" if weights.pretrained == "lung" and family != "unet" else weights.pretrained
-    loaded = load(weights.checkpoint, packaged)
+    loaded = load(weights.checkpoint, packaged, weights.weights_name)
     if loaded.family != family:
         raise BadInputError(
             f"{weights.checkpoint or weights.pretrained} is a {loaded.family}: export it with  "

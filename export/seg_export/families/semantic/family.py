@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +98,12 @@ def _spread_transunet(network: Any) -> None:
 def _recognise_unet(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
     from seg_export.families.semantic.unet import unet_arguments
 
-    return _recognised("unet", unet_arguments, tensors, path)
+    # github.com/milesial/Pytorch-UNet has the same network, whose last layer is in a module.
+    renamed = {re.sub(r"^outc\.conv\.", "out.", name): tensor for name, tensor in tensors.items()}
+    checkpoint = _recognised("unet", unet_arguments, renamed, path)
+    if checkpoint is None or renamed.keys() == tensors.keys():
+        return checkpoint
+    return replace(checkpoint, steps=("renamed 'outc.conv.' to 'out.'",))
 
 
 def _recognise_unetpp(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
