@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from seg_runtime.spec import ChannelOrder, ClaheSpec
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing"]
 

@@ -110,7 +110,7 @@ def semantic_model(
         toolkit_version=version("edgeseg"),
     )
     graph = SemanticGraph(network, preprocessing).eval()
-    return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
+    return TraceableModel(spec, partial(semantic_labels, spec), graph, image_case=semantic_case)
 
 
 def _check_channels(checkpoint: Checkpoint, channels: int, classes: int) -> None:
