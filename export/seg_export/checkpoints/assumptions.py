@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from seg_export.checkpoints.assumption import BUILT, SAVED, Assumption
+from seg_export.checkpoints.assumption import Assumption
 from seg_export.checkpoints.pretrained import PRETRAINED, pretrained_path
 from seg_export.checkpoints.types import Checkpoint
 from seg_export.families import FAMILIES, family_named
@@ -16,8 +16,6 @@ from seg_runtime.hashing import file_sha256
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["Assumption", "assumed_values", "assumptions", "assumptions_text"]
-
-_HOW_TO_SET = ('How to set the fields of a Checkpoint: docs/models.md, "Plain state dicts"',)
 
 
 def assumptions(checkpoint: Checkpoint, spec: ModelSpec, *, size_given: bool) -> tuple[Assumption, ...]:
@@ -56,11 +54,11 @@ def assumptions_text(found: Sequence[Assumption]) -> str:
     return "\n".join(
         line.rstrip()
         for line in (
-            f"the file does not say all about its images: {count} of the {len(found)} values below are assumed",
+            f"the file does not say all: {count} of the {len(found)} values below are assumed",
             *rows,
             "Verification proves that the graph equals its original; only labelled images prove that these "
             "values are those of the training: seg-bench run --data FOLDER",
-            *(_HOW_TO_SET if any(each.set_by in (SAVED, BUILT) for each in found) else ()),
+            'How to set the fields of a Checkpoint: docs/models.md, "Plain state dicts"',
         )
     )
 

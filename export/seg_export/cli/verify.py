@@ -54,7 +54,7 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the served version of a model with a checkpoint; exit code 3 when they differ.
+    """Compare the served version of a model with what it was made of; exit code 3 when they differ.
 
     Examples:
 
@@ -67,10 +67,10 @@ def verify(
       seg-export verify unet_lung --pretrained lung --engine openvino
 
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
+
+      seg-export verify organs --checkpoint organs.onnx
     """
-    weights = load(checkpoint, pretrained)
-    if depth is not None:
-        weights = _cut(weights, depth)
+    weights = _weights(checkpoint, pretrained, depth)
 
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
@@ -87,7 +87,7 @@ def verify(
     require_parity(report)
 
 
-def _bisect(repo: Path, model: str, weights: Checkpoint, images: Path | None) -> BisectReport:
+def _bisect(repo: Path, model: str, weights: Checkpoint | Path, images: Path | None) -> BisectReport:
     from seg_export.verification.bisect import bisect_published
 
     with progress_bar() as bar:
@@ -109,6 +109,16 @@ def _node(found: Divergence | None) -> str:
     if found is None:
         return "none"
     return f"{found.node} ({found.op}), by {found.difference:.1e} at values up to {found.magnitude:.1e}"
+
+
+def _weights(checkpoint: Path | None, pretrained: str | None, depth: int | None) -> Checkpoint | Path:
+    """What a model was made of: a checkpoint, or the file of a graph."""
+    if checkpoint is None or checkpoint.suffix != ".onnx" or pretrained is not None:
+        weights = load(checkpoint, pretrained)
+        return weights if depth is None else _cut(weights, depth)
+    if depth is not None:
+        raise BadInputError("--depth has no effect on an ONNX file: leave it out")
+    return checkpoint
 
 
 def _cut(weights: Checkpoint, depth: int) -> Checkpoint:

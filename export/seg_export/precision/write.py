@@ -14,8 +14,8 @@ from seg_export.precision.calibration import CalibrationImages, calibrate
 from seg_export.precision.half import to_half
 from seg_export.precision.kept import KEPT_BY_DEFAULT, kept_nodes
 from seg_export.precision.ranges import largest_values
-from seg_export.tracing.external_weights import write_weights
 from seg_export.tracing.exportable import ExportableModel
+from seg_export.tracing.external_weights import write_weights
 from seg_export.verification.cases import VerificationCase
 from seg_runtime.errors import BadInputError
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from seg_export.export import load_published
 from seg_export.precision.divergence import Divergence, first_divergence, ops_to_keep
 from seg_export.precision.half import rounded, to_half
-from seg_export.tracing.trace import optimise, trace
 from seg_export.tracing.exportable import ExportableModel
+from seg_export.tracing.trace import optimise, trace
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner, Tensors
