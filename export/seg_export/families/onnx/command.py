@@ -80,7 +80,7 @@ def onnx(
 
       seg-export onnx organs.onnx --size 512x384 --output logits --assume-defaults --images slices/
 
-      seg-export onnx keras.onnx --input uint8 --layout nhwc --no-clahe --class-names sky,road --channel-order rgb
+      seg-export onnx keras.onnx --input uint8 --no-clahe --class-names sky,road --channel-order rgb
     """
     from seg_export.families.onnx.interface import read_interface
     from seg_export.families.onnx.model import onnx_model, publish_onnx_model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_export.families.onnx.read import OriginalGraph
-from seg_export.families.onnx.refusals import maker_of, refuse_detector, refuse_labels
+from seg_export.families.onnx.refusals import maker_of, refuse_detector, refuse_embedding, refuse_labels
 from seg_runtime.errors import BadInputError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def read_interface(original: OriginalGraph, wishes: Wishes) -> Interface:
     outputs = _probe(original, value.name, element, (1, *image_shape))
     refuse_detector(original.path, outputs)
     output = _output(original, outputs, wishes.output)
+    refuse_embedding(original.path, output, outputs[output], size_hw)
     refuse_labels(original.path, original.graph.graph, output, outputs[output])
     output_layout, classes, output_hw = _maps(original, output, outputs[output], layout, size_hw)
     single = shape[0] == 1 or not _batches(

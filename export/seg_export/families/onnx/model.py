@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxModel", "default_names", "onnx_model", "publish_onnx_model", "republished_model"]
 
+LOWEST_OPSET = 13
+"""The first with Softmax over one axis, and with half precision in every operator that matters."""
+
+INT8_OPSET = 18
+"""What the search for layers that int8 harms is written in."""
+
 _WISHES = f"{OWN_METADATA}original"
 """Metadata of a published graph: what was made of the original's input and output."""
 
@@ -53,12 +59,13 @@ class OnnxModel(ExportableModel):
     reference: Reference
 
     def to_onnx(self, opset: int, weights_file: Path | None, external_data_above: int) -> onnx.ModelProto:
-        """Wrap the original, which keeps its opset."""
+        """Wrap the original, which keeps its opset unless that is older than what is added."""
         from seg_export.families.onnx.wrap import wrapped
         from seg_export.tracing.external_weights import move_weights_of_graph
 
         found = self.reference.interface
-        graph = wrapped(self.reference.original.with_weights(), found, self.reference.preprocessing)
+        lowest = INT8_OPSET if self.spec.precision == "int8" else LOWEST_OPSET
+        graph = wrapped(self.reference.original.with_weights(), found, self.reference.preprocessing, lowest)
         wishes = {"layout": found.layout, "output": found.output, "activation": found.activation}
         graph.metadata_props.add(key=_WISHES, value=json.dumps(wishes))
         if weights_file is not None:

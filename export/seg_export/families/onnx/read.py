@@ -84,8 +84,8 @@ def read_original(path: Path) -> OriginalGraph:
     """Read a file and refuse what can never be published.
 
     Raises:
-        CheckpointError: it is missing, truncated or no ONNX file, its weights are missing, it is half of a SAM,
-            a detector or quantised, or ONNX Runtime cannot load it.
+        CheckpointError: it is missing, truncated or no ONNX file, its weights are missing, it is half of a
+            SAM, a detector or quantised, or ONNX Runtime cannot load it.
         MissingExtraError: onnx or ONNX Runtime is not installed.
     """
     graph = _parsed(path)

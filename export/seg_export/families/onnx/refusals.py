@@ -13,7 +13,14 @@ from seg_runtime.errors import BadInputError, CheckpointError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["check_precision", "maker_of", "refuse_by_names", "refuse_detector", "refuse_labels"]
+__all__ = [
+    "check_precision",
+    "maker_of",
+    "refuse_by_names",
+    "refuse_detector",
+    "refuse_embedding",
+    "refuse_labels",
+]
 
 _SAM_NAMES = {
     "image_embed",
@@ -39,14 +46,8 @@ def refuse_by_names(path: Path, inputs: Iterable[str], outputs: Iterable[str], o
     inputs, outputs = list(inputs), list(outputs)
     second = any(name.startswith("high_res_feat") for name in (*inputs, *outputs))
     if second or _SAM_NAMES & {*inputs, *outputs}:
-        family = "sam2" if second else "sam"
-        raise CheckpointError(
-            f"{path} is one half of a SAM that was exported elsewhere (inputs {', '.join(inputs)}; outputs "
-            f"{', '.join(outputs)}): nothing in it says which half belongs to it and how images are "
-            "prepared, and "
-            f"clients expect other tensors; export both from the checkpoint:  "
-            f"seg-export {family} --checkpoint FILE"
-        )
+        tensors = f"inputs {', '.join(inputs)}; outputs {', '.join(outputs)}"
+        raise _half_of_sam(path, tensors, "sam2" if second else "sam")
     if found := _DETECTING & set(ops):
         raise _detector(path, f"it has {' and '.join(sorted(found))}")
     if found := _QUANTISED & set(ops):
@@ -61,6 +62,13 @@ def refuse_detector(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
     for name, values in outputs.items():
         if values.ndim == 3 and values.dtype.kind == "f" and _is_table_of_boxes(*values.shape[1:]):
             raise _detector(path, f"output '{name}' is a table of boxes, {'x'.join(map(str, values.shape))}")
+
+
+def refuse_embedding(path: Path, name: str, values: NDArray[Any], size_hw: tuple[int, int]) -> None:
+    """Refuse an encoder of a SAM whose tensors have other names. Raises CheckpointError."""
+    height, width = size_hw
+    if values.shape[1:] == (256, height // 16, width // 16):
+        raise _half_of_sam(path, f"output '{name}' is an image embedding of 256 channels", "sam")
 
 
 def refuse_labels(path: Path, graph: onnx.GraphProto, output: str, values: NDArray[Any]) -> None:
@@ -102,6 +110,14 @@ def check_precision(path: Path, graph: onnx.GraphProto, precision: str, in_half:
 def _is_table_of_boxes(rows: int, columns: int) -> bool:
     return (
         min(rows, columns) >= 5 and max(rows, columns) >= 1000 and max(rows, columns) > 8 * min(rows, columns)
+    )
+
+
+def _half_of_sam(path: Path, why: str, family: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is one half of a SAM that was exported elsewhere ({why}): nothing in it says which half belongs "
+        "to it and how images are prepared, and clients expect other tensors; export both from the checkpoint:  "
+        f"seg-export {family} --checkpoint FILE"
     )
 
 

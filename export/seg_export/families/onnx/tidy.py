@@ -10,14 +10,11 @@ from seg_runtime.errors import CheckpointError
 
 __all__ = ["tidied"]
 
-NEEDED_OPSET = 13
-"""The first with Softmax over one axis and with the operators that int8 and half precision are written in."""
-
 _IR_VERSION = 8
 _INSIDE = "original/"
 
 
-def tidied(graph: onnx.ModelProto, first: str, last: str) -> tuple[onnx.ModelProto, str, str]:
+def tidied(graph: onnx.ModelProto, first: str, last: str, opset: int) -> tuple[onnx.ModelProto, str, str]:
     """A copy of what leads from an input to an output of a graph.
 
     Functions are inlined, constants become weights, every node has a name, and all names begin alike, so that
@@ -27,6 +24,7 @@ def tidied(graph: onnx.ModelProto, first: str, last: str) -> tuple[onnx.ModelPro
         graph: with its weights inside; is not changed.
         first: its input.
         last: its output.
+        opset: the lowest that the result may have.
 
     Returns:
         The graph, and the new names of its input and output.
@@ -36,7 +34,7 @@ def tidied(graph: onnx.ModelProto, first: str, last: str) -> tuple[onnx.ModelPro
     """
     from onnx import compose, inliner
 
-    graph = _raised(inliner.inline_local_functions(graph))
+    graph = _raised(inliner.inline_local_functions(graph), opset)
     graph.ir_version = max(graph.ir_version, _IR_VERSION)
     body = graph.graph
     inputs = [value for value in body.input if value.name == first]
@@ -50,20 +48,20 @@ def tidied(graph: onnx.ModelProto, first: str, last: str) -> tuple[onnx.ModelPro
     return compose.add_prefix(graph, _INSIDE), _INSIDE + first, _INSIDE + last
 
 
-def _raised(graph: onnx.ModelProto) -> onnx.ModelProto:
+def _raised(graph: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     opset = next(item.version for item in graph.opset_import if item.domain in ("", "ai.onnx"))
-    if opset >= NEEDED_OPSET:
+    if opset >= wanted:
         return graph
     from onnx import version_converter
 
     try:
-        return version_converter.convert_version(graph, NEEDED_OPSET)
+        return version_converter.convert_version(graph, wanted)
     except Exception as error:  # of its C++ code: RuntimeError, or one that has no name in Python
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"the graph has opset {opset} and cannot be raised to {NEEDED_OPSET} ({reason}): export it "
+            f"the graph has opset {opset} and cannot be raised to {wanted} ({reason}): export it "
             "again with "
-            f"opset {NEEDED_OPSET} or later"
+            f"opset {wanted} or later"
         ) from error
 
 

@@ -21,18 +21,21 @@ _OUTSIDE = "wrapper/"
 _TO_NCHW = [0, 3, 1, 2]
 
 
-def wrapped(graph: onnx.ModelProto, interface: Interface, preprocessing: Preprocessing) -> onnx.ModelProto:
+def wrapped(
+    graph: onnx.ModelProto, interface: Interface, preprocessing: Preprocessing, opset: int
+) -> onnx.ModelProto:
     """The graph with the project's contract: `image` in, `probabilities` out.
 
     Args:
         graph: with its weights inside; is not changed.
         interface: what it takes and gives.
         preprocessing: of its input.
+        opset: the lowest that the result may have; 13 or more.
 
     Raises:
         CheckpointError: its opset cannot be raised to one that has the operators that are added.
     """
-    result, first, last = tidied(graph, interface.input, interface.output)
+    result, first, last = tidied(graph, interface.input, interface.output, opset)
     wrapper = _Wrapper(result.graph)
     wrapper.add_before(first, interface, preprocessing)
     wrapper.add_after(last, interface)
