@@ -351,7 +351,6 @@ def test_engines_are_compared_with_the_published_graph(tmp_path: Path) -> None:
     "name", ["nchw", "nhwc in, nchw out", "a quarter of the size", "pixels, nchw", "opset 9"]
 )
 def test_the_published_graph_compiles_for_a_gpu(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
     file = FILES[name].write(tmp_path / "net.onnx")
     seg_export.export_onnx(file, tmp_path / "repo", preprocessing=preprocessing_of(FILES[name]))
     (checked,) = check_graphs(["net"], tmp_path / "repo", ("86",))
@@ -362,11 +361,11 @@ def test_a_wrapper_that_strays_is_not_published(tmp_path: Path, monkeypatch: pyt
     from seg_export.families.onnx import wrap
 
     right = wrap.wrapped
-    monkeypatch.setattr(
-        wrap,
-        "wrapped",
-        lambda graph, found, given, opset: right(graph, found, replace(given, scale=99), opset),
-    )
+
+    def wrong(graph: Any, found: Any, given: Preprocessing, opset: int) -> onnx.ModelProto:
+        return right(graph, found, replace(given, scale=99), opset)
+
+    monkeypatch.setattr(wrap, "wrapped", wrong)
     with pytest.raises(VerificationError, match="strays from its original"):
         seg_export.export_onnx(
             FILES["nchw"].write(tmp_path / "net.onnx"), tmp_path / "repo", preprocessing=COLOR
@@ -589,7 +588,6 @@ def test_it_works_without_torch(tmp_path: Path) -> None:
         ["onnx", str(file), *STATED, "--repo", str(tmp_path / "repo")],
         ["verify", "chest", "--checkpoint", str(file), "--repo", str(tmp_path / "repo")],
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
+        call = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

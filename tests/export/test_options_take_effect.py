@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx import TensorProto, helper
 from published import WEIGHTS
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -24,6 +25,8 @@ import seg_export.engines.check
 import seg_export.export
 import seg_export.families.maskrcnn.checkpoints
 import seg_export.families.maskrcnn.command
+import seg_export.families.onnx.command
+import seg_export.families.onnx.model
 import seg_export.families.sam.command
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
@@ -80,6 +83,12 @@ BASES: dict[str, dict[str, list[str]]] = {
         "download": ["--download"],
         "random": ["--random"],
     },
+    "onnx": {
+        "": [
+            *("graph.onnx", "--mean", "0.5", "--std", "0.25", "--scale", "255", "--no-clahe"),
+            *("--class-names", "lung", "--output", "logits"),
+        ]
+    },
     "list": {"": []},
     "verify": {
         "checkpoint": ["model", "--checkpoint", "unetpp.pth"],
@@ -94,11 +103,14 @@ BASES: dict[str, dict[str, list[str]]] = {
 """Commands, the sources that each can take its weights from, and the arguments that name one."""
 
 VALUES = {
+    "activation": "none",
     "arch": "maskrcnn_resnet34_fpn",
     "backend": "tensorrt",
     "calibrate": "folder",
     "channels": "3",
+    "channel_order": "bgr",
     "checkpoint": "unet.pth",
+    "class_names": "heart",
     "classes": "3",
     "compute_capability": "86",
     "data": "folder",
@@ -107,20 +119,27 @@ VALUES = {
     "engine": "openvino",
     "features": "4,6",
     "images": "folder",
+    "input": "uint8",
     "instances": "2",
+    "layout": "nhwc",
     "max_batch": "3",
     "max_detections": "7",
+    "mean": "0.4",
     "models": "model",
     "name": "other",
     "norm_eps": "0.1",
     "opset": "19",
     "out": "other.tar",
+    "output": "other",
     "precision": "fp16",
     "pretrained": "nuclei",
     "queue_delay_us": "70",
     "repo": "elsewhere",
+    "scale": "1",
     "seed": "7",
     "size": "96",
+    "std": "0.3",
+    "threshold": "0.4",
     "to": "3",
     "variant": "vit_l",
     "variant_config": "variant.json",
@@ -130,6 +149,8 @@ VALUES = {
 
 OTHERS = {
     ("transunet", "arch"): "r50_vit_b16",
+    ("onnx", "name"): "graph2",
+    ("onnx", "output"): "other",
     ("sam2", "variant"): "sam2.1_small",
     ("sam2", "variant_config"): "variant2.json",
 }
@@ -170,7 +191,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "variant.json").write_text(json.dumps({**sam, "encoder_global_attn_indexes": []}))
     (folder / "variant2.json").write_text(json.dumps(sam2))
     (folder / "folder").mkdir()
+    _write_graph(folder / "graph.onnx")
     return folder
+
+
+def _write_graph(path: Path) -> None:
+    """Gray images of 32x32 to logits and their negatives."""
+    shape = ["n", 1, 32, 32]
+    image, *maps = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "logits", "other")
+    )
+    nodes = [helper.make_node("Relu", ["x"], ["logits"]), helper.make_node("Neg", ["x"], ["other"])]
+    graph = helper.make_graph(nodes, "graph", [image], maps)
+    imports = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +237,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
             monkeypatch.setattr(module, name, record(small))
         monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
     monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
-    for module in ("semantic", "maskrcnn", "sam", "sam2"):
+    for module in ("semantic", "maskrcnn", "sam", "sam2", "onnx"):
         command = getattr(seg_export.families, module).command
         monkeypatch.setattr(command, "show", lambda exported, as_json, *licence: seen.append(as_json))
     spec = SimpleNamespace(name="model", version=1)
@@ -211,6 +245,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     for module, name, value in (
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
+        (seg_export.families.onnx.model, "publish_onnx_model", None),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
         (seg_export.cli.verify, "report_table", "table"),

@@ -24,17 +24,31 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}
     for subject in firsts.values():
+        if _made_of_graph(subject):
+            files[subject.checkpoint_sha256] = None
         if subject.checkpoint_sha256 not in files:
             files[subject.checkpoint_sha256] = _checkpoint(subject, options, folder)
     found = {name: files[subject.checkpoint_sha256] for name, subject in named.items()}
     checkpoints = {name: path for name, path in found.items() if path is not None}
     needed = [name for name, subject in named.items() if subject.exported or not options.official]
     if not checkpoints.keys() & needed:
+        if needed and all(_made_of_graph(named[name]) for name in needed):
+            raise BadInputError(
+                f"no PyTorch baseline of {', '.join(needed)}, made of an ONNX file: leave --baseline out"
+            )
         raise BadInputError(
             f"no checkpoint of {', '.join(needed)} for the baseline: "
             "pass the file that it was exported from as --checkpoint"
         )
     return checkpoints
+
+
+def _made_of_graph(subject: Subject) -> bool:
+    """Whether there is no PyTorch module behind a model."""
+    from seg_export.families import FAMILIES
+
+    family = FAMILIES.get(subject.spec.family)
+    return family is not None and family.made_of is not None
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:

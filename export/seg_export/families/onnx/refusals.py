@@ -115,9 +115,9 @@ def _is_table_of_boxes(rows: int, columns: int) -> bool:
 
 def _half_of_sam(path: Path, why: str, family: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is one half of a SAM that was exported elsewhere ({why}): nothing in it says which half belongs "
-        "to it and how images are prepared, and clients expect other tensors; export both from the checkpoint:  "
-        f"seg-export {family} --checkpoint FILE"
+        f"{path} is one half of a SAM that was exported elsewhere ({why}): nothing in it says which half "
+        "belongs to it and how images are prepared, and clients expect other tensors; export both from the "
+        f"checkpoint:  seg-export {family} --checkpoint FILE"
     )
 
 
