@@ -39,6 +39,7 @@ class ExportableModel(ABC):
         align: for outputs that are lists, of which both sides may have another order; else None.
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
         in_half: whether its graph is made in half precision, not in fp32.
+        tolerance: row of `verification.tolerances.TOLERANCES` in fp32; "" for its family's.
     """
 
     reference_name: ClassVar[str]
@@ -53,6 +54,7 @@ class ExportableModel(ABC):
     align: Align | None = field(default=None, kw_only=True)
     dynamic_batch: bool = field(default=True, kw_only=True)
     in_half: bool = field(default=False, kw_only=True)
+    tolerance: str = field(default="", kw_only=True)
 
     @abstractmethod
     def to_onnx(self, opset: int, weights_file: Path | None, external_data_above: int) -> onnx.ModelProto:

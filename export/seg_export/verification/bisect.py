@@ -85,7 +85,7 @@ def bisect_published(
     step("trace")
     reference = optimise(trace(replace(model, spec=replace(model.spec, precision="fp32"))), model)
     inputs = [case.inputs for case in cases]
-    tolerance = TOLERANCES[tolerance_row(model.spec)]
+    tolerance = TOLERANCES[tolerance_row(model.spec, model.tolerance)]
     step("compare node by node")
     first = first_divergence(reference, published, inputs, tolerance)
     if model.spec.precision != "fp16":

@@ -52,7 +52,7 @@ def verify(
         MissingExtraError: ONNX Runtime, or the engine, is not installed.
         EdgesegError: the engine does not exist, or cannot run the model; as `seg_runtime.engines.load_model`.
     """
-    row, subject = tolerance_row(model.spec), "graph"
+    row, subject = tolerance_row(model.spec, model.tolerance), "graph"
     if engine is not None:
         run_engine, subject = _engine_runner(engine, model.spec, graph_path.parent)
         cases = [case for case in cases if case.batch <= (model.spec.max_batch_size or case.batch)]

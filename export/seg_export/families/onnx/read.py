@@ -47,6 +47,11 @@ class OriginalGraph:
         return tuple(value for value in self.graph.graph.input if value.name not in weights)
 
     @property
+    def operators(self) -> set[str]:
+        """Types of its nodes."""
+        return {node.op_type for node in self.graph.graph.node}
+
+    @property
     def takes_any_size(self) -> bool:
         """Whether two axes of its first input or more, that of the batch apart, are open."""
         axes = self.inputs[0].type.tensor_type.shape.dim[1:] if self.inputs else ()
@@ -92,7 +97,7 @@ def read_original(path: Path) -> OriginalGraph:
     _check_opset(path, graph)
     original = OriginalGraph(path, graph, _weight_files(path, graph))
     names = [value.name for value in original.inputs], [value.name for value in graph.graph.output]
-    refuse_by_names(path, *names, {node.op_type for node in graph.graph.node})
+    refuse_by_names(path, *names, original.operators)
     _ = original.run
     return original
 
