@@ -112,9 +112,9 @@ def _read_off(found: Interface, wishes: Wishes) -> Iterator[Assumption]:
     """What was read off the graph, and what was assumed of it."""
     from seg_export.checkpoints.assumption import Assumption
 
-    height, width = found.size_hw
-    yield Assumption("input", f"{found.input}, {found.element}", "file", "--input")
-    yield Assumption("layout", found.layout, "option" if wishes.layout else "file", "--layout")
+    height, width = found.image.size_hw
+    yield Assumption("input", f"{found.image.name}, {found.image.element}", "file", "--input")
+    yield Assumption("layout", found.image.layout, "option" if wishes.layout else "file", "--layout")
     size_origin: Literal["option", "file"] = "option" if wishes.size_hw else "file"
     yield Assumption("input size", f"{height}x{width}", size_origin, "--size")
     yield Assumption("batch", "one image" if found.single else "any", "file")
@@ -122,7 +122,7 @@ def _read_off(found: Interface, wishes: Wishes) -> Iterator[Assumption]:
         "output", f"{found.output}, {found.output_layout}", "option" if wishes.output else "file"
     )
     yield Assumption("classes", str(found.classes), "file")
-    if found.output_hw != found.size_hw:
+    if found.output_hw != found.image.size_hw:
         yield Assumption("output size", f"{found.output_hw[0]}x{found.output_hw[1]}, resized", "file")
     if found.ends_in != "none":
         yield Assumption("activation", f"{found.ends_in}, in the graph", "file")

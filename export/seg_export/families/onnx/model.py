@@ -69,7 +69,7 @@ class OnnxModel(ExportableModel):
         found = self.reference.interface
         lowest = INT8_OPSET if self.spec.precision == "int8" else LOWEST_OPSET
         graph = wrapped(self.reference.original.with_weights(), found, self.reference.preprocessing, lowest)
-        wishes = {"layout": found.layout, "output": found.output, "activation": found.activation}
+        wishes = {"layout": found.image.layout, "output": found.output, "activation": found.activation}
         graph.metadata_props.add(key=_WISHES, value=json.dumps(wishes))
         if weights_file is not None:
             move_weights_of_graph(graph, weights_file, external_data_above)
@@ -102,8 +102,8 @@ def onnx_model(
         BadInputError: a preprocessing, class names or a batch that do not fit the graph.
     """
     _check_fit(interface, preprocessing, class_names, max_batch_size)
-    channels, classes, size_hw = interface.channels, interface.classes, interface.size_hw
-    prepared = not interface.takes_pixels
+    channels, classes, size_hw = interface.image.channels, interface.classes, interface.image.size_hw
+    prepared = not interface.image.takes_pixels
     spec = ModelSpec(
         name=name or original.path.stem,
         version=1,
@@ -209,14 +209,13 @@ def default_names(classes: int) -> tuple[str, ...]:
 def _check_fit(
     interface: Interface, preprocessing: Preprocessing, names: tuple[str, ...], max_batch_size: int | None
 ) -> None:
-    channels = interface.channels
+    channels = interface.image.channels
     if max_batch_size is not None and max_batch_size < 1:
         raise BadInputError(f"largest batch {max_batch_size}: it must be at least 1")
     if interface.single and max_batch_size not in (None, 1):
         raise BadInputError(
             f"--max-batch {max_batch_size}: the graph takes one image at a time; leave --max-batch out, or "
-            "export "
-            "it with an open batch axis"
+            "export it with an open batch axis"
         )
     if names and len(names) != interface.classes:
         raise BadInputError(f"{len(names)} class names, and the graph has {interface.classes} classes")
@@ -224,7 +223,7 @@ def _check_fit(
         raise BadInputError(
             "--channel-order bgr has no effect on a graph that takes gray images: leave it out"
         )
-    if interface.takes_pixels:
+    if interface.image.takes_pixels:
         return
     for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != channels:

@@ -53,13 +53,13 @@ class Reference:
 
     def _probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         found = self.interface
-        raw = self.original.run({found.input: self._prepared(image)[None]})[found.output][0].astype(
+        raw = self.original.run({found.image.name: self._prepared(image)[None]})[found.output][0].astype(
             np.float32
         )
         if found.output_layout == "nhwc":
             raw = np.ascontiguousarray(raw.transpose(2, 0, 1))
-        if found.output_hw != found.size_hw:
-            height, width = found.size_hw
+        if found.output_hw != found.image.size_hw:
+            height, width = found.image.size_hw
             raw = np.stack(
                 [cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in raw]
             )
@@ -68,12 +68,12 @@ class Reference:
     def _prepared(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """(C, H, W) or (H, W, C), as the original takes it."""
         values: NDArray[Any] = image[..., ::-1] if self.preprocessing.channel_order == "bgr" else image
-        if not self.interface.takes_pixels:
+        if not self.interface.image.takes_pixels:
             scaled = values.astype(np.float64) / self.preprocessing.scale
             values = (scaled - self.preprocessing.mean) / self.preprocessing.std
-        if self.interface.layout == "nchw":
+        if self.interface.image.layout == "nchw":
             values = values.transpose(2, 0, 1)
-        return np.ascontiguousarray(values, self.interface.element)
+        return np.ascontiguousarray(values, self.interface.image.element)
 
     def _activated(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.interface.activation == "sigmoid":

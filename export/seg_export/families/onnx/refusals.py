@@ -76,8 +76,7 @@ def refuse_labels(path: Path, graph: onnx.GraphProto, output: str, values: NDArr
     if values.dtype.kind in "iub" or maker_of(graph, output) in ("ArgMax", "Greater", "GreaterOrEqual"):
         raise CheckpointError(
             f"output '{output}' of {path} has labels ({values.dtype}), which have no probabilities: export "
-            "the "
-            "graph without its argmax or threshold, up to the logits"
+            "the graph without its argmax or threshold, up to the logits"
         )
 
 

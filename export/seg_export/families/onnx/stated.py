@@ -32,16 +32,15 @@ def stated(
         raise BadInputError(
             "a graph does not say how its images were prepared. Missing: "
             f"{', '.join(_option(name, found) for name in missing)}. Give them as the network was trained, "
-            "or pass "
-            "--assume-defaults, which takes ImageNet's and prints each"
+            "or pass --assume-defaults, which takes ImageNet's and prints each"
         )
     if not missing and options.assume_defaults:
         raise BadInputError("--assume-defaults has no effect where everything is given: leave it out")
     preprocessing = Preprocessing(
-        mean=_numbers("--mean", options.mean) or IMAGENET_MEAN[: found.channels],
-        std=_numbers("--std", options.std) or IMAGENET_STD[: found.channels],
+        mean=_numbers("--mean", options.mean) or IMAGENET_MEAN[: found.image.channels],
+        std=_numbers("--std", options.std) or IMAGENET_STD[: found.image.channels],
         clahe=ClaheSpec() if options.clahe else None,
-        input_size_hw=found.size_hw,
+        input_size_hw=found.image.size_hw,
         scale=255.0 if options.scale is None else options.scale,
         channel_order=options.channel_order or "rgb",
         threshold=0.5 if options.threshold is None else options.threshold,
@@ -53,16 +52,24 @@ def stated(
 
 def _wanted(found: Interface) -> Iterator[str]:
     """Fields of `PreprocessingOptions` that a graph leaves open."""
-    yield from () if found.takes_pixels else _STATISTICS
-    if found.channels == 3:
+    yield from () if found.image.takes_pixels else _STATISTICS
+    if found.image.channels == 3:
         yield "channel_order"
     yield from ("clahe", "class_names")
 
 
 def _refuse_without_effect(options: PreprocessingOptions, found: Interface) -> None:
     for name, reason in (
-        *((name, "a graph that takes pixels of 0 to 255") for name in _STATISTICS if found.takes_pixels),
-        *((name, "a graph that takes gray images") for name in ("channel_order",) if found.channels == 1),
+        *(
+            (name, "a graph that takes pixels of 0 to 255")
+            for name in _STATISTICS
+            if found.image.takes_pixels
+        ),
+        *(
+            (name, "a graph that takes gray images")
+            for name in ("channel_order",)
+            if found.image.channels == 1
+        ),
         *(
             (name, "several classes, of which the likeliest wins")
             for name in ("threshold",)
@@ -96,7 +103,9 @@ def _option(name: str, found: Interface) -> str:
     """As people write it, for example "--mean (3 values)"."""
     if name == "clahe":
         return "--clahe or --no-clahe"
-    count = {"mean": found.channels, "std": found.channels, "class_names": found.classes}.get(name)
+    count = {"mean": found.image.channels, "std": found.image.channels, "class_names": found.classes}.get(
+        name
+    )
     return f"--{name.replace('_', '-')}" + (f" ({count})" if count else "")
 
 

@@ -35,11 +35,11 @@ def wrapped(
     Raises:
         CheckpointError: its opset cannot be raised to one that has the operators that are added.
     """
-    result, first, last = tidied(graph, interface.input, interface.output, opset)
+    result, first, last = tidied(graph, interface.image.name, interface.output, opset)
     wrapper = _Wrapper(result.graph)
     wrapper.add_before(first, interface, preprocessing)
     wrapper.add_after(last, interface)
-    channels, (height, width) = interface.channels, interface.size_hw
+    channels, (height, width) = interface.image.channels, interface.image.size_hw
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ("batch", height, width, channels))
     maps = ("batch", interface.classes, height, width)
     probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, maps)
@@ -60,18 +60,18 @@ class _Wrapper:
         """From `image` to the graph's input."""
         consumers = [node for node in self.body.node if first in node.input]
         # TensorRT takes uint8 in a cast and nowhere else: the cast of the graph's own comes to be the second.
-        as_float = not interface.takes_pixels or all(node.op_type == "Cast" for node in consumers)
+        as_float = not interface.image.takes_pixels or all(node.op_type == "Cast" for node in consumers)
         value = self._add("Cast", ["image"], to=TensorProto.FLOAT) if as_float else "image"
         if preprocessing.channel_order == "bgr":
             value = self._add("Gather", [value, self._constant("bgr", np.array([2, 1, 0]))], axis=3)
-        if not interface.takes_pixels:
+        if not interface.image.takes_pixels:
             means, deviations = np.array(preprocessing.mean), np.array(preprocessing.std)
             factor = self._constant("factor", (1 / (preprocessing.scale * deviations)).astype(np.float32))
             shift = self._constant("shift", (-means / deviations).astype(np.float32))
             value = self._add("Add", [self._add("Mul", [value, factor]), shift])
-        if interface.layout == "nchw":
+        if interface.image.layout == "nchw":
             value = self._add("Transpose", [value], perm=_TO_NCHW)
-        if interface.element == "float16":
+        if interface.image.element == "float16":
             value = self._add("Cast", [value], to=TensorProto.FLOAT16)
         if not self.nodes:
             self._add("Identity", [value])
@@ -86,8 +86,8 @@ class _Wrapper:
         value = self._add("Cast", [last], to=TensorProto.FLOAT)
         if interface.output_layout == "nhwc":
             value = self._add("Transpose", [value], perm=_TO_NCHW)
-        if interface.output_hw != interface.size_hw:
-            value = self._resized(value, interface.size_hw)
+        if interface.output_hw != interface.image.size_hw:
+            value = self._resized(value, interface.image.size_hw)
         if interface.activation == "sigmoid":
             self._add("Sigmoid", [value])
         elif interface.activation == "softmax":
