@@ -75,10 +75,9 @@ class ImageInput:
         image = (self.channels, *self.size_hw) if self.layout == "nchw" else (*self.size_hw, self.channels)
         shape = (batch, *image)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        values = noise if self.takes_pixels else (noise / 255).astype(self.element)
         try:
-            return original.run(
-                {self.name: noise if self.takes_pixels else (noise / 255).astype(self.element)}
-            )
+            return original.run({self.name: values})
         except ParityError as error:
             raise CheckpointError(
                 f"{original.path} does not run with an input of {'x'.join(map(str, shape))}: choose another "
@@ -122,8 +121,8 @@ def _image_input(original: OriginalGraph) -> tuple[onnx.ValueInfoProto, str]:
     shape = _lengths(value)
     if kind not in _ELEMENTS or len(shape) != 4:
         raise CheckpointError(
-            f"input '{value.name}' of {original.path} is {kind} {_shown(shape) or 'of unknown shape'}: expected "
-            "a batch of images, (N, C, H, W) or (N, H, W, C), in float32, float16 or uint8"
+            f"input '{value.name}' of {original.path} is {kind} {_shown(shape) or 'of unknown shape'}: "
+            "expected a batch of images, (N, C, H, W) or (N, H, W, C), in float32, float16 or uint8"
         )
     return value, _ELEMENTS[kind]
 

@@ -59,23 +59,15 @@ def _wanted(found: Interface) -> Iterator[str]:
 
 
 def _refuse_without_effect(options: PreprocessingOptions, found: Interface) -> None:
-    for name, reason in (
-        *(
-            (name, "a graph that takes pixels of 0 to 255")
-            for name in _STATISTICS
-            if found.image.takes_pixels
-        ),
-        *(
-            (name, "a graph that takes gray images")
-            for name in ("channel_order",)
-            if found.image.channels == 1
-        ),
-        *(
-            (name, "several classes, of which the likeliest wins")
-            for name in ("threshold",)
-            if found.classes > 1
-        ),
-    ):
+    image = found.image
+    without = (
+        dict.fromkeys(_STATISTICS, "a graph that takes pixels of 0 to 255") if image.takes_pixels else {}
+    )
+    if image.channels == 1:
+        without["channel_order"] = "a graph that takes gray images"
+    if found.classes > 1:
+        without["threshold"] = "several classes, of which the likeliest wins"
+    for name, reason in without.items():
         if getattr(options, name) is not None:
             raise BadInputError(f"--{name.replace('_', '-')} has no effect on {reason}: leave it out")
     if options.threshold is not None and not 0 <= options.threshold <= 1:
@@ -103,9 +95,8 @@ def _option(name: str, found: Interface) -> str:
     """As people write it, for example "--mean (3 values)"."""
     if name == "clahe":
         return "--clahe or --no-clahe"
-    count = {"mean": found.image.channels, "std": found.image.channels, "class_names": found.classes}.get(
-        name
-    )
+    channels = found.image.channels
+    count = {"mean": channels, "std": channels, "class_names": found.classes}.get(name)
     return f"--{name.replace('_', '-')}" + (f" ({count})" if count else "")
 
 
