@@ -10,14 +10,19 @@ import seg_runtime  # noqa: F401 - before any library that it keeps from sending
 if TYPE_CHECKING:
     from seg_export.checkpoints.types import Preprocessing
     from seg_export.families.export_module import export_module
+    from seg_export.families.onnx import export_onnx
 
-__all__ = ["Preprocessing", "export_module"]
+__all__ = ["Preprocessing", "export_module", "export_onnx"]
 
-_MODULES = {"Preprocessing": "checkpoints.types", "export_module": "families.export_module"}
+_MODULES = {
+    "Preprocessing": "checkpoints.types",
+    "export_module": "families.export_module",
+    "export_onnx": "families.onnx",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: both need torch."""
+    """Import what Python users need when they use it. Raises AttributeError for any other name."""
     if name not in _MODULES:
         raise AttributeError(f"module 'seg_export' has no attribute '{name}'")
     return getattr(importlib.import_module(f"seg_export.{_MODULES[name]}"), name)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
-from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.checkpoints.types import WeightsFile
 from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
@@ -23,21 +20,30 @@ from seg_export.publishing.publish import (
     publish_together,
 )
 from seg_export.publishing.staging import staging_folder
+from seg_export.tracing.exportable import ExportableModel
 from seg_export.tracing.trace import DEFAULT_OPSET, optimise, save_graph, trace
-from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import VerificationCase, extreme_cases
 from seg_export.verification.verify import VerificationReport, require_parity, verify
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.repository import GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec, ServingSpec
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from seg_export.checkpoints.checkpoint import Checkpoint
+    from seg_export.checkpoints.types import WeightsFile
+
 __all__ = [
     "STEPS",
     "ExportedModel",
+    "Precision",
+    "check_calibration",
     "export_model",
     "export_models",
     "load_published",
     "module_as_published",
+    "publish_models",
     "verify_published",
 ]
 
@@ -69,8 +75,7 @@ def export_model(
     Raises:
         BadInputError: a checkpoint that publishes several; also all that `export_models` raises.
     """
-    if isinstance(checkpoint, Path):
-        checkpoint = load_checkpoint(checkpoint)
+    checkpoint = _loaded(checkpoint)
     family = family_named(checkpoint.family)
     if family.parts:
         raise BadInputError(f"a {family.title} checkpoint becomes several models: call export_models")
@@ -122,16 +127,10 @@ def export_models(
         RepositoryError: the repository cannot be written to; what it served is served still.
         MissingExtraError: a package of the `export` extra is not installed.
     """
-    if (precision == "int8") != (calibrate is not None):
-        raise BadInputError(
-            "int8 needs a folder of images to calibrate with: --calibrate FOLDER"
-            if calibrate is None
-            else f"--calibrate is for int8: {precision} takes no calibration"
-        )
+    check_calibration(precision, calibrate)
     begin = on_step or (lambda step: None)
     begin("load")
-    if isinstance(checkpoint, Path):
-        checkpoint = load_checkpoint(checkpoint)
+    checkpoint = _loaded(checkpoint)
     name = check_model_name(name or checkpoint.family)
     models = traceable_models(
         checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size
@@ -139,6 +138,57 @@ def export_models(
     assumed = assumptions(checkpoint, models[0].spec, size_given=size_hw is not None)
     if embeddings == "fp16":
         models = with_half_embeddings(models)
+    return publish_models(
+        models,
+        repo,
+        images=images,
+        opset=opset,
+        precision=precision,
+        calibrate=calibrate,
+        serving=serving,
+        assumed=assumed,
+        steps=checkpoint.steps,
+        together=partial(family_named(checkpoint.family).ensembles, name),
+        on_step=begin,
+    )
+
+
+def check_calibration(precision: Precision, calibrate: Path | None) -> None:
+    """Refuse int8 without images, and images without int8. Raises BadInputError."""
+    if (precision == "int8") != (calibrate is not None):
+        raise BadInputError(
+            "int8 needs a folder of images to calibrate with: --calibrate FOLDER"
+            if calibrate is None
+            else f"--calibrate is for int8: {precision} takes no calibration"
+        )
+
+
+def publish_models(
+    models: Sequence[ExportableModel],
+    repo: Path,
+    *,
+    images: Path | None = None,
+    opset: int = DEFAULT_OPSET,
+    precision: Precision = "fp32",
+    calibrate: Path | None = None,
+    serving: ServingSpec | None = None,
+    assumed: tuple[Assumption, ...] = (),
+    steps: tuple[str, ...] = (),
+    together: Callable[[Sequence[StagedModel]], Sequence[StagedModel]] = tuple,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> tuple[ExportedModel, ...]:
+    """The steps of `export_models` after the first; all models get the next version, or none.
+
+    Args:
+        models: what is to be published; contracts name them.
+        assumed: what nobody stated, for the contracts.
+        steps: what was done to a file to get at its weights, for people.
+        together: adds ensembles to the staged models.
+        repo, images, opset, precision, calibrate, serving, on_step: as for `export_models`.
+
+    Raises:
+        EdgesegError: as `export_models`.
+    """
     calibrations = [calibration_images(model, calibrate) if calibrate else None for model in models]
     models = tuple(
         replace(
@@ -154,30 +204,39 @@ def export_models(
         for model, calibration in zip(models, calibrations, strict=True):
             folder, name_of = staging / model.spec.name, model.spec.name
             cases = _cases(model, images, calibration)
-            precisions[name_of], report = _build(model, cases, calibration, folder, opset, begin)
+            precisions[name_of], report = _build(model, cases, calibration, folder, opset, on_step)
             reports[name_of] = report
             spec = replace(model.spec, parity=report.parity())
             staged.append(StagedModel(spec, serving or ServingSpec(), folder))
-        begin("publish")
-        together = family_named(checkpoint.family).ensembles(name, staged)
+        on_step("publish")
         return tuple(
             ExportedModel(
                 published,
                 reports.get(published.spec.name),
                 precisions.get(published.spec.name),
                 assumed,
-                checkpoint.steps,
+                steps,
             )
-            for published in publish_together(repo, together)
+            for published in publish_together(repo, together(staged))
         )
 
 
-def _precision_of(model: TraceableModel, wanted: Precision) -> Precision:
+def _loaded(checkpoint: Checkpoint | Path) -> Checkpoint:
+    if not isinstance(checkpoint, Path):
+        return checkpoint
+    from seg_export.checkpoints.checkpoint import load_checkpoint
+
+    return load_checkpoint(checkpoint)
+
+
+def _precision_of(model: ExportableModel, wanted: Precision) -> Precision:
+    if model.in_half:
+        return "fp16"
     return "fp32" if wanted == "int8" and model.image_case is None else wanted
 
 
 def _cases(
-    model: TraceableModel, images: Path | None, calibration: CalibrationImages | None = None
+    model: ExportableModel, images: Path | None, calibration: CalibrationImages | None = None
 ) -> tuple[VerificationCase, ...]:
     """What a precision is verified with.
 
@@ -198,7 +257,7 @@ def _cases(
 
 
 def _build(
-    model: TraceableModel,
+    model: ExportableModel,
     cases: tuple[VerificationCase, ...],
     calibration: CalibrationImages | None,
     folder: Path,
@@ -289,7 +348,7 @@ def module_as_published(
 
 def load_published(
     repo: Path, name: str, checkpoint: Checkpoint | Path, images: Path | None
-) -> tuple[TraceableModel, Path, tuple[VerificationCase, ...]]:
+) -> tuple[ExportableModel, Path, tuple[VerificationCase, ...]]:
     """A checkpoint as the served version of a model has it, that version's graph, and what to run.
 
     Raises:
@@ -300,9 +359,13 @@ def load_published(
     """
     repository = Repository(repo)
     spec, graph_path = repository.spec(name), repository.graph_path(name)
-    if isinstance(checkpoint, Path):
-        checkpoint = load_checkpoint(checkpoint)
-    model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
+    made_of = family_named(spec.family).made_of
+    model: ExportableModel
+    if made_of is not None:
+        model = made_of(spec, graph_path, checkpoint)
+    else:
+        batch = max(spec.max_batch_size, 1)
+        model = traceable_model(_loaded(checkpoint), name, spec.input_size_hw, batch)
     _check_same_tensors(spec, model.spec)
     # What is made of an image is called so; a SAM2's mask prompt takes a mask and nothing else.
     if images is not None and not any(tensor.name.startswith("image") for tensor in spec.inputs):

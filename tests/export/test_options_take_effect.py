@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx import TensorProto, helper
 from published import WEIGHTS
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -26,6 +27,8 @@ import seg_export.export
 import seg_export.families.maskrcnn.checkpoints
 import seg_export.families.maskrcnn.command
 import seg_export.families.module.command
+import seg_export.families.onnx.command
+import seg_export.families.onnx.model
 import seg_export.families.sam.command
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
@@ -86,6 +89,12 @@ BASES: dict[str, dict[str, list[str]]] = {
         "": ["nets:make", "--mean", "0.5", "--std", "0.2"],
         "checkpoint": ["nets:make", "--mean", "0.5", "--std", "0.2", "--checkpoint", "net.pth"],
     },
+    "onnx": {
+        "": [
+            *("graph.onnx", "--mean", "0.5", "--std", "0.25", "--scale", "255", "--no-clahe"),
+            *("--class-names", "lung", "--output", "logits"),
+        ]
+    },
     "list": {"": []},
     "verify": {
         "checkpoint": ["model", "--checkpoint", "unetpp.pth"],
@@ -119,7 +128,9 @@ VALUES = {
     "factory": "nets:make",
     "features": "4,6",
     "images": "folder",
+    "input": "uint8",
     "instances": "2",
+    "layout": "nhwc",
     "max_batch": "3",
     "max_detections": "7",
     "mean": "0.4",
@@ -149,6 +160,9 @@ VALUES = {
 OTHERS = {
     ("transunet", "arch"): "r50_vit_b16",
     ("module", "checkpoint"): "net.pth",
+    ("onnx", "class_names"): "heart",
+    ("onnx", "name"): "graph2",
+    ("onnx", "output"): "other",
     ("sam2", "variant"): "sam2.1_small",
     ("sam2", "variant_config"): "variant2.json",
 }
@@ -196,7 +210,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    return torch.nn.Conv2d(1, 1, 3, padding=padding)\n"
     )
     torch.save(torch.nn.Conv2d(1, 1, 3).state_dict(), folder / "net.pth")
+    _write_graph(folder / "graph.onnx")
     return folder
+
+
+def _write_graph(path: Path) -> None:
+    """Gray images of 32x32 to logits and their negatives."""
+    shape = ["n", 1, 32, 32]
+    image, *maps = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "logits", "other")
+    )
+    nodes = [helper.make_node("Relu", ["x"], ["logits"]), helper.make_node("Neg", ["x"], ["other"])]
+    graph = helper.make_graph(nodes, "graph", [image], maps)
+    imports = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +259,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     # Each test's nets.py is its own.
     monkeypatch.setattr(sys, "path", [str(files), *sys.path])
     monkeypatch.delitem(sys.modules, "nets", raising=False)
-    for module in ("semantic", "maskrcnn", "sam", "sam2", "module"):
+    for module in ("semantic", "maskrcnn", "sam", "sam2", "module", "onnx"):
         command = getattr(seg_export.families, module).command
         monkeypatch.setattr(command, "show", lambda exported, as_json, *licence: seen.append(as_json))
     spec = SimpleNamespace(name="model", version=1)
@@ -241,6 +268,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
         (seg_export.export, "module_as_published", small),
+        (seg_export.families.onnx.model, "publish_onnx_model", None),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),
         (seg_export.cli.verify, "report_table", "table"),

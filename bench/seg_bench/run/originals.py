@@ -25,8 +25,8 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
     if not firsts:
         names = ", ".join(subject.name for subject in subjects)
         raise BadInputError(
-            f"{names}: made of a PyTorch module, which no checkpoint holds, so there is nothing for "
-            "--baseline to run: leave it out"
+            f"no PyTorch baseline of {names}: no checkpoint holds a user's module or what an ONNX file was "
+            "made of; leave --baseline out"
         )
     named = {subject.name: subject for subject in firsts.values()}
     files: dict[str, Path | None] = {}
@@ -45,10 +45,11 @@ def find_checkpoints(options: RunOptions, subjects: Sequence[Subject], folder: P
 
 
 def _can_be_rebuilt(subject: Subject) -> bool:
+    """Whether a checkpoint alone makes the PyTorch model again: not of a user's module, nor of a graph."""
     from seg_export.families import FAMILIES
 
     family = FAMILIES.get(subject.spec.family)
-    return family is None or family.of_module is None
+    return family is None or (family.of_module is None and family.made_of is None)
 
 
 def _checkpoint(subject: Subject, options: RunOptions, folder: Path) -> Path | None:

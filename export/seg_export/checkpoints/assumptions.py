@@ -54,9 +54,9 @@ def assumptions_text(found: Sequence[Assumption]) -> str:
     return "\n".join(
         line.rstrip()
         for line in (
-            f"the checkpoint holds weights alone: {count} of the {len(found)} values below are assumed",
+            f"the file does not say all: {count} of the {len(found)} values below are assumed",
             *rows,
-            "Verification proves that the graph equals the module; only labelled images prove that these "
+            "Verification proves that the graph equals its original; only labelled images prove that these "
             "values are those of the training: seg-bench run --data FOLDER",
             'How to set the fields of a Checkpoint: docs/models.md, "Plain state dicts"',
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from seg_runtime.spec import ChannelOrder, ClaheSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing", "WeightsFile"]
 

@@ -17,17 +17,25 @@ if TYPE_CHECKING:
     from seg_export.checkpoints.licences import Licence
     from seg_export.export import ExportedModel
 
-__all__ = ["export", "show", "show_steps"]
+__all__ = ["export", "export_progress", "show", "show_steps"]
 
 
 def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
-    """`export_models` with a progress bar; a graph that strays shows its figures on stderr."""
+    """`export_models` with `export_progress`."""
     from seg_export.export import export_models
-    from seg_export.verification.verify import VerificationError
+
+    with export_progress() as on_step:
+        return export_models(weights, repo, name, on_step=on_step, **options)
+
+
+@contextmanager
+def export_progress() -> Iterator[Callable[[str], None]]:
+    """A progress bar over the steps of an export; a graph that strays shows its figures on stderr."""
+    from seg_export.verification.comparison import VerificationError
 
     try:
         with _steps() as on_step:
-            return export_models(weights, repo, name, on_step=on_step, **options)
+            yield on_step
     except VerificationError as error:
         stderr_console().print(report_table(error.report))
         raise

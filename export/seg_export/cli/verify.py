@@ -71,7 +71,7 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the served version of a model with a checkpoint; exit code 3 when they differ.
+    """Compare the served version of a model with what it was made of; exit code 3 when they differ.
 
     Examples:
 
@@ -86,19 +86,22 @@ def verify(
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
 
       seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
+
+      seg-export verify organs --checkpoint organs.onnx
     """
     refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "factory", *(field.name for field in fields(source)))
-    if factory is None:
-        _refuse_module(repo, model)
-        weights = load(checkpoint, pretrained, weights_name)
-    else:
+    if factory is not None:
         if pretrained is not None:
             raise BadInputError("--pretrained has no effect with --module: leave it out")
-        weights = _module_weights(repo, model, factory, source, checkpoint, weights_name)
-    show_steps(weights.steps)
+        weights: Checkpoint | Path = _module_weights(repo, model, factory, source, checkpoint, weights_name)
+    else:
+        _refuse_module(repo, model)
+        weights = _weights(checkpoint, pretrained, weights_name)
     if depth is not None:
         weights = _cut(weights, depth)
+    steps = () if isinstance(weights, Path) else weights.steps
+    show_steps(steps)
 
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
@@ -108,7 +111,7 @@ def verify(
     found = _bisect(repo, model, weights, images) if bisect else None
     if as_json:
         more = {"bisect": found.as_dict()} if found else {}
-        echo_json(report.as_dict() | {"steps": list(weights.steps)} | more)
+        echo_json(report.as_dict() | {"steps": list(steps)} | more)
     else:
         stdout_console().print(report_table(report))
         if found:
@@ -152,7 +155,7 @@ def _module_weights(
     )
 
 
-def _bisect(repo: Path, model: str, weights: Checkpoint, images: Path | None) -> BisectReport:
+def _bisect(repo: Path, model: str, weights: Checkpoint | Path, images: Path | None) -> BisectReport:
     from seg_export.verification.bisect import bisect_published
 
     with progress_bar() as bar:
@@ -176,10 +179,21 @@ def _node(found: Divergence | None) -> str:
     return f"{found.node} ({found.op}), by {found.difference:.1e} at values up to {found.magnitude:.1e}"
 
 
-def _cut(weights: Checkpoint, depth: int) -> Checkpoint:
+def _weights(checkpoint: Path | None, pretrained: str | None, name: str | None) -> Checkpoint | Path:
+    """What a model was made of: a checkpoint, or the file of a graph."""
+    if checkpoint is None or checkpoint.suffix != ".onnx" or pretrained is not None:
+        return load(checkpoint, pretrained, name)
+    if name is not None:
+        raise BadInputError("--weights has no effect on an ONNX file: leave it out")
+    return checkpoint
+
+
+def _cut(weights: Checkpoint | Path, depth: int) -> Checkpoint:
     """The checkpoint of a network that was published at a smaller depth."""
     from seg_export.families import family_named
 
+    if isinstance(weights, Path):
+        raise BadInputError("--depth has no effect on an ONNX file: leave it out")
     family = family_named(weights.family)
     if family.prune is None:
         raise BadInputError(f"a {family.title} cannot be pruned: leave --depth out")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from seg_export.families.family import Family
 from seg_export.families.maskrcnn import MASKRCNN
 from seg_export.families.module import MODULE
+from seg_export.families.onnx import ONNX, export_onnx
 from seg_export.families.sam import SAM
 from seg_export.families.sam2 import SAM2
 from seg_export.families.semantic import TRANSUNET, UNET, UNETPP
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from seg_export.checkpoints.types import Checkpoint
     from seg_export.tracing.traceable import TraceableModel
 
-__all__ = ["FAMILIES", "family_named", "traceable_model", "traceable_models"]
+__all__ = ["FAMILIES", "export_onnx", "family_named", "traceable_model", "traceable_models"]
 
-FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, SAM, SAM2, MASKRCNN, MODULE)}
+FAMILIES = {family.name: family for family in (UNET, UNETPP, TRANSUNET, SAM, SAM2, MASKRCNN, MODULE, ONNX)}
 
 
 def family_named(name: str) -> Family:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
     from seg_export.precision.kept import KeptInFp32
     from seg_export.publishing.publish import StagedModel
+    from seg_export.tracing.exportable import ExportableModel
     from seg_export.tracing.traceable import TraceableModel
     from seg_export.verification.cases import VerificationCase
     from seg_export.verification.comparison import Align, Labels
@@ -82,6 +83,8 @@ class Family:
         assumptions: what a plain state dict leaves open: its checkpoint, the contract of the first model, and
             whether a size was asked for.
         official: address and SHA-256, or how it begins, of published weights by name.
+        made_of: where models are made of another file than a checkpoint: what that file is under the contract
+            of a published model, whose graph is at a path. Raises CheckpointError for a checkpoint.
         command: imports the function of `seg-export NAME`; None for a family that only Python exports.
         parts: what the names of its models end in, where a checkpoint becomes several.
         ensembles: what is published of its staged models under a name: they and their ensembles.
@@ -104,6 +107,7 @@ class Family:
     tensors: str = ""
     assumptions: Callable[[Checkpoint, ModelSpec, bool], Iterable[Assumption]] = _none_assumed
     official: Callable[[], Mapping[str, tuple[str, str]]] = _none_official
+    made_of: Callable[[ModelSpec, Path, Checkpoint | Path], ExportableModel] | None = None
     command: Callable[[], Callable[..., None]] | None = None
     parts: tuple[str, ...] = ()
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone

@@ -11,7 +11,7 @@ import onnx
 
 from seg_export.precision.int8 import METHODS, Method, layers, quantised, ranges_of, sampled_values
 from seg_export.precision.sensitivity import layer_errors
-from seg_export.tracing.traceable import TraceableModel
+from seg_export.tracing.exportable import ExportableModel
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner
@@ -62,7 +62,7 @@ class Calibrated:
     images: tuple[int, int]
 
 
-def calibration_images(model: TraceableModel, folder: Path) -> CalibrationImages | None:
+def calibration_images(model: ExportableModel, folder: Path) -> CalibrationImages | None:
     """Read the images of a folder; every third is kept for judging. None for a model that takes no images.
 
     Raises:
@@ -84,7 +84,7 @@ def calibration_images(model: TraceableModel, folder: Path) -> CalibrationImages
     return CalibrationImages(ranges_from, judged_on)
 
 
-def real_cases(model: TraceableModel, folder: Path, most: int = JUDGED_ON) -> tuple[VerificationCase, ...]:
+def real_cases(model: ExportableModel, folder: Path, most: int = JUDGED_ON) -> tuple[VerificationCase, ...]:
     """A case per image of a folder; of many, some at equal distances. None for a model that takes no images.
 
     Raises:
@@ -101,7 +101,7 @@ def real_cases(model: TraceableModel, folder: Path, most: int = JUDGED_ON) -> tu
 
 def calibrate(
     graph: onnx.ModelProto,
-    model: TraceableModel,
+    model: ExportableModel,
     images: CalibrationImages,
     on_step: Callable[[str], None] = lambda what: None,
 ) -> Calibrated:
@@ -171,7 +171,7 @@ class _Judge:
     """Whether a graph's masks are close enough to those in fp32, and their mean IoU."""
 
     def __init__(
-        self, graph: onnx.ModelProto, model: TraceableModel, cases: tuple[VerificationCase, ...]
+        self, graph: onnx.ModelProto, model: ExportableModel, cases: tuple[VerificationCase, ...]
     ) -> None:
         self._model = model
         run = GraphRunner(graph, "the graph in fp32")

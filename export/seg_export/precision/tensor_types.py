@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families import family_named
-from seg_export.tracing.traceable import TraceableModel
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+
+    from seg_export.tracing.traceable import TraceableModel
 
 __all__ = ["cast_half_tensors", "half_embeddings", "with_half_embeddings"]
 

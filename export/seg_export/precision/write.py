@@ -14,8 +14,8 @@ from seg_export.precision.calibration import CalibrationImages, calibrate
 from seg_export.precision.half import to_half
 from seg_export.precision.kept import KEPT_BY_DEFAULT, kept_nodes
 from seg_export.precision.ranges import largest_values
+from seg_export.tracing.exportable import ExportableModel
 from seg_export.tracing.external_weights import write_weights
-from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import VerificationCase
 from seg_runtime.errors import BadInputError
 
@@ -72,7 +72,7 @@ class PrecisionReport:
 
 def in_precision(
     graph: onnx.ModelProto,
-    model: TraceableModel,
+    model: ExportableModel,
     cases: Sequence[VerificationCase],
     weights_file: Path,
     calibration: CalibrationImages | None = None,
@@ -81,7 +81,7 @@ def in_precision(
     """Write the precision of a model's contract into its graph.
 
     Args:
-        graph: in fp32.
+        graph: in fp32, or in half precision already, which stays.
         model: its spec names the precision.
         cases: inputs that show how large values become.
         weights_file: beside the graph to be saved; exists if the graph refers to it, and is written anew.
@@ -94,6 +94,8 @@ def in_precision(
         OSError: the disk is full or not writable.
     """
     nodes, precision = len(graph.graph.node), model.spec.precision
+    if model.in_half:
+        return graph, PrecisionReport("fp16", nodes)
     if precision == "fp32":
         return graph, PrecisionReport("fp32", nodes)
     if calibration:

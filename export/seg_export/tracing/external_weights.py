@@ -12,6 +12,7 @@ __all__ = [
     "EXTERNAL_DATA_ABOVE",
     "hide_external_weights",
     "move_weights",
+    "move_weights_of_graph",
     "show_weights",
     "weight_bytes",
     "write_weights",
@@ -97,6 +98,14 @@ def write_weights(
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     weights_file.unlink()
+    move_weights_of_graph(graph, weights_file, external_data_above)
+
+
+def move_weights_of_graph(graph: onnx.ModelProto, weights_file: Path, external_data_above: int) -> None:
+    """Write the large weights of a graph that has them all into a file, where they are too many for it."""
+    import onnx
+    from onnx import external_data_helper
+
     if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= external_data_above:
         return
     with weights_file.open("wb") as file:

@@ -1,58 +1,109 @@
-"""What every model family hands to the steps that follow loading."""
+"""Models that are PyTorch modules: traced into a graph, and run to verify it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from seg_export.verification.cases import VerificationCase, semantic_cases
-from seg_export.verification.comparison import Align, Labels
-from seg_runtime.spec import ModelSpec, TensorSpec
+from seg_export.tracing.exportable import Cases, ExportableModel, ImageCase
+from seg_export.tracing.external_weights import move_weights, weight_bytes
+from seg_export.verification.comparison import Tensors
+from seg_runtime.errors import CheckpointError, MissingExtraError
+from seg_runtime.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["Cases", "ImageCase", "TraceableModel"]
 
-Cases = Callable[[ModelSpec, Path | None], tuple[VerificationCase, ...]]
-"""Inputs to verify a graph with: synthetic ones, or of the images in a folder."""
-
-ImageCase = Callable[[ModelSpec, Path], VerificationCase]
-"""The inputs that a file of an image becomes."""
-
 
 @dataclass(frozen=True)
-class TraceableModel:
-    """A loaded model with fixed inputs and outputs.
+class TraceableModel(ExportableModel):
+    """A loaded PyTorch model.
 
     Attributes:
-        spec: the contract; version and parity are not known yet.
         module: in eval mode on the CPU; takes the tensors of `spec.inputs` in their order, with a
             leading batch axis when the model batches, and returns those of `spec.outputs`.
-        labels: the masks that the outputs lead to, for comparing what users see.
         reference: what the graph is verified against, called like `module`; None for `module` itself.
-        cases: what it is verified with.
-        image_case: of one image, to calibrate int8 with; None for a model that takes no images, which
-            stays in fp32.
-        align: for outputs that are lists, of which both sides may have another order; else None.
-        tolerance: row of `verification.tolerances.TOLERANCES` in fp32; "" for its family's.
-        dynamic_batch: whether the graph takes batches of any size, where the model batches.
     """
 
-    spec: ModelSpec
-    module: nn.Module
-    labels: Labels
-    reference: nn.Module | None = None
-    cases: Cases = semantic_cases
-    image_case: ImageCase | None = None
-    align: Align | None = None
-    tolerance: str = ""
-    dynamic_batch: bool = True
+    reference_name = "PyTorch"
+    simplify = True
 
-    def graph_shape(self, tensor: TensorSpec) -> tuple[int | str, ...]:
-        """The full shape of an input or output of the graph: lengths, and names of dynamic axes."""
-        names = iter(tensor.axes)
-        shape = [next(names) if length < 0 else length for length in tensor.shape]
-        if not self.spec.max_batch_size:
-            return tuple(shape)
-        return ("batch" if self.dynamic_batch else 1, *shape)
+    module: nn.Module
+    reference: nn.Module | None = None
+
+    def to_onnx(self, opset: int, weights_file: Path | None, external_data_above: int) -> onnx.ModelProto:
+        """Trace the module; large weights are written straight from PyTorch's memory.
+
+        Batch normalisation is folded into the convolutions by the exporter's own optimiser.
+        """
+        try:
+            import onnx  # noqa: F401 - the exporter's own message would not name our extra
+            import onnxscript  # noqa: F401 - likewise
+        except ImportError as error:
+            raise MissingExtraError("the ONNX exporter", "export") from error
+        shapes = [self.graph_shape(tensor) for tensor in self.spec.inputs]
+        pairs = zip(self.spec.inputs, shapes, strict=True)
+        program = self._program(
+            tuple(_example(tensor, shape) for tensor, shape in pairs),
+            tuple(
+                {index: torch.export.Dim.DYNAMIC for index, axis in enumerate(shape) if isinstance(axis, str)}
+                for shape in shapes
+            ),
+            opset,
+        )
+        if weights_file is not None and weight_bytes(program.model) > external_data_above:
+            move_weights(program.model, weights_file)
+        graph: onnx.ModelProto = program.model_proto
+        return graph
+
+    def _program(
+        self, example: tuple[torch.Tensor, ...], dynamic_shapes: tuple[dict[int, Any], ...], opset: int
+    ) -> Any:
+        try:
+            return torch.onnx.export(
+                self.module,
+                example,
+                input_names=[tensor.name for tensor in self.spec.inputs],
+                output_names=[tensor.name for tensor in self.spec.outputs],
+                dynamic_shapes=dynamic_shapes,
+                opset_version=opset,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise CheckpointError(
+                f"model '{self.spec.name}' cannot be traced: {_reason(error)}; a network may not branch on "
+                "the values of its input, nor count on a batch of one size"
+            ) from error
+
+    def run_reference(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """What PyTorch computes."""
+        tensors = [torch.from_numpy(inputs[tensor.name]) for tensor in self.spec.inputs]
+        with torch.inference_mode():
+            result = (self.reference or self.module)(*tensors)
+        outputs = (result,) if isinstance(result, torch.Tensor) else result
+        names = (tensor.name for tensor in self.spec.outputs)
+        return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that the exporter's own was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next((line for line in str(error).splitlines() if line.strip()), "").strip()
+    return f"{type(error).__name__}: {first}"
+
+
+def _example(tensor: TensorSpec, shape: tuple[int | str, ...]) -> torch.Tensor:
+    """Zeros; dynamic axes are longer than one, because tracers take such an axis for a constant."""
+    # The modules are in fp32, whatever a tensor travels as.
+    dtype: torch.dtype = getattr(torch, tensor.dtype.replace("float16", "float32"))
+    return torch.zeros([2 if isinstance(axis, str) else axis for axis in shape], dtype=dtype)

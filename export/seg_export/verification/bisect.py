@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from seg_export.export import load_published
 from seg_export.precision.divergence import Divergence, first_divergence, ops_to_keep
 from seg_export.precision.half import rounded, to_half
+from seg_export.tracing.exportable import ExportableModel
 from seg_export.tracing.trace import optimise, trace
-from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner, Tensors
@@ -85,7 +85,7 @@ def bisect_published(
     step("trace")
     reference = optimise(trace(replace(model, spec=replace(model.spec, precision="fp32"))), model)
     inputs = [case.inputs for case in cases]
-    tolerance = TOLERANCES[tolerance_row(model.spec)]
+    tolerance = TOLERANCES[tolerance_row(model.spec, model.tolerance)]
     step("compare node by node")
     first = first_divergence(reference, published, inputs, tolerance)
     if model.spec.precision != "fp16":
@@ -96,7 +96,7 @@ def bisect_published(
 
 
 def _distance(
-    model: TraceableModel, reference: onnx.ModelProto, cases: Sequence[VerificationCase]
+    model: ExportableModel, reference: onnx.ModelProto, cases: Sequence[VerificationCase]
 ) -> Callable[[onnx.ModelProto], float]:
     """How far graphs are from passing: the worst of tensors and masks, in units of what is allowed."""
     run = GraphRunner(reference, "the graph in fp32")
@@ -109,7 +109,7 @@ def _distance(
     return distance
 
 
-def _worst(model: TraceableModel, case: VerificationCase, want: Tensors, got: Tensors) -> float:
+def _worst(model: ExportableModel, case: VerificationCase, want: Tensors, got: Tensors) -> float:
     tolerance = TOLERANCES["fp16"]
     rows = compare(case, want, got, model.labels, tolerance)
     if not all(math.isfinite(row.max_abs) for row in rows):

@@ -45,10 +45,15 @@ TOLERANCES = {
 }
 
 
-def tolerance_row(spec: ModelSpec) -> str:
-    """The row of `TOLERANCES` of a model: by its precision, its family, or what its tensors travel in."""
+def tolerance_row(spec: ModelSpec, in_fp32: str = "") -> str:
+    """The row of `TOLERANCES` of a model: by its precision, its family, or what its tensors travel in.
+
+    Args:
+        spec: its contract.
+        in_fp32: the row of this very model, where its family has several.
+    """
     if spec.precision != "fp32":
         return spec.precision
-    own = family_named(spec.family).tolerances.get(spec.task)
+    own = in_fp32 or family_named(spec.family).tolerances.get(spec.task)
     travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
     return own or ("fp32, fp16 tensors" if travels_in_half else "fp32")

@@ -1,4 +1,4 @@
-"""Proves that a graph computes what its PyTorch model computes, in tensors and in masks."""
+"""Proves that a graph computes what its model computes, in tensors and in masks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seg_export.precision.half import rounded
-from seg_export.tracing.traceable import TraceableModel
+from seg_export.tracing.exportable import ExportableModel
 from seg_export.verification.allocator import memory_kept
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import (
@@ -32,16 +31,16 @@ Run = Callable[[Tensors], dict[str, NDArray[Any]]]
 
 
 def verify(
-    model: TraceableModel,
+    model: ExportableModel,
     graph_path: Path,
     cases: Iterable[VerificationCase],
     *,
     engine: str | None = None,
 ) -> VerificationReport:
-    """Run PyTorch and a graph on the same inputs and compare all outputs.
+    """Run a model and a graph on the same inputs and compare all outputs.
 
     Args:
-        model: the loaded PyTorch model and its contract.
+        model: what the graph is compared with, and the contract of both.
         graph_path: the ONNX graph; it runs in ONNX Runtime on the CPU. Half precision in it is rounded
             after every operator, which ONNX Runtime's own CPU kernels do not do.
         cases: what to run.
@@ -53,9 +52,7 @@ def verify(
         MissingExtraError: ONNX Runtime, or the engine, is not installed.
         EdgesegError: the engine does not exist, or cannot run the model; as `seg_runtime.engines.load_model`.
     """
-    row, subject = tolerance_row(model.spec), "graph"
-    if row == "fp32" and model.tolerance:
-        row = model.tolerance
+    row, subject = tolerance_row(model.spec, model.tolerance), "graph"
     if engine is not None:
         run_engine, subject = _engine_runner(engine, model.spec, graph_path.parent)
         cases = [case for case in cases if case.batch <= (model.spec.max_batch_size or case.batch)]
@@ -64,7 +61,7 @@ def verify(
     tolerance = TOLERANCES[row]
     # One after the other: both at work in one process would need twice the memory.
     with memory_kept():
-        references = [(case, _run_torch(model, case.inputs)) for case in cases]
+        references = [(case, model.run_reference(case.inputs)) for case in cases]
     run_graph = _graph_runner(graph_path, model.spec) if engine is None else run_engine
     comparisons: list[OutputComparison] = []
     wanted: Tensors
@@ -74,16 +71,9 @@ def verify(
         if model.align is not None:
             wanted, outputs = model.align(reference, outputs, tolerance.atol)
         comparisons += compare(case, wanted, outputs, model.labels, tolerance)
-    return VerificationReport(model.spec.name, row, tolerance, tuple(comparisons), subject=subject)
-
-
-def _run_torch(model: TraceableModel, inputs: Tensors) -> dict[str, NDArray[Any]]:
-    tensors = [torch.from_numpy(inputs[tensor.name]) for tensor in model.spec.inputs]
-    with torch.inference_mode():
-        result = (model.reference or model.module)(*tensors)
-    outputs = (result,) if isinstance(result, torch.Tensor) else result
-    names = (tensor.name for tensor in model.spec.outputs)
-    return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+    return VerificationReport(
+        model.spec.name, row, tolerance, tuple(comparisons), subject=subject, reference=model.reference_name
+    )
 
 
 def _engine_runner(engine: str, spec: ModelSpec, folder: Path) -> tuple[Run, str]:

@@ -75,10 +75,10 @@ def maskrcnn_model(
     )
     return TraceableModel(
         spec,
-        MaskRcnnGraph(model, size_hw).eval(),
         detection_masks,
+        MaskRcnnGraph(model, size_hw).eval(),
         MaskRcnnReference(model, size_hw).eval(),
-        detection_cases,
+        cases=detection_cases,
         align=align_detections,
     )
 

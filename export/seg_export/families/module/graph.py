@@ -72,7 +72,7 @@ def module_model(
     reference = ModuleReference(network, checkpoint.preprocessing, *chosen).eval()
     labels = partial(semantic_labels, spec)
     return TraceableModel(
-        spec, graph, labels, reference, image_case=semantic_case, tolerance=_tolerance(network)
+        spec, labels, graph, reference, image_case=semantic_case, tolerance=_tolerance(network)
     )
 
 

@@ -50,19 +50,19 @@ def sam_models(
     encoder_spec, decoder_spec = (_spec(checkpoint, sam, name, part) for part in ("encoder", "decoder"))
     encoder = TraceableModel(
         encoder_spec,
-        SamEncoderGraph(sam).eval(),
         lambda outputs: _labels_of_embedding(sam, outputs),
+        SamEncoderGraph(sam).eval(),
         EncoderReference(sam).eval(),
-        encoder_cases,
-        encoder_case,
+        cases=encoder_cases,
+        image_case=encoder_case,
         dynamic_batch=False,
     )
     decoder = TraceableModel(
         decoder_spec,
-        SamDecoderGraph(sam).eval(),
         _labels_of_logits,
+        SamDecoderGraph(sam).eval(),
         DecoderReference(sam).eval(),
-        lambda spec, images: decoder_cases(sam, spec, images),
+        cases=lambda spec, images: decoder_cases(sam, spec, images),
     )
     return encoder, decoder
 

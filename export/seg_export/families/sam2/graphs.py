@@ -72,7 +72,7 @@ def sam2_models(checkpoint: Checkpoint, name: str, size_hw: tuple[int, int]) -> 
     def model(
         part: str, graph: nn.Module, reference: nn.Module, cases: Any, labels: Any = _logits, **options: Any
     ) -> TraceableModel:
-        return TraceableModel(specs[part], graph.eval(), labels, reference.eval(), cases, **options)
+        return TraceableModel(specs[part], labels, graph.eval(), reference.eval(), cases=cases, **options)
 
     frame = cache(lambda images: encode_frame(sam2, specs["image_encoder"], images))
     return (

@@ -31,9 +31,13 @@ __all__ = [
     "ChannelsOption",
     "ClassesOption",
     "NetworkOptions",
+    "OpsetOptions",
+    "ProofOptions",
     "PublishOptions",
+    "ServingOptions",
     "SizeOption",
     "WeightsOptions",
+    "check_batching",
     "check_options",
     "publish_semantic",
     "semantic_weights",
@@ -75,13 +79,25 @@ class NetworkOptions(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishOptions:
-    """How the graph is made and verified, and how Triton serves it."""
+class ProofOptions:
+    """What the graph computes in, and what it is verified with."""
 
     images: ImagesOption = None
     precision: PrecisionOption = "fp32"
     calibrate: CalibrateOption = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpsetOptions:
+    """How the graph is written."""
+
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingOptions:
+    """How Triton serves the model, and what is printed of it."""
+
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 8
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="How long a request may wait for others, in microseconds.")
@@ -96,6 +112,23 @@ class PublishOptions:
     ] = False
     as_json: JsonOption = False
 
+    def serving(self) -> ServingSpec:
+        """For the model's configuration."""
+        return ServingSpec(
+            max_queue_delay_us=self.queue_delay_us,
+            instances=self.instances,
+            warm_up=not self.no_warm_up,
+            response_cache=self.response_cache,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions(ServingOptions, OpsetOptions, ProofOptions):
+    """How a graph that is traced is made and verified, and how Triton serves it.
+
+    The fields of the last base come first.
+    """
+
 
 def check_options(context: typer.Context, network: NetworkOptions, publish: PublishOptions) -> None:
     """Refuse options that cannot take effect.
@@ -105,7 +138,12 @@ def check_options(context: typer.Context, network: NetworkOptions, publish: Publ
     """
     refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed", *(field.name for field in fields(network)))
-    if publish.max_batch == 1 and given(context, "queue_delay_us"):
+    check_batching(context, publish.max_batch)
+
+
+def check_batching(context: typer.Context, max_batch_size: int) -> None:
+    """Refuse a delay of requests where none are put together. Raises BadInputError."""
+    if max_batch_size == 1 and given(context, "queue_delay_us"):
         raise BadInputError(
             "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
         )
@@ -155,12 +193,6 @@ def publish_semantic(
     Args:
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
     """
-    serving = ServingSpec(
-        max_queue_delay_us=options.queue_delay_us,
-        instances=options.instances,
-        warm_up=not options.no_warm_up,
-        response_cache=options.response_cache,
-    )
     exported = export(
         weights,
         repo,
@@ -171,6 +203,6 @@ def publish_semantic(
         precision=options.precision,
         calibrate=options.calibrate,
         max_batch_size=options.max_batch,
-        serving=serving,
+        serving=options.serving(),
     )
     show(exported, options.as_json)

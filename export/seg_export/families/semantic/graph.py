@@ -83,7 +83,7 @@ def semantic_model(
     network = build_model(checkpoint)
     spec = semantic_spec(checkpoint, network, name, size_hw, min_side, max_batch_size)
     graph = SemanticGraph(network, checkpoint.preprocessing).eval()
-    return TraceableModel(spec, graph, partial(semantic_labels, spec), image_case=semantic_case)
+    return TraceableModel(spec, partial(semantic_labels, spec), graph, image_case=semantic_case)
 
 
 def semantic_spec(
