@@ -157,7 +157,7 @@ def test_xrays_are_used_to_verify(run: Run, tmp_path: Path) -> None:
         (["unet", "--random", "--pretrained", "lung"], "exactly one of"),
         (["unet", "--checkpoint", "none.pth"], "none.pth"),
         (["unet", "--checkpoint", "list.pth"], "list.pth"),
-        (["unet", "--checkpoint", "linear.pth"], "is a plain state dict but no"),
+        (["unet", "--checkpoint", "linear.pth"], "is a plain state dict of no known network"),
         (["unet", "--pretrained", "liver"], "no packaged weights 'liver': there are lung"),
         ([*RANDOM, "--size", "big"], "--size 'big': expected pixels as 512"),
         ([*RANDOM, "--size", "4"], "each side must be 8 to 4096 pixels"),
@@ -170,7 +170,7 @@ def test_xrays_are_used_to_verify(run: Run, tmp_path: Path) -> None:
         ([*RANDOM, "--repo", "file"], "cannot write to model repository 'file'"),
         (["list", "--repo", "none"], "is not a folder"),
         (["rollback", "unet"], "is not a folder"),
-        (["verify", "unet", "--checkpoint", "linear.pth"], "is a plain state dict but no"),
+        (["verify", "unet", "--checkpoint", "linear.pth"], "is a plain state dict of no known network"),
         (["verify", "unet"], "exactly one of --checkpoint FILE and --pretrained lung"),
     ],
 )
