@@ -265,6 +265,10 @@ def test_weights_of_a_file_are_loaded_strictly(repo: Path, tmp_path: Path) -> No
     with pytest.raises(EdgesegError, match="strays from PyTorch"):
         call(*verify)
 
+    lightning = {"epoch": 3, "state_dict": {f"model.{name}": value for name, value in trained.items()}}
+    torch.save(lightning, tmp_path / "lightning.ckpt")
+    call(*verify, "--checkpoint", str(tmp_path / "lightning.ckpt"))
+
     del trained["head.weight"], trained["head.bias"]
     torch.save({**trained, "extra": torch.zeros(1), "more": torch.zeros(1)}, tmp_path / "net.pth")
     wrong = r"head.weight is missing, head.bias is missing, extra is not expected and 1 more"

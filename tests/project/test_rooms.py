@@ -16,11 +16,14 @@ PACKAGE = Path(seg_export.__file__).parent
 OUTSIDE = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "families"]
 OUTSIDE = [path for path in OUTSIDE if PACKAGE / "families" not in path.parents]
 
+# PyTorch's DataParallel puts "module" before the names of weights.
+NAMES = FAMILIES.keys() - {"module"}
+
 
 def particulars(tree: ast.AST) -> Iterator[str]:
     """Names of families, comparisons of a family, and imports from the folder of one."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in FAMILIES:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in NAMES:
             yield f"line {node.lineno}: {node.value!r}"
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
