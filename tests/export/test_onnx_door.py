@@ -256,7 +256,7 @@ def test_half_precision_of_a_file_stays(everywhere: bool, tmp_path: Path) -> Non
         )
 
 
-def test_weights_beside_the_file_are_taken_along(tmp_path: Path) -> None:
+def test_weights_next_to_the_file_are_taken_along(tmp_path: Path) -> None:
     inside = FILES["nchw"].write(tmp_path / "inside.onnx")
     model = onnx.load(inside)
     move_weights_of_graph(model, tmp_path / "weights.bin", 100)
@@ -278,7 +278,9 @@ def test_weights_beside_the_file_are_taken_along(tmp_path: Path) -> None:
         seg_export.export_onnx(tmp_path / "outside.onnx", tmp_path / "repo", preprocessing=COLOR)
 
 
-def test_many_weights_lie_beside_the_published_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_weights_lie_next_to_the_published_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(seg_export.export.trace, "__defaults__", (18, None, 1000))
     file = FILES["nchw"].write(tmp_path / "net.onnx")
     seg_export.export_onnx(file, tmp_path / "repo", preprocessing=COLOR)

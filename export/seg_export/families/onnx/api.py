@@ -43,7 +43,7 @@ def export_onnx(
             `wishes` name none.
         class_names: one per class; () for "class_0" and so on, or "foreground" for a single one.
         wishes: layout, output, activation and size, where the graph does not show them.
-        images: a folder of real images to verify with, beside synthetic ones.
+        images: a folder of real images to verify with, and synthetic ones too.
         precision: what the graph computes in; one in half precision stays so.
         calibrate: a folder of images like those of use, for int8 and only for it.
         max_batch_size: largest batch that is served; None for 8, or 1 for a graph that takes one image.

@@ -143,7 +143,7 @@ def _check_opset(path: Path, graph: onnx.ModelProto) -> None:
 
 
 def _weight_files(path: Path, graph: onnx.ModelProto) -> tuple[Path, ...]:
-    """Files beside the graph that hold its weights, each there and long enough."""
+    """Files next to the graph that hold its weights, each there and long enough."""
     from onnx import external_data_helper
 
     files: dict[Path, None] = {}
