@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from seg_export.checkpoints.claims import as_published, published_note, require_claims
 from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
@@ -79,6 +80,7 @@ def export_models(
     max_batch_size: int = 8,
     embeddings: Literal["fp32", "fp16"] = "fp32",
     serving: ServingSpec | None = None,
+    assume_defaults: bool = False,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[ExportedModel, ...]:
     """Publish a checkpoint as the next version of its models, if all their graphs prove right.
@@ -97,6 +99,8 @@ def export_models(
         embeddings: type in which an image embedding travels from encoder to decoder, whatever they
             compute in.
         serving: how Triton runs it.
+        assume_defaults: take defaults for what neither the checkpoint nor
+            `seg_export.checkpoints.claims.with_claims` says; `ExportedModel.assumptions` names them.
         on_step: called with the name of each of `STEPS` as it begins; what it tries may follow a colon.
 
     Returns:
@@ -105,7 +109,8 @@ def export_models(
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
-        BadInputError: a name, size, opset, image or folder of images that cannot be used.
+        BadInputError: a name, size, opset, image or folder of images that cannot be used; a checkpoint that
+            does not say how its images are prepared, unless `assume_defaults`.
         ParityError: a graph strays from PyTorch, or cannot be in int8; nothing was published.
         RepositoryError: the repository cannot be written to; what it served is served still.
         MissingExtraError: a package of the `export` extra is not installed.
@@ -120,6 +125,8 @@ def export_models(
     begin("load")
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
+    if not assume_defaults:
+        require_claims(checkpoint, size_given=size_hw is not None)
     name = check_model_name(name or checkpoint.family)
     models = traceable_models(
         checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size
@@ -217,6 +224,8 @@ def verify_published(
 ) -> VerificationReport:
     """Compare the served version of a model with a checkpoint, which need not be the one it was made of.
 
+    A checkpoint that holds weights alone is given images as the published model is.
+
     Args:
         repo: the model repository.
         name: of the model.
@@ -236,8 +245,11 @@ def verify_published(
         BadInputError: the folder of images cannot be used.
         EdgesegError: the engine cannot be used; as `seg_runtime.engines.load_model`.
     """
+    if isinstance(checkpoint, Path):
+        checkpoint = load_checkpoint(checkpoint)
     model, graph_path, cases = load_published(repo, name, checkpoint, images)
-    return verify(model, graph_path, cases, engine=engine)
+    report = verify(model, graph_path, cases, engine=engine)
+    return replace(report, note=published_note(checkpoint, model.spec))
 
 
 def load_published(
@@ -255,6 +267,7 @@ def load_published(
     spec, graph_path = repository.spec(name), repository.graph_path(name)
     if isinstance(checkpoint, Path):
         checkpoint = load_checkpoint(checkpoint)
+    checkpoint = as_published(checkpoint, spec)
     model = traceable_model(checkpoint, name, spec.input_size_hw, max(spec.max_batch_size, 1))
     _check_same_tensors(spec, model.spec)
     # What is made of an image is called so; a SAM2's mask prompt takes a mask and nothing else.

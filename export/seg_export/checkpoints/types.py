@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from seg_runtime.spec import ChannelOrder, ClaheSpec
+from seg_runtime.spec import ChannelOrder, ClaheSpec, Resize
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing"]
 
@@ -26,6 +26,7 @@ class Preprocessing:
         scale: what pixels of 0..255 are divided by before, 1 for statistics of the pixels themselves.
         channel_order: that the network was trained with; images are read as RGB.
         threshold: a probability at or above it is foreground, where there is one class.
+        resize: how images are brought to `input_size_hw`, where the family leaves a choice; None for its own.
     """
 
     mean: tuple[float, ...] = (0.485,)
@@ -35,6 +36,7 @@ class Preprocessing:
     scale: float = 255.0
     channel_order: ChannelOrder = "rgb"
     threshold: float = 0.5
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Checkpoint:
         metadata: free-form facts about the training run.
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
+        stated: which of them somebody said, by the names of `seg_export.checkpoints.claims.Claims`.
     """
 
     family: str
@@ -60,3 +63,4 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     described: bool = True
+    stated: frozenset[str] = frozenset()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
     from seg_export.checkpoints.licences import Licence
     from seg_export.export import ExportedModel
+    from seg_export.verification.labelled import LabelledDice
+    from seg_runtime.spec import ModelSpec
 
 __all__ = ["export", "show"]
 
@@ -33,27 +35,36 @@ def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[
         raise
 
 
-def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | None = None) -> None:
+def show(
+    exported: Sequence[ExportedModel],
+    as_json: bool,
+    licence: Licence | None = None,
+    dice: LabelledDice | None = None,
+) -> None:
     """Print what was published on stdout, and on stderr what was assumed of a plain state dict.
 
     Args:
         exported: what was published.
         as_json: print one JSON object, or a list of them.
         licence: of weights that were fetched.
+        dice: of the published model on labelled images.
     """
     from seg_export.checkpoints.assumptions import assumptions_text
 
     if as_json:
-        models = [_as_dict(model, licence) for model in exported]
+        models = [_as_dict(model, licence, dice) for model in exported]
         echo_json(models[0] if len(models) == 1 else models)
     else:
         for model in exported:
             _show_model(model)
+        stdout_console().print(_input_text(exported[0].published.spec), soft_wrap=True, highlight=False)
+        if dice:
+            stdout_console().print(dice.summary(), soft_wrap=True, markup=False)
     if text := assumptions_text(exported[0].assumptions):
         typer.echo(text, err=True)
 
 
-def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]:
+def _as_dict(exported: ExportedModel, licence: Licence | None, dice: LabelledDice | None) -> dict[str, Any]:
     """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
@@ -68,6 +79,7 @@ def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]
         "calibration": asdict(calibration) if calibration else None,
         "assumptions": [asdict(each) for each in exported.assumptions],
         "licence": licence.as_dict() if licence else None,
+        "labelled": asdict(dice) if dice else None,
     }
 
 
@@ -83,6 +95,18 @@ def _show_model(exported: ExportedModel) -> None:
         f"published {published.spec.name} version {published.spec.version} "
         f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",
         soft_wrap=True,
+    )
+
+
+def _input_text(spec: ModelSpec) -> str:
+    """How images are prepared, for example "images: 512x512, gray, pixels / 255, mean 0.485, std 0.229"."""
+    from seg_export.checkpoints.assumption import size_text, text
+
+    channels = "gray" if spec.channels == 1 else spec.channel_order.upper()
+    clahe = ", CLAHE" if spec.clahe else ""
+    return (
+        f"images: {size_text(spec)} ({spec.resize}), {channels}, pixels / {spec.scale:g}, "
+        f"mean {text(spec.mean)}, std {text(spec.std)}{clahe}"
     )
 
 

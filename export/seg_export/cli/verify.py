@@ -16,7 +16,8 @@ from seg_export.cli.options import (
     load,
 )
 from seg_export.cli.output import echo_json, report_table
-from seg_runtime.console import progress_bar, stdout_console, working
+from seg_export.cli.preprocessing import parse_numbers
+from seg_runtime.console import progress_bar, stderr_console, stdout_console, working
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
@@ -48,6 +49,13 @@ def verify(
             "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt.",
         ),
     ] = None,
+    anchors: Annotated[
+        str | None,
+        typer.Option(
+            help="Sides of the anchors that a Mask R-CNN was published with, where its checkpoint holds "
+            "weights alone."
+        ),
+    ] = None,
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, help="The depth that a U-Net++ was pruned to.")
     ] = None,
@@ -73,12 +81,19 @@ def verify(
 
         weights = pruned(weights, depth)
 
+    if anchors is not None:
+        from seg_export.checkpoints.claims import Claims, with_claims
+
+        weights = with_claims(weights, Claims(anchor_sizes=parse_numbers("--anchors", anchors, int)))
+
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
 
     with working(f"verify {model}"):
         report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
+    if report.note:
+        stderr_console().print(report.note, soft_wrap=True, markup=False, highlight=False)
     if as_json:
         echo_json(report.as_dict() | ({"bisect": found.as_dict()} if found else {}))
     else:

@@ -57,6 +57,10 @@ def _none_assumed(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> 
     return ()
 
 
+def _nothing_open(checkpoint: Checkpoint) -> Iterable[str]:
+    return ()
+
+
 def _none_official() -> Mapping[str, tuple[str, str]]:
     return {}
 
@@ -81,6 +85,10 @@ class Family:
         tensors: names by which a plain state dict is recognised, for messages.
         assumptions: what a plain state dict leaves open: its checkpoint, the contract of the first model, and
             whether a size was asked for.
+        left_open: what a plain state dict must be given before it is exported, by the names of
+            `seg_export.checkpoints.claims.Claims`, and "size_hw"; nothing for a family whose images are
+            always prepared in one way.
+        choices: claims that may be made of one, and need not be.
         official: address and SHA-256, or how it begins, of published weights by name.
         command: imports the function of `seg-export NAME`; None for a family that only Python exports.
         parts: what the names of its models end in, where a checkpoint becomes several.
@@ -100,6 +108,8 @@ class Family:
     recognise: Callable[[dict[str, torch.Tensor], Path], Checkpoint | None] = _never
     tensors: str = ""
     assumptions: Callable[[Checkpoint, ModelSpec, bool], Iterable[Assumption]] = _none_assumed
+    left_open: Callable[[Checkpoint], Iterable[str]] = _nothing_open
+    choices: tuple[str, ...] = ()
     official: Callable[[], Mapping[str, tuple[str, str]]] = _none_official
     command: Callable[[], Callable[..., None]] | None = None
     parts: tuple[str, ...] = ()

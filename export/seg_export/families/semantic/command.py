@@ -20,6 +20,8 @@ from seg_export.cli.options import (
     load,
     require_torch,
 )
+from seg_export.cli.preprocessing import PreprocessingOptions, claimed
+from seg_runtime.console import working
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
@@ -77,6 +79,12 @@ class PublishOptions:
     """How the graph is made and verified, and how Triton serves it."""
 
     images: ImagesOption = None
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the masks of --images, named alike: print the Dice of what was published."
+        ),
+    ] = None
     precision: PrecisionOption = "fp32"
     calibrate: CalibrateOption = None
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18
@@ -102,6 +110,7 @@ def check_options(context: typer.Context, network: NetworkOptions, publish: Publ
         BadInputError: names the option, and what to do.
     """
     refuse_without(context, "random", "seed", *(field.name for field in fields(network)))
+    refuse_without(context, "images", "masks")
     if publish.max_batch == 1 and given(context, "queue_delay_us"):
         raise BadInputError(
             "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
@@ -145,13 +154,24 @@ def publish_semantic(
     repo: Path,
     name: str,
     options: PublishOptions,
+    preprocessing: PreprocessingOptions,
     size_hw: tuple[int, int] | None = None,
 ) -> None:
-    """Export with progress, and print what was published.
+    """Export with progress, and print what was published, with its Dice where there are masks.
 
     Args:
+        preprocessing: what the user says of the images, where the weights do not.
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
     """
+    from seg_export.verification.labelled import labelled_dice, labelled_images
+
+    assume = preprocessing.assume_defaults
+    weights = claimed(weights, preprocessing.claims(), assume_defaults=assume, size_given=size_hw is not None)
+    labelled = (
+        labelled_images(options.images, options.masks, classes=int(weights.arguments.get("num_classes", 1)))
+        if options.images and options.masks
+        else ()
+    )
     serving = ServingSpec(
         max_queue_delay_us=options.queue_delay_us,
         instances=options.instances,
@@ -169,5 +189,10 @@ def publish_semantic(
         calibrate=options.calibrate,
         max_batch_size=options.max_batch,
         serving=serving,
+        assume_defaults=assume,
     )
-    show(exported, options.as_json)
+    dice = None
+    if labelled:
+        with working(f"Dice of {name}"):
+            dice = labelled_dice(repo, name, labelled)
+    show(exported, options.as_json, dice=dice)
