@@ -60,8 +60,8 @@ def labelled_images(images: Path, masks: Path, *, classes: int) -> tuple[Labelle
 
     Args:
         images: a folder.
-        masks: a folder of gray images. Anything but 0 is foreground for a model of one class; for several, the
-            values are class ids.
+        masks: a folder of gray images. Anything but 0 is foreground for a model of one class; for several,
+            the values are class ids.
         classes: of the model.
 
     Raises:

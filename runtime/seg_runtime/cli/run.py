@@ -253,12 +253,15 @@ def _model_row(spec: ModelSpec) -> dict[str, Any]:
         "clahe": spec.clahe and {**vars(spec.clahe)},
         "threshold": spec.threshold,
         "assumed": dict(spec.assumed),
-        "contract": spec.contract_version,
+        "contract_version": spec.contract_version,
     }
 
 
 def _show_model(spec: ModelSpec, as_json: bool) -> None:
     """One line per field, or one JSON object."""
+    from rich.table import Table
+    from rich.text import Text
+
     row = _model_row(spec)
     if as_json:
         typer.echo(json.dumps(row, indent=2))
@@ -270,18 +273,23 @@ def _show_model(spec: ModelSpec, as_json: bool) -> None:
         "mean": _numbers(spec.mean),
         "std": _numbers(spec.std),
         "scale": f"pixels / {spec.scale:g}" if spec.mean else "",
-        "clahe": f"limit {spec.clahe.clip_limit:g}, tiles {spec.clahe.tile_grid_hw}"
-        if spec.clahe
-        else "none",
+        "clahe": _clahe_text(spec.clahe),
         "threshold": f"{spec.threshold:g}",
         "assumed": ", ".join(f"{what} {value}" for what, value in spec.assumed.items()),
-        "contract": f"{spec.contract_version}" + (" (older; mean and std not recorded)" if older else ""),
+        "contract_version": f"{spec.contract_version}"
+        + (" (older; mean and std not recorded)" if older else ""),
     }
+    table = Table.grid(padding=(0, 2))
     for what, value in shown.items():
         if value not in ("", None):
-            stdout_console().print(
-                f"{what.replace('_', ' '):<15}{value}", markup=False, highlight=False, soft_wrap=True
-            )
+            table.add_row(what.replace("_", " "), Text(str(value)))
+    stdout_console().print(table, highlight=False)
+
+
+def _clahe_text(clahe: ClaheSpec | None) -> str:
+    if clahe is None:
+        return "none"
+    return f"limit {clahe.clip_limit:g}, {clahe.tile_grid_hw[0]}x{clahe.tile_grid_hw[1]} tiles"
 
 
 def _numbers(values: Iterable[float]) -> str:
