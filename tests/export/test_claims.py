@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that holds weights alone: asked for, taken into graph and contract, checked."""
+"""What is said of a checkpoint that holds weights alone: asked for, checked, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,16 @@ def _plain(family: str, channels: int, classes: int, **arguments: Any) -> Checkp
     return replace(random, metadata={}, class_names=names, described=False)
 
 
-def _bright_pixels(channels: int = 1) -> Checkpoint:
-    """A U-Net whose logit is 40 (x - 0.5), x being the first channel of what it is given: one that was trained
-    on pixels / 255 and finds those above 127."""
-    checkpoint = _plain("unet", channels, 1, features=[4, 8], bilinear=True)
+def _bright_pixels() -> Checkpoint:
+    """A U-Net whose logit is 40 (x - 0.5), x being what it is given.
+
+    As one that was trained on pixels / 255 and finds those above 127.
+    """
+    checkpoint = _plain("unet", 1, 1, features=[4, 8])
     weights = {
-        name: torch.zeros_like(tensor) if tensor.is_floating_point() else tensor
+        name: torch.full_like(tensor, float(name.endswith("running_var")))
         for name, tensor in checkpoint.state_dict.items()
     }
-    for name in weights:
-        if name.endswith("running_var"):
-            weights[name] = torch.ones_like(weights[name])
     # The first convolution of each pair passes channel 0 on; the last layer turns it into the logit.
     for name, tensor in weights.items():
         if name.startswith(("inc.", "up1.")) and tensor.ndim == 4:
@@ -130,6 +129,7 @@ def test_every_claim_reaches_contract_graph_and_result(tmp_path: Path) -> None:
 GRAY = ("--mean (1 value)", "--std (1 value)", "--scale")
 COLOUR = ("--mean (3 values)", "--std (3 values)", "--scale", "--channel-order")
 CLAHE = "--clahe or --no-clahe"
+ONE = ("--class-names (1 name)", "--threshold")
 TRANSUNET = {
     **{"image_size": 64, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64},
     **{"head_channels": 16, "decoder_channels": [16, 8, 8, 8]},
@@ -139,15 +139,15 @@ TRANSUNET = {
 @pytest.mark.parametrize(
     ("family", "channels", "classes", "arguments", "missing"),
     [
-        ("unet", 1, 1, {"features": [4, 8]}, (*GRAY, CLAHE, "--class-names (1 name)", "--threshold", "--size")),
+        ("unet", 1, 1, {"features": [4, 8]}, (*GRAY, CLAHE, *ONE, "--size")),
         ("unet", 3, 4, {"features": [4, 8]}, (*COLOUR, CLAHE, "--class-names (4 names)", "--size")),
-        ("unetpp", 3, 1, {"features": [4, 6]}, (*COLOUR, CLAHE, "--class-names (1 name)", "--threshold", "--size")),
+        ("unetpp", 3, 1, {"features": [4, 6]}, (*COLOUR, CLAHE, *ONE, "--size")),
         ("transunet", 1, 2, TRANSUNET, (*GRAY, CLAHE, "--class-names (2 names)")),
     ],
-)  # fmt: skip
+)
 def test_export_is_refused_with_exactly_what_is_missing(
-    tmp_path: Path, family: str, channels: int, classes: int, arguments: dict[str, Any], missing: tuple[str, ...]
-) -> None:  # fmt: skip
+    tmp_path: Path, family: str, channels: int, classes: int, arguments: Any, missing: tuple[str, ...]
+) -> None:
     plain = _plain(family, channels, classes, **arguments)
     assert missing_claims(plain, size_given=False) == missing
     with pytest.raises(BadInputError) as refused:
@@ -234,7 +234,7 @@ def test_gray_network_has_no_channel_order_and_a_threshold_is_a_probability() ->
     gray = _plain("unet", 1, 1, features=[4, 8])
     with pytest.raises(BadInputError, match="--channel-order has no effect on a network of one channel"):
         with_claims(gray, Claims(channel_order="bgr"))
-    with pytest.raises(BadInputError, match="--threshold 1.5: expected a probability, 0 to 1"):
+    with pytest.raises(BadInputError, match=r"--threshold 1\.5: expected a probability, 0 to 1"):
         with_claims(gray, Claims(threshold=1.5))
 
 
@@ -287,7 +287,7 @@ def test_labelled_images_show_a_wrong_mean_right_after_the_export(labelled: Writ
     right = runner.invoke(app, [*BRIGHT, "--mean", "0", "--std", "1"])
     assert right.exit_code == 0, right.output
     assert "Dice on 2 labelled images: bright 1.0000" in right.stdout
-    wrong = runner.invoke(app, [*BRIGHT, "--mean", "0.485", "--std", "0.229", "--json"])
+    wrong = runner.invoke(app, [*BRIGHT, "--mean", "0.7", "--std", "0.229", "--json"])
     found = json.loads(wrong.stdout)
     assert found["verification"]["passed"] and found["labelled"]["images"] == 2
     assert found["labelled"]["dice"]["bright"] < 0.9

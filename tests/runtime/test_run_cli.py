@@ -349,8 +349,8 @@ def test_a_model_shows_how_its_images_are_prepared_within_80_columns(
     session: BrightnessSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tuple(f"organ number {index}" for index in range(20))
-    order: dict[str, Any] = {"channels": 3, "channel_order": "bgr"}
-    session.replace_spec(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), scale=1.0, class_names=names, **order)
+    session.replace_spec(channels=3, channel_order="bgr", class_names=names)
+    session.replace_spec(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), scale=1.0)
     assert call(monkeypatch, "models", "brightness") == 0
     out = capsys.readouterr().out
     rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
