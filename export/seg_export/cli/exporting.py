@@ -64,7 +64,9 @@ def show(
         typer.echo(text, err=True)
 
 
-def _as_dict(exported: ExportedModel, licence: Licence | None, dice: LabelledDice | None) -> dict[str, Any]:
+def _as_dict(
+    exported: ExportedModel, licence: Licence | None, dice: LabelledDice | None = None
+) -> dict[str, Any]:
     """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
