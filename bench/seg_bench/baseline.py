@@ -11,6 +11,7 @@ import numpy as np
 from seg_bench.candidate import Candidate
 from seg_bench.torch_place import TorchPlace
 from seg_runtime.errors import BadInputError, MissingExtraError
+from seg_runtime.model_config import from_text
 from seg_runtime.repository import model_not_found
 from seg_runtime.session import Handle, Session
 from seg_runtime.spec import ModelSpec
@@ -51,11 +52,14 @@ class TorchSession(Session):
             import torch
 
             from seg_export.checkpoints.checkpoint import load_checkpoint
+            from seg_export.checkpoints.claims import as_published
             from seg_export.families import traceable_model
         except ImportError as error:
             raise MissingExtraError("PyTorch", "export") from error
         height, width = candidate.input_size_hw
         checkpoint = load_checkpoint(Path(candidate.checkpoint or ""))
+        if candidate.contract:
+            checkpoint = as_published(checkpoint, from_text(candidate.contract))
         model = traceable_model(checkpoint, candidate.model, (height, width), candidate.max_batch_size)
         self._torch, order = torch, self._place.memory_format
         self._module = self._place.place(model.module)

@@ -37,6 +37,7 @@ class Candidate:
         channels_last: NHWC memory order, for the PyTorch baseline.
         input_size_hw: the model's, for its PyTorch baseline; a SAM has its own.
         max_batch_size: likewise.
+        contract: of the deployed model as the text of its config.pbtxt, for its PyTorch baseline; else empty.
         truth: as `RunOptions.truth`.
         official: folder of the original library's own export for that baseline, else None.
         batch: images per call.
@@ -57,6 +58,7 @@ class Candidate:
     channels_last: bool = False
     input_size_hw: tuple[int, ...] = ()
     max_batch_size: int = 1
+    contract: str = ""
     truth: str | None = None
     official: str | None = None
     batch: int = 1

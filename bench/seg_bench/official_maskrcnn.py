@@ -21,9 +21,10 @@ def torchvision_model(checkpoint: Path, size_hw: tuple[int, int] | None = None) 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
     """
-    from seg_export.checkpoints.checkpoint import build_model, load_checkpoint
+    from seg_export.checkpoints.checkpoint import load_checkpoint
+    from seg_export.families.maskrcnn.model import build_detector
 
-    model: Any = build_model(load_checkpoint(checkpoint))
+    model = build_detector(load_checkpoint(checkpoint))
     if size_hw is not None:
         model.transform.min_size, model.transform.max_size = (min(size_hw),), max(size_hw)
     return model

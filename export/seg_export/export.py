@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
+from seg_export.checkpoints.claims import as_published, published_note, require_claims
 from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
@@ -96,6 +97,7 @@ def export_models(
     max_batch_size: int = 8,
     embeddings: Literal["fp32", "fp16"] = "fp32",
     serving: ServingSpec | None = None,
+    assume_defaults: bool = False,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[ExportedModel, ...]:
     """Publish a checkpoint as the next version of its models, if all their graphs prove right.
@@ -114,6 +116,8 @@ def export_models(
         embeddings: type in which an image embedding travels from encoder to decoder, whatever they
             compute in.
         serving: how Triton runs it.
+        assume_defaults: take defaults for what neither the checkpoint nor
+            `seg_export.checkpoints.claims.with_claims` says; `ExportedModel.assumptions` names them.
         on_step: called with the name of each of `STEPS` as it begins; what it tries may follow a colon.
 
     Returns:
@@ -122,7 +126,8 @@ def export_models(
 
     Raises:
         CheckpointError: a file or weights that cannot be used.
-        BadInputError: a name, size, opset, image or folder of images that cannot be used.
+        BadInputError: a name, size, opset, image or folder of images that cannot be used; a checkpoint that
+            does not say how its images are prepared, unless `assume_defaults`.
         ParityError: a graph strays from PyTorch, or cannot be in int8; nothing was published.
         RepositoryError: the repository cannot be written to; what it served is served still.
         MissingExtraError: a package of the `export` extra is not installed.
@@ -131,6 +136,8 @@ def export_models(
     begin = on_step or (lambda step: None)
     begin("load")
     checkpoint = _loaded(checkpoint)
+    if not assume_defaults:
+        require_claims(checkpoint, size_given=size_hw is not None)
     name = check_model_name(name or checkpoint.family)
     models = traceable_models(
         checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size
@@ -292,6 +299,8 @@ def verify_published(
 ) -> VerificationReport:
     """Compare the served version of a model with a checkpoint, which need not be the one it was made of.
 
+    A checkpoint that holds weights alone is given images as the published model is.
+
     Args:
         repo: the model repository.
         name: of the model.
@@ -311,8 +320,12 @@ def verify_published(
         BadInputError: the folder of images cannot be used.
         EdgesegError: the engine cannot be used; as `seg_runtime.engines.load_model`.
     """
+    if family_named(Repository(repo).spec(name).family).made_of is None:
+        checkpoint = _loaded(checkpoint)
     model, graph_path, cases = load_published(repo, name, checkpoint, images)
-    return verify(model, graph_path, cases, engine=engine)
+    report = verify(model, graph_path, cases, engine=engine)
+    note = "" if isinstance(checkpoint, Path) else published_note(checkpoint, model.spec)
+    return replace(report, note=note)
 
 
 def module_as_published(
@@ -365,7 +378,7 @@ def load_published(
         model = made_of(spec, graph_path, checkpoint)
     else:
         batch = max(spec.max_batch_size, 1)
-        model = traceable_model(_loaded(checkpoint), name, spec.input_size_hw, batch)
+        model = traceable_model(as_published(_loaded(checkpoint), spec), name, spec.input_size_hw, batch)
     _check_same_tensors(spec, model.spec)
     # What is made of an image is called so; a SAM2's mask prompt takes a mask and nothing else.
     if images is not None and not any(tensor.name.startswith("image") for tensor in spec.inputs):

@@ -46,13 +46,15 @@ def test_command_prints_one_block_and_publishes_what_it_assumed(
     plain_unet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["unet", "--checkpoint", str(plain_unet), "--size", "32", "--json"])
+    command = ["unet", "--checkpoint", str(plain_unet), "--size", "32", "--std", "1,2,4", "--json"]
+    result = CliRunner().invoke(app, [*command, "--assume-defaults"])
     assert result.exit_code == 0
     lines = [line.split("  ") for line in result.stderr.splitlines()]
     rows = {
         words[1]: [word.strip() for word in words[2:] if word.strip()] for words in lines if words[0] == ""
     }
-    assert rows["mean"] == ["0.485, 0.485, 0.485", "assumed", "set by Checkpoint.preprocessing"]
+    assert rows["mean"] == ["0.485, 0.485, 0.485", "assumed", "set by --mean"]
+    assert rows["std"] == ["1, 2, 4", "option", "set by --std"]
     assert rows["channels"] == ["3", "file"] and rows["channel order"][:2] == ["RGB", "assumed"]
     assert rows["input size"] == ["32x32", "option", "set by --size"]
     assert rows["class names"][0] == "class_0, class_1, class_2"
@@ -63,9 +65,8 @@ def test_command_prints_one_block_and_publishes_what_it_assumed(
     assert {"what": "classes", "value": "3", "origin": "file", "set_by": ""} in exported["assumptions"]
     assumed = Repository(tmp_path / "triton_repo").spec("unet").assumed
     assert assumed == exported["spec"]["assumed"]
-    assert (
-        assumed["std"] == "0.229, 0.229, 0.229" and "input size" not in assumed and "classes" not in assumed
-    )
+    assert assumed["mean"] == "0.485, 0.485, 0.485"
+    assert not {"std", "input size", "classes"} & assumed.keys()
 
 
 def test_described_checkpoint_assumes_nothing(
@@ -76,7 +77,7 @@ def test_described_checkpoint_assumes_nothing(
         assert exported.assumptions == () and exported.published.spec.assumed == {}
         assert assumptions_text(exported.assumptions) == ""
     assert "assumed" not in (tmp_path / "repo" / "model" / "config.pbtxt").read_text()
-    plain = export_model(plain_unet, tmp_path / "repo", "plain", size_hw=(32, 32))
+    plain = export_model(plain_unet, tmp_path / "repo", "plain", size_hw=(32, 32), assume_defaults=True)
     assert plain.assumptions
 
 
@@ -127,7 +128,7 @@ def test_sam_states_what_leaves_no_trace_in_its_weights(tmp_path: Path) -> None:
     torch.save(random_checkpoint("sam", SMALL_SAM).state_dict, path)
     side = load_sam_checkpoint(path).preprocessing.input_size_hw
     found = _found(load_sam_checkpoint(path), side)
-    assert (found["mean"].value, found["mean"].origin) == ("123.675, 116.28, 103.53", "assumed")
+    assert (found["mean"].value, found["mean"].origin) == ("123.675, 116.28, 103.53", "family")
     assert found["input size"].origin == "file" and found["resize"].value == "longest-side"
     described = load_sam_checkpoint(path, {**SMALL_SAM, "pixel_mean": [0.0, 0.0, 0.0]})
     assert _found(described, side)["mean"].origin == "option"
@@ -136,4 +137,4 @@ def test_sam_states_what_leaves_no_trace_in_its_weights(tmp_path: Path) -> None:
 def test_sam2_states_its_fixed_preprocessing() -> None:
     checkpoint = replace(random_checkpoint("sam2", ARGUMENTS), described=False)
     found = _found(checkpoint, checkpoint.preprocessing.input_size_hw)
-    assert found["mean"].origin == "assumed" and found["resize"].value == "stretch"
+    assert found["mean"].origin == "family" and found["resize"].value == "stretch"

@@ -36,7 +36,13 @@ import seg_export.publishing.manage
 import seg_export.verification.bisect
 import seg_export.verification.verify
 import seg_runtime.bundle
-from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from seg_export.checkpoints.checkpoint import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Checkpoint,
+    Preprocessing,
+    load_checkpoint,
+)
 from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
 from seg_runtime.errors import BadInputError, EdgesegError
@@ -52,24 +58,35 @@ SMALL_TRANSUNET = {
     "decoder_channels": [16, 8, 8, 8],
 }
 
+SAID = ["--std", "0.5", "--scale", "255", "--no-clahe", "--threshold", "0.5"]
+COLOUR = ["--mean", "0.1,0.2,0.3", "--std", "1,1,1", "--scale", "255", "--channel-order", "rgb", "--no-clahe"]
+DETECTOR = [*COLOUR[:4], "--class-names", "nucleus", "--anchors", "32,64,128,256,512", "--size", "64"]
+
 BASES: dict[str, dict[str, list[str]]] = {
     "unet": {
-        "checkpoint": ["--checkpoint", "unet.pth"],
+        "checkpoint": [
+            *("--checkpoint", "unet.pth", "--size", "64", "--threshold", "0.5", "--class-names", "lung"),
+            *COLOUR,
+        ],
         "pretrained": ["--pretrained", "lung"],
         "random": ["--random", "--features", "4,8"],
     },
     "unetpp": {
-        "checkpoint": ["--checkpoint", "unetpp.pth"],
+        "checkpoint": [
+            *("--checkpoint", "unetpp.pth", "--size", "64", "--mean", "0", "--class-names", "lung"),
+            *SAID,
+        ],
         "pretrained": ["--pretrained", "lung"],
         "random": ["--random", "--features", "4,8"],
     },
     "transunet": {
-        "checkpoint": ["--checkpoint", "transunet.pth"],
+        "checkpoint": ["--checkpoint", "transunet.pth", "--mean", "0", "--class-names", "lung", *SAID],
         "pretrained": ["--pretrained", "lung"],
         "random": ["--random", "--arch", "small", "--size", "64"],
     },
     "maskrcnn": {
-        "checkpoint": ["--checkpoint", "maskrcnn.pth"],
+        "checkpoint": ["--checkpoint", "plain_maskrcnn.pth", *DETECTOR],
+        "described": ["--checkpoint", "maskrcnn.pth"],
         "pretrained": ["--pretrained", "nuclei"],
         "download": ["--download"],
         "random": ["--random", "--arch", "maskrcnn_light_fpn"],
@@ -111,6 +128,7 @@ BASES: dict[str, dict[str, list[str]]] = {
 
 VALUES = {
     "activation": "none",
+    "anchors": "8,16,32,64,128",
     "arch": "maskrcnn_resnet34_fpn",
     "args": '{"padding": 0}',
     "backend": "tensorrt",
@@ -118,7 +136,7 @@ VALUES = {
     "channel_order": "bgr",
     "channels": "3",
     "checkpoint": "unet.pth",
-    "class_names": "lung",
+    "class_names": "other",
     "classes": "3",
     "compute_capability": "86",
     "data": "folder",
@@ -131,9 +149,10 @@ VALUES = {
     "input": "uint8",
     "instances": "2",
     "layout": "nhwc",
+    "masks": "folder",
     "max_batch": "3",
     "max_detections": "7",
-    "mean": "0.4",
+    "mean": "0.25",
     "models": "model",
     "name": "other",
     "norm_eps": "0.1",
@@ -144,11 +163,12 @@ VALUES = {
     "pretrained": "nuclei",
     "queue_delay_us": "70",
     "repo": "elsewhere",
+    "resize": "stretch",
     "scale": "1",
     "seed": "7",
     "size": "96",
-    "std": "0.3",
-    "threshold": "0.4",
+    "std": "0.25",
+    "threshold": "0.25",
     "to": "3",
     "variant": "vit_l",
     "variant_config": "variant.json",
@@ -158,6 +178,10 @@ VALUES = {
 """Another value than the default for each option that is no flag."""
 
 OTHERS = {
+    ("unet", "mean"): "0.25,0.25,0.25",
+    ("unet", "std"): "0.25,0.25,0.25",
+    ("maskrcnn", "mean"): "0.25,0.25,0.25",
+    ("maskrcnn", "std"): "0.25,0.25,0.25",
     ("transunet", "arch"): "r50_vit_b16",
     ("module", "checkpoint"): "net.pth",
     ("onnx", "class_names"): "heart",
@@ -167,6 +191,16 @@ OTHERS = {
     ("sam2", "variant_config"): "variant2.json",
 }
 """Where one command's values are not another's."""
+
+PLAIN_DETECTOR = Checkpoint(
+    family="maskrcnn",
+    arguments={"arch": "maskrcnn_resnet50_fpn", "num_classes": 2},
+    state_dict={},
+    preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (64, 64)),
+    class_names=("object",),
+    described=False,
+)
+"""What a plain state dict is loaded as."""
 
 COMMANDS: Any = get_command(app)
 
@@ -181,7 +215,7 @@ CASES = [
     for command, sources in BASES.items()
     for source in sources
     for option in _options(command)
-    if option.name != source
+    if option.name != source and (source, option.name) != ("described", "checkpoint")
 ]
 
 
@@ -190,12 +224,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small plain state dicts, a description of a variant and a folder."""
     folder = tmp_path_factory.mktemp("files")
     for family, arguments in (
-        ("unet", {"features": [4, 8]}),
+        ("unet", {"features": [4, 8], "in_channels": 3}),
         ("unetpp", {"features": [4, 6, 8]}),
         ("transunet", SMALL_TRANSUNET),
     ):
         torch.save(random_checkpoint(family, arguments).state_dict, folder / f"{family}.pth")
     shutil.copy(WEIGHTS / "maskrcnn_nuclei.pth", folder / "maskrcnn.pth")
+    (folder / "plain_maskrcnn.pth").touch()
     for name in ("sam.pth", "sam2.pth"):
         (folder / name).touch()
     sam = {"encoder_embed_dim": 8, "encoder_depth": 1, "encoder_num_heads": 1}
@@ -248,7 +283,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
         return call
 
     monkeypatch.setattr(seg_export.checkpoints.checkpoint, "load_checkpoint", load_once)
-    monkeypatch.setattr(seg_export.families.maskrcnn.checkpoints, "load_checkpoint", load_once)
+    monkeypatch.setattr(
+        seg_export.families.maskrcnn.checkpoints,
+        "load_checkpoint",
+        lambda path: PLAIN_DETECTOR if path.name == "plain_maskrcnn.pth" else load_once(path),
+    )
     small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
     monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))
     for module in (seg_export.families.sam.command, seg_export.families.sam2.command):
@@ -261,9 +300,9 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     monkeypatch.delitem(sys.modules, "nets", raising=False)
     for module in ("semantic", "maskrcnn", "sam", "sam2", "module", "onnx"):
         command = getattr(seg_export.families, module).command
-        monkeypatch.setattr(command, "show", lambda exported, as_json, *licence: seen.append(as_json))
+        monkeypatch.setattr(command, "show", lambda exported, as_json, *_, **__: seen.append(as_json))
     spec = SimpleNamespace(name="model", version=1)
-    report = SimpleNamespace(as_dict=dict)
+    report = SimpleNamespace(as_dict=dict, note="")
     for module, name, value in (
         (seg_export.export, "export_models", ()),
         (seg_export.export, "verify_published", report),
@@ -297,7 +336,8 @@ def _is_function(value: Any) -> bool:
 def _plain(value: Any) -> str:
     """Weights by what they are, anything else by what it prints."""
     if isinstance(value, Checkpoint):
-        return repr((value.family, value.arguments, value.sha256, value.preprocessing, value.class_names))
+        said = value.preprocessing, value.class_names
+        return repr((value.family, value.arguments, value.sha256, *said))
     return repr(value)
 
 
@@ -331,6 +371,16 @@ def test_all_commands_are_looked_at() -> None:
     assert set(BASES) == set(COMMANDS.commands)
 
 
+def test_defaults_are_taken_only_where_they_are_asked_for(seen: list[Any]) -> None:
+    with pytest.raises(BadInputError, match=r"Missing: --mean \(3 values\), --std"):
+        _outcome(seen, "unet", "--checkpoint", "unet.pth")
+    assert seen == []
+    assert (
+        "'assume_defaults': 'True'"
+        in _outcome(seen, "unet", "--checkpoint", "unet.pth", "--assume-defaults")[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -341,6 +391,12 @@ def test_all_commands_are_looked_at() -> None:
         ),
         (["check", "model.onnx", "--repo", "elsewhere"], "--repo has no effect on ONNX files"),
         (["sam", "--tiny", "--seed", "0"], "--seed has no effect without --random"),
+        (
+            ["unet", "--pretrained", "lung", "--no-clahe"],
+            "says its own CLAHE: leave --clahe or --no-clahe out",
+        ),
+        (["unet", "--pretrained", "lung", "--assume-defaults"], "--assume-defaults has no effect"),
+        (["unet", "--pretrained", "lung", "--masks", "folder"], "--masks has no effect without --images"),
     ],
 )
 def test_option_without_effect_is_refused_even_with_its_default(

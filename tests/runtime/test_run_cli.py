@@ -345,6 +345,33 @@ def test_models_are_listed_as_a_table_and_as_json(
     assert row["classes"] == ["class 0"]
 
 
+def test_a_model_shows_how_its_images_are_prepared_within_80_columns(
+    session: BrightnessSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(f"organ number {index}" for index in range(20))
+    session.replace_spec(channels=3, channel_order="bgr", class_names=names)
+    session.replace_spec(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), scale=1.0)
+    assert call(monkeypatch, "models", "brightness") == 0
+    out = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
+    assert (rows["mean"], rows["std"]) == ("0.1, 0.2, 0.3", "1, 2, 4")
+    assert (rows["scale"], rows["channel order"]) == ("pixels / 1", "bgr")
+    assert rows["contract version"] == "2"
+    assert max(map(len, out.splitlines())) <= 80
+
+    assert call(monkeypatch, "models", "brightness", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["mean"], row["std"], row["scale"]) == ([0.1, 0.2, 0.3], [1, 2, 4], 1)
+    assert (row["channel_order"], row["contract_version"]) == ("bgr", 2)
+
+    session.replace_spec(mean=(), std=(), contract_version=1)
+    assert call(monkeypatch, "models", "brightness") == 0
+    out = capsys.readouterr().out
+    assert "1 (older; mean and std not recorded)" in out and "\nmean" not in out
+    assert call(monkeypatch, "models", "brihgtness") == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
 def test_a_repository_and_a_url_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

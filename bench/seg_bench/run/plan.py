@@ -20,6 +20,7 @@ from seg_bench.run.originals import find_checkpoints, official_exports
 from seg_bench.run.subjects import Subject
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.hashing import file_sha256
+from seg_runtime.model_config import to_text
 from seg_runtime.repository import Repository
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Plan:
                 channels_last=options.channels_last,
                 input_size_hw=subject.spec.input_size_hw,
                 max_batch_size=max(1, subject.spec.max_batch_size),
+                contract=to_text(subject.spec),
             )
         for name, folder in self.official.items():
             subject = self.subjects[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILT",
-    "SAVED",
     "Assumption",
     "arguments_of",
     "channels",
     "classes",
-    "fixed_scale",
+    "fixed",
     "input_size",
     "size_text",
+    "stated",
+    "statistics",
     "text",
 ]
 
-SAVED = "Checkpoint.preprocessing"
 BUILT = "Checkpoint.arguments"
 
 
@@ -37,35 +37,48 @@ class Assumption:
         what: for example "mean".
         value: as text, for example "0.485".
         origin: "assumed" for a default, "file" for what names and shapes of the weights say, "option" for
-            what the user said.
+            what the user said, "family" for what is the same for all of a family.
         set_by: the option that sets it, or the field of `Checkpoint`; "" where none does.
     """
 
     what: str
     value: str
-    origin: Literal["assumed", "file", "option"]
+    origin: Literal["assumed", "file", "option", "family"]
     set_by: str = ""
 
 
-def fixed_scale(checkpoint: Checkpoint) -> Iterable[Assumption]:
-    """Of families that are always built with ImageNet's statistics."""
-    yield Assumption("pixel scale", "pixels / 255", "assumed")
-    yield Assumption("mean", text(checkpoint.preprocessing.mean), "assumed")
-    yield Assumption("std", text(checkpoint.preprocessing.std), "assumed")
+def stated(checkpoint: Checkpoint) -> Callable[[str, str, str, str], Assumption]:
+    """Makes assumptions of what `Claims` can say: its name there, what it is, the value and the option."""
+
+    def assumption(name: str, what: str, value: str, option: str) -> Assumption:
+        return Assumption(what, value, "option" if name in checkpoint.stated else "assumed", option)
+
+    return assumption
 
 
-def channels(spec: ModelSpec) -> Iterable[Assumption]:
-    """How many, and their order."""
-    yield Assumption("channels", f"{spec.channels}", "file")
-    if spec.channels == 3:
-        yield Assumption("channel order", "RGB", "assumed")
+def statistics(checkpoint: Checkpoint) -> Iterable[Assumption]:
+    """Mean and std."""
+    claim = stated(checkpoint)
+    yield claim("mean", "mean", text(checkpoint.preprocessing.mean), "--mean")
+    yield claim("std", "std", text(checkpoint.preprocessing.std), "--std")
 
 
-def classes(count: int, names: Sequence[str], more: str = "") -> Iterable[Assumption]:
+def fixed(what: str, value: str) -> Assumption:
+    """What is the same for all of a family."""
+    return Assumption(what, value, "family")
+
+
+def channels(spec: ModelSpec) -> Assumption:
+    """How many."""
+    return Assumption("channels", f"{spec.channels}", "file")
+
+
+def classes(checkpoint: Checkpoint, more: str = "") -> Iterable[Assumption]:
     """How many, as the weights say, and their names."""
-    yield Assumption("classes", f"{count}{more}", "file")
+    names = checkpoint.class_names
+    yield Assumption("classes", f"{len(names)}{more}", "file")
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    yield Assumption("class names", shown, "assumed", "Checkpoint.class_names")
+    yield stated(checkpoint)("class_names", "class names", shown, "--class-names")
 
 
 def input_size(spec: ModelSpec, given: bool) -> Assumption:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from seg_export.checkpoints.assumption import Assumption
-from seg_export.checkpoints.pretrained import PRETRAINED, pretrained_path
+from seg_export.checkpoints.known import is_known
 from seg_export.checkpoints.types import Checkpoint
-from seg_export.families import FAMILIES, family_named
-from seg_runtime.hashing import file_sha256
+from seg_export.families import family_named
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["Assumption", "assumed_values", "assumptions", "assumptions_text"]
@@ -30,7 +29,7 @@ def assumptions(checkpoint: Checkpoint, spec: ModelSpec, *, size_given: bool) ->
         Nothing for a checkpoint that says how its images are to be prepared, for official weights and those
         of the package, of which it is known, and for random ones.
     """
-    if checkpoint.described or _is_official(checkpoint.sha256) or _is_packaged(checkpoint.sha256):
+    if checkpoint.described or is_known(checkpoint.sha256):
         return ()
     return tuple(family_named(checkpoint.family).assumptions(checkpoint, spec, size_given))
 
@@ -46,8 +45,7 @@ def assumptions_text(found: Sequence[Assumption]) -> str:
         return ""
     widths = [max(len(getattr(each, name)) for each in found) for name in ("what", "value", "origin")]
     rows = [
-        f"  {each.what:{widths[0]}}  {each.value:{widths[1]}}  {each.origin:{widths[2]}}  "
-        + ("" if each.origin == "file" else f"set by {each.set_by}" if each.set_by else "nothing sets it")
+        f"  {each.what:{widths[0]}}  {each.value:{widths[1]}}  {each.origin:{widths[2]}}  " + _setting(each)
         for each in found
     ]
     count = len(assumed_values(found))
@@ -57,17 +55,14 @@ def assumptions_text(found: Sequence[Assumption]) -> str:
             f"the file does not say all: {count} of the {len(found)} values below are assumed",
             *rows,
             "Verification proves that the graph equals its original; only labelled images prove that these "
-            "values are those of the training: seg-bench run --data FOLDER",
-            'How to set the fields of a Checkpoint: docs/models.md, "Plain state dicts"',
+            "values are those of the training: --images FOLDER --masks FOLDER, or seg-bench run --data "
+            "FOLDER",
+            'What each means: docs/models.md, "Plain state dicts"',
         )
     )
 
 
-def _is_official(sha256: str) -> bool:
-    """Whether these are weights whose preprocessing is published with them."""
-    known = [beginning for family in FAMILIES.values() for _, beginning in family.official().values()]
-    return bool(sha256) and sha256.startswith(tuple(known))
-
-
-def _is_packaged(sha256: str) -> bool:
-    return any(file_sha256(pretrained_path(name)) == sha256 for name in PRETRAINED)
+def _setting(assumption: Assumption) -> str:
+    if assumption.origin in ("file", "family"):
+        return ""
+    return f"set by {assumption.set_by}" if assumption.set_by else "nothing sets it"

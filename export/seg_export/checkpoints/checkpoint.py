@@ -24,7 +24,7 @@ from seg_export.families import FAMILIES, family_named
 from seg_runtime.contract import one_of
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
-from seg_runtime.spec import ChannelOrder, ClaheSpec
+from seg_runtime.spec import ChannelOrder, ClaheSpec, Resize
 
 __all__ = [
     "FORMAT",
@@ -215,6 +215,7 @@ def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
         scale=float(values.get("scale", 255.0)),
         channel_order=one_of(ChannelOrder, "channel order", values.get("channel_order", "rgb")),
         threshold=float(values.get("threshold", 0.5)),
+        resize=values.get("resize") and one_of(Resize, "resize", values["resize"]),
     )
 
 

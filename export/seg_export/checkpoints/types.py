@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_runtime.spec import ChannelOrder, ClaheSpec
+from seg_runtime.spec import ChannelOrder, ClaheSpec, Resize
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ class Preprocessing:
         scale: what pixels of 0..255 are divided by before, 1 for statistics of the pixels themselves.
         channel_order: that the network was trained with; images are read as RGB.
         threshold: a probability at or above it is foreground, where there is one class.
+        resize: how images are brought to `input_size_hw`, where the family leaves a choice; None for its own.
     """
 
     mean: tuple[float, ...] = (0.485,)
@@ -38,6 +39,7 @@ class Preprocessing:
     scale: float = 255.0
     channel_order: ChannelOrder = "rgb"
     threshold: float = 0.5
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Checkpoint:
         metadata: free-form facts about the training run.
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
+        stated: which of them somebody said, by the names of `seg_export.checkpoints.claims.Claims`.
         network: the module itself, of a family that cannot build it from `arguments`; else None.
         steps: what was done to a file to get at its weights, for people; nothing for most.
     """
@@ -78,5 +81,6 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     described: bool = True
+    stated: frozenset[str] = frozenset()
     network: nn.Module | None = None
     steps: tuple[str, ...] = ()

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from seg_export.cli.output import echo_json, report_table
-from seg_runtime.console import progress_bar, stderr_console, stdout_console
+from seg_runtime.console import progress_bar, stderr_console, stdout_console, working
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
     from seg_export.checkpoints.licences import Licence
     from seg_export.export import ExportedModel
+    from seg_export.verification.labelled import LabelledDice, LabelledImage
+    from seg_runtime.spec import ModelSpec
 
-__all__ = ["export", "export_progress", "show", "show_steps"]
+__all__ = ["dice_of", "export", "export_progress", "show", "show_steps"]
 
 
 def export(weights: Checkpoint, repo: Path, name: str, **options: Any) -> tuple[ExportedModel, ...]:
@@ -41,25 +43,44 @@ def export_progress() -> Iterator[Callable[[str], None]]:
         raise
 
 
-def show(exported: Sequence[ExportedModel], as_json: bool, licence: Licence | None = None) -> None:
+def show(
+    exported: Sequence[ExportedModel],
+    as_json: bool,
+    licence: Licence | None = None,
+    dice: LabelledDice | None = None,
+) -> None:
     """Print what was published on stdout, and on stderr what was done to a file and assumed of it.
 
     Args:
         exported: what was published.
         as_json: print one JSON object, or a list of them.
         licence: of weights that were fetched.
+        dice: of the published model on labelled images.
     """
     from seg_export.checkpoints.assumptions import assumptions_text
 
     if as_json:
-        models = [_as_dict(model, licence) for model in exported]
+        models = [_as_dict(model, licence, dice) for model in exported]
         echo_json(models[0] if len(models) == 1 else models)
     else:
         for model in exported:
             _show_model(model)
+        stdout_console().print(_input_text(exported[0].published.spec), soft_wrap=True, highlight=False)
+        if dice:
+            stdout_console().print(dice.summary(), soft_wrap=True, markup=False)
     show_steps(exported[0].steps)
     if text := assumptions_text(exported[0].assumptions):
         typer.echo(text, err=True)
+
+
+def dice_of(repo: Path, name: str, labelled: Sequence[LabelledImage]) -> LabelledDice | None:
+    """The Dice of a published model on labelled images; None without any."""
+    from seg_export.verification.labelled import labelled_dice
+
+    if not labelled:
+        return None
+    with working(f"Dice of {name}"):
+        return labelled_dice(repo, name, labelled)
 
 
 def show_steps(steps: Sequence[str]) -> None:
@@ -68,7 +89,9 @@ def show_steps(steps: Sequence[str]) -> None:
         typer.echo(f"checkpoint: {step}", err=True)
 
 
-def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]:
+def _as_dict(
+    exported: ExportedModel, licence: Licence | None, dice: LabelledDice | None = None
+) -> dict[str, Any]:
     """For JSON: the contract, where it lies, and the figures of its verification (null for an ensemble)."""
     from dataclasses import asdict
 
@@ -84,6 +107,7 @@ def _as_dict(exported: ExportedModel, licence: Licence | None) -> dict[str, Any]
         "assumptions": [asdict(each) for each in exported.assumptions],
         "steps": list(exported.steps),
         "licence": licence.as_dict() if licence else None,
+        "labelled": asdict(dice) if dice else None,
     }
 
 
@@ -99,6 +123,18 @@ def _show_model(exported: ExportedModel) -> None:
         f"published {published.spec.name} version {published.spec.version} "
         f"({published.size_bytes / 1e6:.1f} MB) as {published.folder}",
         soft_wrap=True,
+    )
+
+
+def _input_text(spec: ModelSpec) -> str:
+    """How images are prepared, for example "images: 512x512, gray, pixels / 255, mean 0.485, std 0.229"."""
+    from seg_export.checkpoints.assumption import size_text, text
+
+    channels = "gray" if spec.channels == 1 else spec.channel_order.upper()
+    clahe = ", CLAHE" if spec.clahe else ""
+    return (
+        f"images: {size_text(spec)} ({spec.resize}), {channels}, pixels / {spec.scale:g}, "
+        f"mean {text(spec.mean)}, std {text(spec.std)}{clahe}"
     )
 
 

@@ -23,8 +23,9 @@ from seg_export.cli.options import (
     require_torch,
 )
 from seg_export.cli.output import echo_json, report_table
+from seg_export.cli.preprocessing import parse_numbers
 from seg_export.families import FAMILIES
-from seg_runtime.console import progress_bar, stdout_console, working
+from seg_runtime.console import progress_bar, stderr_console, stdout_console, working
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.option_groups import expand_option_groups
 
@@ -66,6 +67,13 @@ def verify(
             "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt.",
         ),
     ] = None,
+    anchors: Annotated[
+        str | None,
+        typer.Option(
+            help="Sides of the anchors that a Mask R-CNN was published with, where its checkpoint holds "
+            "weights alone."
+        ),
+    ] = None,
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, help="The depth that a U-Net++ was pruned to.")
     ] = None,
@@ -103,12 +111,21 @@ def verify(
     steps = () if isinstance(weights, Path) else weights.steps
     show_steps(steps)
 
+    if anchors is not None:
+        if isinstance(weights, Path):
+            raise BadInputError("--anchors has no effect on an ONNX file: leave it out")
+        from seg_export.checkpoints.claims import Claims, with_claims
+
+        weights = with_claims(weights, Claims(anchor_sizes=parse_numbers("--anchors", anchors, int)))
+
     from seg_export.export import verify_published
     from seg_export.verification.verify import require_parity
 
     with working(f"verify {model}"):
         report = verify_published(repo, model, weights, images=images, engine=engine)
     found = _bisect(repo, model, weights, images) if bisect else None
+    if report.note:
+        stderr_console().print(report.note, soft_wrap=True, markup=False, highlight=False)
     if as_json:
         more = {"bisect": found.as_dict()} if found else {}
         echo_json(report.as_dict() | {"steps": list(steps)} | more)

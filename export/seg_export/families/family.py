@@ -58,6 +58,10 @@ def _none_assumed(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> 
     return ()
 
 
+def _nothing_open(checkpoint: Checkpoint) -> Iterable[str]:
+    return ()
+
+
 def _none_official() -> Mapping[str, tuple[str, str]]:
     return {}
 
@@ -82,6 +86,10 @@ class Family:
         tensors: names by which a plain state dict is recognised, for messages.
         assumptions: what a plain state dict leaves open: its checkpoint, the contract of the first model, and
             whether a size was asked for.
+        left_open: what a plain state dict must be given before it is exported, by the names of
+            `seg_export.checkpoints.claims.Claims`, and "size_hw"; nothing for a family whose images are
+            always prepared in one way.
+        choices: claims that may be made of one, and need not be.
         official: address and SHA-256, or how it begins, of published weights by name.
         made_of: where models are made of another file than a checkpoint: what that file is under the contract
             of a published model, whose graph is at a path. Raises CheckpointError for a checkpoint.
@@ -106,6 +114,8 @@ class Family:
     recognise: Callable[[dict[str, torch.Tensor], Path], Checkpoint | None] = _never
     tensors: str = ""
     assumptions: Callable[[Checkpoint, ModelSpec, bool], Iterable[Assumption]] = _none_assumed
+    left_open: Callable[[Checkpoint], Iterable[str]] = _nothing_open
+    choices: tuple[str, ...] = ()
     official: Callable[[], Mapping[str, tuple[str, str]]] = _none_official
     made_of: Callable[[ModelSpec, Path, Checkpoint | Path], ExportableModel] | None = None
     command: Callable[[], Callable[..., None]] | None = None

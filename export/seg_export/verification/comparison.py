@@ -74,6 +74,7 @@ class VerificationReport:
         comparisons: in the order they were made.
         subject: what was compared, for people.
         reference: with what.
+        note: what to know about the comparison; "" for nothing.
     """
 
     model: str
@@ -82,6 +83,7 @@ class VerificationReport:
     comparisons: tuple[OutputComparison, ...]
     subject: str = "graph"
     reference: str = "PyTorch"
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -113,6 +115,7 @@ class VerificationReport:
             "tolerance": asdict(self.tolerance),
             "passed": self.passed,
             "comparisons": rows,
+            "note": self.note,
         }
 
 

@@ -143,6 +143,9 @@ def segment(
 
 @app.command()
 def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the contract of this model alone.", metavar="[NAME]")
+    ] = None,
     repo: RepoOption = None,
     url: UrlOption = None,
     api_key_file: ApiKeyFileOption = None,
@@ -150,11 +153,13 @@ def models(
     client_cert: ClientCertOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that a repository or server offers.
+    """List the models that a repository or server offers, or show what the contract of one says.
 
     Examples:
 
         seg-run models
+
+        seg-run models unet_lung
 
         seg-run models --url grpc://localhost:8001 --json
     """
@@ -164,9 +169,12 @@ def models(
     access = ServerAccess(api_key_file, ca, client_cert)
     specs = []
     with open_session(repo, url, access) as session:
-        for name in session.models():
+        if name is not None:
+            _show_model(session.spec(name), as_json)
+            return
+        for each in session.models():
             try:
-                specs.append(session.spec(name))
+                specs.append(session.spec(each))
             except RepositoryError as error:
                 # A server may hold models that were not published by seg-export.
                 _note(f"left out: {error}")
@@ -237,7 +245,55 @@ def _model_row(spec: ModelSpec) -> dict[str, Any]:
         "classes": list(spec.class_names),
         "parameters": spec.parameter_count,
         "weights": spec.weights,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "scale": spec.scale if spec.mean else None,
+        "channel_order": spec.channel_order if spec.channels == 3 else None,
+        "resize": spec.resize,
+        "clahe": spec.clahe and {**vars(spec.clahe)},
+        "threshold": spec.threshold,
+        "assumed": dict(spec.assumed),
+        "contract_version": spec.contract_version,
     }
+
+
+def _show_model(spec: ModelSpec, as_json: bool) -> None:
+    """One line per field, or one JSON object."""
+    from rich.table import Table
+    from rich.text import Text
+
+    row = _model_row(spec)
+    if as_json:
+        typer.echo(json.dumps(row, indent=2))
+        return
+    older = spec.contract_version < 2
+    shown = {
+        **row,
+        "classes": ", ".join(spec.class_names),
+        "mean": _numbers(spec.mean),
+        "std": _numbers(spec.std),
+        "scale": f"pixels / {spec.scale:g}" if spec.mean else "",
+        "clahe": _clahe_text(spec.clahe),
+        "threshold": f"{spec.threshold:g}",
+        "assumed": ", ".join(f"{what} {value}" for what, value in spec.assumed.items()),
+        "contract_version": f"{spec.contract_version}"
+        + (" (older; mean and std not recorded)" if older else ""),
+    }
+    table = Table.grid(padding=(0, 2))
+    for what, value in shown.items():
+        if value not in ("", None):
+            table.add_row(what.replace("_", " "), Text(str(value)))
+    stdout_console().print(table, highlight=False)
+
+
+def _clahe_text(clahe: ClaheSpec | None) -> str:
+    if clahe is None:
+        return "none"
+    return f"limit {clahe.clip_limit:g}, {clahe.tile_grid_hw[0]}x{clahe.tile_grid_hw[1]} tiles"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,17 +22,66 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
+from seg_export.cli.preprocessing import (
+    AssumeDefaultsOption,
+    ClassNamesOption,
+    MeanOption,
+    StdOption,
+    claimed,
+    parse_names,
+    parse_numbers,
+)
 from seg_runtime.errors import BadInputError
+from seg_runtime.option_groups import expand_option_groups
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
+    from seg_export.checkpoints.claims import Claims
 
 __all__ = ["maskrcnn"]
 
 _DEFAULT_ARCH = "maskrcnn_resnet50_fpn"
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """How the images and anchors of a network were when it was trained; None for what is not said."""
+
+    mean: MeanOption = None
+    std: StdOption = None
+    class_names: ClassNamesOption = None
+    anchors: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a checkpoint that holds weights alone: side in pixels of the anchors of each level, as "
+            "32,64,128,256,512, torchvision's."
+        ),
+    ] = None
+    resize: Annotated[
+        Literal["longest-side", "stretch"] | None,
+        typer.Option(
+            help="Of a checkpoint that holds weights alone: whether images are scaled to fit --size, as "
+            "torchvision does, or stretched to it.",
+            show_default="longest-side",
+        ),
+    ] = None
+    assume_defaults: AssumeDefaultsOption = False
+
+    def claims(self) -> Claims:
+        """What was said. Raises BadInputError for text that is no numbers."""
+        from seg_export.checkpoints.claims import Claims
+
+        return Claims(
+            mean=parse_numbers("--mean", self.mean, float),
+            std=parse_numbers("--std", self.std, float),
+            class_names=parse_names(self.class_names),
+            anchor_sizes=parse_numbers("--anchors", self.anchors, int),
+            resize=self.resize,
+        )
+
+
+@expand_option_groups
 def maskrcnn(
     context: typer.Context,
     *,
@@ -75,6 +125,7 @@ def maskrcnn(
             min=0, help="Epsilon of the backbone's norms: 0 for weights that were fine-tuned from --download."
         ),
     ] = None,
+    preprocessing: DetectorOptions,
     images: ImagesOption = None,
     precision: Annotated[
         Literal["fp32", "fp16"],
@@ -100,7 +151,8 @@ def maskrcnn(
 
       seg-export maskrcnn --pretrained nuclei
 
-      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells
+      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells \
+        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --class-names cell --anchors 32,64,128,256,512
 
       seg-export maskrcnn --arch maskrcnn_resnet18_fpn --random --size 512 --json
     """
@@ -122,6 +174,8 @@ def maskrcnn(
         classes,
         seed,
     )
+    assume = preprocessing.assume_defaults
+    weights = claimed(weights, preprocessing.claims(), assume_defaults=assume, size_given=size_hw is not None)
     exported = export(
         weights,
         repo,
@@ -132,6 +186,7 @@ def maskrcnn(
         precision=precision,
         max_batch_size=max_batch,
         serving=ServingSpec(instances=instances, warm_up=not no_warm_up),
+        assume_defaults=assume,
     )
     show(exported, as_json, TORCHVISION_COCO if download else None)
 

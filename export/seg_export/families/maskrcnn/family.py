@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families.family import EngineCheck, Family, Partner
-from seg_export.families.maskrcnn.assumptions import maskrcnn_assumptions
+from seg_export.families.maskrcnn.assumptions import LEFT_OPEN, maskrcnn_assumptions
 from seg_export.precision.kept import KeptInFp32
 from seg_runtime.errors import BadInputError, CheckpointError
 
@@ -115,6 +115,8 @@ MASKRCNN = Family(
     recognise=_recognise,
     tensors="backbone..., rpn..., roi_heads...",
     assumptions=maskrcnn_assumptions,
+    left_open=lambda checkpoint: LEFT_OPEN,
+    choices=("resize",),
     official=_official,
     command=_command,
     tolerances={"instances": "fp32, detections"},

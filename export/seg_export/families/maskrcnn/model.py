@@ -14,10 +14,18 @@ from seg_export.tracing.traceable import TraceableModel
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.spec import ModelSpec, TensorSpec
 
-__all__ = ["maskrcnn_model"]
+__all__ = ["build_detector", "maskrcnn_model"]
 
 _SIDES = (64, 4096)
 _THRESHOLD = 0.5
+
+
+def build_detector(checkpoint: Checkpoint) -> Any:
+    """torchvision's `MaskRCNN` that normalises images as the checkpoint says. Raises CheckpointError."""
+    model: Any = build_model(checkpoint)
+    model.transform.image_mean = list(checkpoint.preprocessing.mean)
+    model.transform.image_std = list(checkpoint.preprocessing.std)
+    return model
 
 
 def maskrcnn_model(
@@ -43,7 +51,7 @@ def maskrcnn_model(
         )
     if max_batch_size < 1:
         raise BadInputError(f"largest batch {max_batch_size}: it must be at least 1")
-    model: Any = build_model(checkpoint)
+    model = build_detector(checkpoint)
     if model.roi_heads.box_roi_pool.sampling_ratio <= 0 or model.roi_heads.mask_roi_pool.sampling_ratio <= 0:
         raise CheckpointError("this Mask R-CNN samples boxes of each size differently: set a sampling_ratio")
     classes = int(checkpoint.arguments["num_classes"]) - 1
@@ -62,7 +70,7 @@ def maskrcnn_model(
         outputs=_outputs(int(model.roi_heads.detections_per_img)),
         max_batch_size=max_batch_size,
         input_size_hw=size_hw,
-        resize="longest-side",
+        resize=checkpoint.preprocessing.resize or "longest-side",
         channels=3,
         mean=tuple(model.transform.image_mean),
         std=tuple(model.transform.image_std),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seg_export.cli.exporting import export, show
-from seg_export.cli.given import given, refuse_without
+from seg_export.cli.exporting import dice_of, export, show
+from seg_export.cli.given import refuse_without
 from seg_export.cli.module_options import ModuleOptions
 from seg_export.cli.options import (
     CheckpointOption,
@@ -19,10 +19,9 @@ from seg_export.cli.options import (
     require_torch,
 )
 from seg_export.cli.preprocessing import PreprocessingOptions
-from seg_export.families.semantic.command import PublishOptions
+from seg_export.families.semantic.command import PublishOptions, check_batching
 from seg_runtime.errors import BadInputError
 from seg_runtime.option_groups import expand_option_groups
-from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.types import Checkpoint
@@ -68,10 +67,8 @@ def module(
       seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
         --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --output out --size 512
     """
-    if publish.max_batch == 1 and given(context, "queue_delay_us"):
-        raise BadInputError(
-            "--queue-delay-us has no effect with --max-batch 1, where nothing waits for others: leave it out"
-        )
+    check_batching(context, publish.max_batch)
+    refuse_without(context, "images", "masks")
     refuse_without(context, "checkpoint", "weights_name")
     require_torch()
     size_hw = parse_size_hw(size) if size else None
@@ -80,25 +77,21 @@ def module(
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
-    serving = ServingSpec(
-        max_queue_delay_us=publish.queue_delay_us,
-        instances=publish.instances,
-        warm_up=not publish.no_warm_up,
-        response_cache=publish.response_cache,
-    )
+    labelled = publish.labelled(found)
+    name = name or factory.rpartition(":")[2].rpartition(".")[2]
     exported = export(
         weights,
         repo,
-        name or factory.rpartition(":")[2].rpartition(".")[2],
+        name,
         size_hw=size_hw,
         images=publish.images,
         opset=publish.opset,
         precision=publish.precision,
         calibrate=publish.calibrate,
         max_batch_size=publish.max_batch,
-        serving=serving,
+        serving=publish.serving(),
     )
-    show(exported, publish.as_json)
+    show(exported, publish.as_json, dice=dice_of(repo, name, labelled))
 
 
 def _weights(

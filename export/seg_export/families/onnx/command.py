@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from seg_export.cli.exporting import export_progress, show
-from seg_export.cli.given import given
+from seg_export.cli.exporting import dice_of, export_progress, show
+from seg_export.cli.given import given, refuse_without
 from seg_export.cli.options import RepoOption, parse_size_hw
 from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import ProofOptions, ServingOptions, check_batching
@@ -94,6 +94,8 @@ def onnx(
     max_batch = publish.max_batch if given(context, "max_batch") else None
     model = onnx_model(original, found, preprocessing, class_names, name or "", max_batch)
     check_batching(context, model.spec.max_batch_size)
+    refuse_without(context, "images", "masks")
+    labelled = publish.labelled(len(model.spec.class_names))
     with export_progress() as on_step:
         exported = publish_onnx_model(
             model,
@@ -105,7 +107,7 @@ def onnx(
             assumed=(*_read_off(found, wishes), *assumed),
             on_step=on_step,
         )
-    show((exported,), publish.as_json)
+    show((exported,), publish.as_json, dice=dice_of(repo, model.spec.name, labelled))
 
 
 def _read_off(found: Interface, wishes: Wishes) -> Iterator[Assumption]:

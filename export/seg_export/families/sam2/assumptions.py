@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from seg_export.checkpoints.assumption import Assumption, channels, fixed_scale, size_text
+from seg_export.checkpoints.assumption import Assumption, channels, fixed, size_text, text
 from seg_runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -16,9 +16,12 @@ __all__ = ["sam2_assumptions"]
 
 def sam2_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> Iterable[Assumption]:
     """Its statistics, size and resizing."""
-    yield from fixed_scale(checkpoint)
-    yield from channels(spec)
+    yield fixed("pixel scale", f"pixels / {spec.scale:g}")
+    yield fixed("mean", text(spec.mean))
+    yield fixed("std", text(spec.std))
+    yield channels(spec)
+    yield fixed("channel order", "RGB")
     origin: Literal["assumed", "option"] = "option" if "image_size" in checkpoint.arguments else "assumed"
     yield Assumption("input size", size_text(spec), origin, "--variant-config (image_size)")
-    yield Assumption("resize", spec.resize, "assumed")
-    yield Assumption("mask threshold", f"{spec.threshold:g} (logit)", "assumed")
+    yield fixed("resize", spec.resize)
+    yield fixed("mask threshold", f"{spec.threshold:g} (logit)")

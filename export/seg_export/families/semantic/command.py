@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seg_export.cli.exporting import export, show
+from seg_export.cli.exporting import dice_of, export, show
 from seg_export.cli.given import given, refuse_without
 from seg_export.cli.options import (
     CalibrateOption,
@@ -21,11 +21,13 @@ from seg_export.cli.options import (
     load,
     require_torch,
 )
+from seg_export.cli.preprocessing import PreprocessingOptions, claimed
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
+    from seg_export.verification.labelled import LabelledImage
 
 __all__ = [
     "ChannelsOption",
@@ -83,8 +85,22 @@ class ProofOptions:
     """What the graph computes in, and what it is verified with."""
 
     images: ImagesOption = None
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the masks of --images, named alike: print the Dice of what was published."
+        ),
+    ] = None
     precision: PrecisionOption = "fp32"
     calibrate: CalibrateOption = None
+
+    def labelled(self, classes: int) -> tuple[LabelledImage, ...]:
+        """The labelled images that were named; none without --masks. Raises BadInputError."""
+        from seg_export.verification.labelled import labelled_images
+
+        if self.images is None or self.masks is None:
+            return ()
+        return labelled_images(self.images, self.masks, classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +154,7 @@ def check_options(context: typer.Context, network: NetworkOptions, publish: Publ
     """
     refuse_without(context, "checkpoint", "weights_name")
     refuse_without(context, "random", "seed", *(field.name for field in fields(network)))
+    refuse_without(context, "images", "masks")
     check_batching(context, publish.max_batch)
 
 
@@ -186,13 +203,18 @@ def publish_semantic(
     repo: Path,
     name: str,
     options: PublishOptions,
+    preprocessing: PreprocessingOptions,
     size_hw: tuple[int, int] | None = None,
 ) -> None:
-    """Export with progress, and print what was published.
+    """Export with progress, and print what was published, with its Dice where there are masks.
 
     Args:
+        preprocessing: what the user says of the images, where the weights do not.
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
     """
+    assume = preprocessing.assume_defaults
+    weights = claimed(weights, preprocessing.claims(), assume_defaults=assume, size_given=size_hw is not None)
+    labelled = options.labelled(int(weights.arguments.get("num_classes", 1)))
     exported = export(
         weights,
         repo,
@@ -204,5 +226,6 @@ def publish_semantic(
         calibrate=options.calibrate,
         max_batch_size=options.max_batch,
         serving=options.serving(),
+        assume_defaults=assume,
     )
-    show(exported, options.as_json)
+    show(exported, options.as_json, dice=dice_of(repo, name, labelled))

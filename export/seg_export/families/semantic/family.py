@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families.family import Family
-from seg_export.families.semantic.assumptions import semantic_assumptions
+from seg_export.families.semantic.assumptions import left_open, semantic_assumptions
 from seg_export.families.semantic.engine import semantic_engine_check
 from seg_export.precision.kept import NORMS, SOFTMAX, KeptInFp32
 from seg_runtime.errors import BadInputError
@@ -176,6 +176,7 @@ UNET = Family(
     recognise=_recognise_unet,
     tensors="inc.double_conv.0.weight, down1..., up1..., out.weight",
     assumptions=semantic_assumptions,
+    left_open=left_open,
     command=_unet_command,
 )
 
@@ -190,6 +191,7 @@ UNETPP = Family(
     recognise=_recognise_unetpp,
     tensors="conv0_0.conv1.weight, conv0_1..., final...",
     assumptions=semantic_assumptions,
+    left_open=left_open,
     command=_unetpp_command,
     prune=_prune_unetpp,
 )
@@ -205,6 +207,7 @@ TRANSUNET = Family(
     recognise=_recognise_transunet,
     tensors="transformer..., decoder..., segmentation_head...",
     assumptions=semantic_assumptions,
+    left_open=left_open,
     command=_transunet_command,
     tolerances={"semantic": "fp32, norms per channel"},
     # Its stem's projections are normalised per channel: on a flat image a map's deviation is next to nothing,

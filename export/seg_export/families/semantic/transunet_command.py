@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seg_export.cli.options import RepoOption, require_torch
+from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import (
     ChannelsOption,
     ClassesOption,
@@ -64,6 +65,7 @@ def transunet(
         str | None,
         typer.Option(help="Model name; by default transunet, or transunet_lung of --pretrained."),
     ] = None,
+    preprocessing: PreprocessingOptions,
     publish: PublishOptions,
 ) -> None:
     """Export a TransUNet: load, trace, optimise, verify against PyTorch, publish as the next version.
@@ -74,7 +76,8 @@ def transunet(
 
       seg-export transunet --pretrained lung
 
-      seg-export transunet --checkpoint transunet_epoch_149.pth --precision fp16
+      seg-export transunet --checkpoint transunet_epoch_149.pth --mean 0 --std 1 --scale 255 --no-clahe \
+        --class-names background,liver --precision fp16
 
       seg-export transunet --random --name transunet_105m --json
 
@@ -82,4 +85,4 @@ def transunet(
     """
     check_options(context, network, publish)
     checkpoint = semantic_weights("transunet", weights, network)
-    publish_semantic(checkpoint, repo, name or weights.model_name("transunet"), publish)
+    publish_semantic(checkpoint, repo, name or weights.model_name("transunet"), publish, preprocessing)

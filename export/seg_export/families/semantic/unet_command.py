@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seg_export.cli.options import RepoOption, parse_features, parse_size_hw
+from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import (
     ChannelsOption,
     ClassesOption,
@@ -59,6 +60,7 @@ def unet(
         str | None, typer.Option(help="Model name; by default unet, or unet_lung for --pretrained lung.")
     ] = None,
     size: SizeOption = None,
+    preprocessing: PreprocessingOptions,
     publish: PublishOptions,
 ) -> None:
     """Export a U-Net: load, trace, optimise, verify against PyTorch, publish as the next version.
@@ -69,7 +71,10 @@ def unet(
 
       seg-export unet --pretrained lung --repo triton_repo
 
-      seg-export unet --checkpoint best_unet.pth --name unet_lung --size 512 --images xrays/
+      seg-export unet --checkpoint best_unet.pth --mean 0.485 --std 0.229 --scale 255 --no-clahe \
+        --class-names lung --threshold 0.5 --size 512 --images xrays/ --masks masks/
+
+      seg-export unet --checkpoint best_unet.pth --assume-defaults --name unet_lung
 
       seg-export unet --pretrained lung --name unet_lung_int8 --precision int8 --calibrate xrays/
 
@@ -78,4 +83,4 @@ def unet(
     check_options(context, network, publish)
     size_hw = parse_size_hw(size) if size else None
     checkpoint = semantic_weights("unet", weights, network)
-    publish_semantic(checkpoint, repo, name or weights.model_name("unet"), publish, size_hw)
+    publish_semantic(checkpoint, repo, name or weights.model_name("unet"), publish, preprocessing, size_hw)

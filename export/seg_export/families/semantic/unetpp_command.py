@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from seg_export.cli.options import RepoOption, parse_size_hw
+from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.semantic.command import (
     PublishOptions,
     SizeOption,
@@ -45,6 +46,7 @@ def unetpp(
         str | None, typer.Option(help="Model name; by default unetpp, or unetpp_lung for --pretrained lung.")
     ] = None,
     size: SizeOption = None,
+    preprocessing: PreprocessingOptions,
     publish: PublishOptions,
 ) -> None:
     """Export a U-Net++, whole or pruned: load, trace, optimise, verify against PyTorch, publish.
@@ -58,7 +60,8 @@ def unetpp(
 
       seg-export unetpp --pretrained lung --depth 2
 
-      seg-export unetpp --checkpoint nested.pth --precision fp16 --size 512
+      seg-export unetpp --checkpoint nested.pth --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --scale 255 \
+        --channel-order rgb --no-clahe --class-names nucleus --threshold 0.5 --size 256 --precision fp16
 
       seg-export unetpp --random --transposed --name unetpp_9m --json
     """
@@ -71,4 +74,4 @@ def unetpp(
 
         checkpoint = pruned(checkpoint, depth)
         default_name += f"_d{depth}"
-    publish_semantic(checkpoint, repo, name or default_name, publish, size_hw)
+    publish_semantic(checkpoint, repo, name or default_name, publish, preprocessing, size_hw)
