@@ -205,7 +205,7 @@ def test_rollback_takes_along_the_other_ensembles_of_the_same_models(tmp_path: P
             models = []
             for name, parts in names.items():
                 steps = tuple(EnsembleStep(part, 1, {"x": "x"}, {"x": "x"}) for part in parts)
-                spec = ModelSpec(name, 1, "test", "test", (tensor,), (tensor,), steps=steps)
+                spec = ModelSpec(name, 1, "sam", "test", (tensor,), (tensor,), steps=steps)
                 (staging / name).mkdir()
                 if steps:
                     spec = replace(spec, backend="ensemble")

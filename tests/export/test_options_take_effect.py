@@ -185,6 +185,7 @@ OTHERS = {
     ("transunet", "arch"): "r50_vit_b16",
     ("module", "checkpoint"): "net.pth",
     ("onnx", "class_names"): "heart",
+    ("onnx", "std"): "0.3",
     ("onnx", "name"): "graph2",
     ("onnx", "output"): "other",
     ("sam2", "variant"): "sam2.1_small",
@@ -286,7 +287,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     monkeypatch.setattr(
         seg_export.families.maskrcnn.checkpoints,
         "load_checkpoint",
-        lambda path: PLAIN_DETECTOR if path.name == "plain_maskrcnn.pth" else load_once(path),
+        lambda path, chosen=None: (
+            PLAIN_DETECTOR
+            if path.name == "plain_maskrcnn.pth" and chosen is None
+            else load_once(path, chosen)
+        ),
     )
     small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
     monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))

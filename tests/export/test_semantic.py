@@ -63,7 +63,7 @@ def test_no_batch_is_refused() -> None:
         (replace(TINY, class_names=("left", "right")), "names 2 classes and its network has 1"),
         (
             replace(TINY, family="unknown"),
-            "knows maskrcnn, module, sam, sam2, transunet, unet, unetpp",
+            "knows maskrcnn, module, onnx, sam, sam2, transunet, unet, unetpp",
         ),
         (random_unet(in_channels=17, features=(4, 8)), "takes 17 channels"),
     ],

@@ -132,12 +132,12 @@ def test_modules_run_as_commands_count_and_imports_for_type_checkers_do_not(tmp_
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from seg_runtime import crf\n"
+        "if TYPE_CHECKING:\n    from seg_runtime.video import capture\n"
         "command = [sys.executable, '-m', 'microbench.overhead']\nother = ['seg-serve', 'repo']\n"
     )
     names = {path.name for path in dependencies.closure([script])}
     assert {"overhead.py", "serve.py", "process.py"} <= names
-    assert "crf.py" not in names
+    assert "capture.py" not in names
 
 
 SLEEPER = """
