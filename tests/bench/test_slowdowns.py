@@ -163,6 +163,9 @@ class EngineWorker:
     def peak_memory_mib(self) -> float:
         return 100.0
 
+    def engine_now(self) -> str:
+        return self.engine.about
+
 
 def test_a_row_that_finds_no_room_on_the_gpu_fails_alone_with_its_error() -> None:
     full, roomy = (

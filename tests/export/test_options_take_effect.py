@@ -288,8 +288,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
         seg_export.families.maskrcnn.checkpoints,
         "load_checkpoint",
         lambda path, chosen=None: (
-            PLAIN_DETECTOR
-            if path.name == "plain_maskrcnn.pth" and chosen is None
+            replace(PLAIN_DETECTOR, sha256=chosen or "")
+            if path.name == "plain_maskrcnn.pth"
             else load_once(path, chosen)
         ),
     )
