@@ -9,15 +9,15 @@ import seg_runtime  # noqa: F401 - before any library that it keeps from sending
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.types import Preprocessing
+    from seg_export.families import export_onnx
     from seg_export.families.export_module import export_module
-    from seg_export.families.onnx import export_onnx
 
 __all__ = ["Preprocessing", "export_module", "export_onnx"]
 
 _MODULES = {
     "Preprocessing": "checkpoints.types",
     "export_module": "families.export_module",
-    "export_onnx": "families.onnx",
+    "export_onnx": "families",
 }
 
 
