@@ -368,7 +368,7 @@ def test_commands_take_the_choice_and_say_what_was_done(
     asked = CliRunner().invoke(app, ["unet", "--checkpoint", "both.pth", "--size", "32"])
     assert isinstance(asked.exception, EdgesegError) and not Path("triton_repo").exists()
     call = ["--checkpoint", "both.pth", "--weights", "raw"]
-    exported = CliRunner().invoke(app, ["unet", *call, "--size", "32", "--json"])
+    exported = CliRunner().invoke(app, ["unet", *call, "--size", "32", "--assume-defaults", "--json"])
     assert exported.exit_code == 0, exported.output
     assert f"checkpoint: stripped the prefix 'module.' of {len(weights)} tensors" in exported.stderr
     steps = json.loads(exported.stdout)["steps"]
