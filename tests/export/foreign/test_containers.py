@@ -84,7 +84,7 @@ def swa(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {"n_averaged": torch.tensor(3), **prefixed(weights, "module.")}
 
 
-def beside(value: Any) -> Callable[[Tensors], dict[str, Any]]:
+def next_to(value: Any) -> Callable[[Tensors], dict[str, Any]]:
     return lambda weights: {"model": weights, "extra": value}
 
 
@@ -155,7 +155,7 @@ CONTAINERS: dict[str, tuple[Callable[[Tensors], Any], tuple[str, ...]]] = {
     "nnU-Net": (nnunet, ("unwrapped 'network_weights'",)),
     "deepspeed": (deepspeed, ("unwrapped 'module'",)),
     "averaged": (swa, ("stripped the prefix 'module.'",)),
-    "loss beside": (
+    "loss next to": (
         lambda w: {**w, "criterion.dice.weight": torch.ones(3, 3), "loss_fn.pos_weight": torch.ones(1)},
         ("left out 2 tensors: criterion.dice.weight, loss_fn.pos_weight",),
     ),
@@ -177,18 +177,18 @@ CONTAINERS: dict[str, tuple[Callable[[Tensors], Any], tuple[str, ...]]] = {
     ),
     "another format": (lambda w: {"format": "pt", "version": 2, "weights": w}, ("unwrapped 'weights'",)),
     "own optimiser": (lambda w: {"model": w, "adam": optimiser(w)}, ("unwrapped 'model'",)),
-    "namespace": (beside(argparse.Namespace(lr=0.1, out=pathlib.Path("out"))), ("unwrapped 'model'",)),
-    "simple namespace": (beside(SimpleNamespace(a=[1])), ("unwrapped 'model'",)),
+    "namespace": (next_to(argparse.Namespace(lr=0.1, out=pathlib.Path("out"))), ("unwrapped 'model'",)),
+    "simple namespace": (next_to(SimpleNamespace(a=[1])), ("unwrapped 'model'",)),
     "numpy": (
-        beside([np.float64(0.5), np.int32(3), np.bool_(True), np.zeros((2, 3)), np.dtype("float32")]),
+        next_to([np.float64(0.5), np.int32(3), np.bool_(True), np.zeros((2, 3)), np.dtype("float32")]),
         ("unwrapped 'model'",),
     ),
-    "random state": (beside(np.random.default_rng(0).bit_generator.state), ("unwrapped 'model'",)),
-    "default dict": (beside(collections.defaultdict(list, {"loss": [0.1]})), ("unwrapped 'model'",)),
-    "date": (beside([datetime.datetime(2026, 1, 2), datetime.timedelta(1)]), ("unwrapped 'model'",)),
-    "path": (beside(pathlib.PurePosixPath("/data")), ("unwrapped 'model'",)),
-    "torch version": (beside(torch.__version__), ("unwrapped 'model'",)),
-    "frozen set": (beside(frozenset({1})), ("unwrapped 'model'",)),
+    "random state": (next_to(np.random.default_rng(0).bit_generator.state), ("unwrapped 'model'",)),
+    "default dict": (next_to(collections.defaultdict(list, {"loss": [0.1]})), ("unwrapped 'model'",)),
+    "date": (next_to([datetime.datetime(2026, 1, 2), datetime.timedelta(1)]), ("unwrapped 'model'",)),
+    "path": (next_to(pathlib.PurePosixPath("/data")), ("unwrapped 'model'",)),
+    "torch version": (next_to(torch.__version__), ("unwrapped 'model'",)),
+    "frozen set": (next_to(frozenset({1})), ("unwrapped 'model'",)),
 }
 """What makes a document of weights, and what the steps say."""
 
