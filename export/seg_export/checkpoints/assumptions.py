@@ -52,7 +52,9 @@ def assumptions_text(found: Sequence[Assumption]) -> str:
     return "\n".join(
         line.rstrip()
         for line in (
-            f"the file does not say all: {count} of the {len(found)} values below are assumed",
+            f"the file does not say all: {count} of the {len(found)} values below are assumed"
+            if count
+            else "all values below were given, or read off the file",
             *rows,
             "Verification proves that the graph equals its original; only labelled images prove that these "
             "values are those of the training: --images FOLDER --masks FOLDER, or seg-bench run --data "

@@ -17,7 +17,16 @@ from seg_export.families import family_named
 from seg_runtime.errors import BadInputError
 from seg_runtime.spec import ChannelOrder, ClaheSpec, ModelSpec, Resize
 
-__all__ = ["Claims", "as_published", "missing_claims", "published_note", "require_claims", "with_claims"]
+__all__ = [
+    "Claims",
+    "as_published",
+    "check_claims",
+    "check_statistics",
+    "missing_claims",
+    "published_note",
+    "require_claims",
+    "with_claims",
+]
 
 _OPTIONS = {
     "mean": "--mean",
@@ -91,16 +100,20 @@ def with_claims(checkpoint: Checkpoint, claims: Claims) -> Checkpoint:
     said = claims.said()
     for name in said:
         _check_effect(checkpoint, name)
-    _check_values(checkpoint, claims)
+    channels, classes = len(checkpoint.preprocessing.mean), len(checkpoint.class_names)
+    check_claims(claims, channels=channels, classes=classes)
     if not said:
         return checkpoint
     changes = {name: value for name, value in said.items() if name in Preprocessing.__dataclass_fields__}
     if claims.clahe is not None:
         changes["clahe"] = ClaheSpec() if claims.clahe else None
     anchors = {"anchor_sizes": list(claims.anchor_sizes)} if claims.anchor_sizes else {}
+    preprocessing = replace(checkpoint.preprocessing, **changes)
+    if said.keys() & {"mean", "std", "scale"}:
+        check_statistics(preprocessing)
     return replace(
         checkpoint,
-        preprocessing=replace(checkpoint.preprocessing, **changes),
+        preprocessing=preprocessing,
         class_names=claims.class_names or checkpoint.class_names,
         arguments={**checkpoint.arguments, **anchors},
         stated=checkpoint.stated | said.keys(),
@@ -210,8 +223,8 @@ _WITHOUT_EFFECT = {
 }
 
 
-def _check_values(checkpoint: Checkpoint, claims: Claims) -> None:
-    channels, classes = len(checkpoint.preprocessing.mean), len(checkpoint.class_names)
+def check_claims(claims: Claims, *, channels: int, classes: int) -> None:
+    """Refuse a wrong number of values for a network, and values that cannot be. Raises BadInputError."""
     for option, values, count, each in (
         ("--mean", claims.mean, channels, "channel"),
         ("--std", claims.std, channels, "channel"),
@@ -235,8 +248,33 @@ def _check_values(checkpoint: Checkpoint, claims: Claims) -> None:
     )
     if claims.threshold is not None and not 0 <= claims.threshold <= 1:
         raise BadInputError(f"--threshold {claims.threshold:g}: expected a probability, 0 to 1")
-    if claims.class_names is not None and not all(name.strip() for name in claims.class_names):
-        raise BadInputError(f"--class-names {','.join(claims.class_names)}: a name is empty")
+    names = claims.class_names or ()
+    if not all(name.strip() for name in names) or len(set(names)) < len(names):
+        raise BadInputError(f"--class-names {','.join(names)}: expected different names, none of them empty")
+
+
+def check_statistics(preprocessing: Preprocessing) -> None:
+    """Refuse a mean that no image can have after the scale.
+
+    Raises:
+        BadInputError: says which scale the mean is for.
+
+    Example:
+        >>> check_statistics(Preprocessing(mean=(123.7,), std=(58.4,), scale=1.0))
+    """
+    mean, std, scale = preprocessing.mean, preprocessing.std, preprocessing.scale
+    shown = ", ".join(f"{value:g}" for value in mean)
+    largest = 255 / scale
+    if any(abs(value) > largest for value in mean):
+        raise BadInputError(
+            f"mean {shown} is outside of pixels / {scale:g}, which are 0 to {largest:g}: pass the --scale "
+            "that it was taken with, --scale 1 for a mean of pixel values"
+        )
+    if scale < 2 and any(mean) and max(map(abs, mean)) <= 1 and max(std) <= 1:
+        raise BadInputError(
+            f"mean {shown} is of pixels from 0 to 1, and with --scale {scale:g} they are 0 to {largest:g}: "
+            "pass --scale 255, or the mean and std of pixel values"
+        )
 
 
 def _check_numbers(given: Mapping[str, tuple[tuple[float, ...], float, str]]) -> None:

@@ -28,8 +28,10 @@ _DEPTH = 8
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What DataParallel, torch.compile, FSDP and checkpointing put into names, in front or in the middle."""
 
-_TRAINING = re.compile(r"optim|criterion|loss|metric|lpips|perceptual")
-"""In names of what trains or judges a network and is no part of it."""
+_OPTIMISERS = {"optim", "optims", "optimizer", "optimizers", "optimiser", "optimisers"}
+_JUDGES = {"criterion", "criterions", "loss", "losses", "metric", "metrics", "lpips", "perceptual"}
+"""Words in names of what trains or judges a network and is no part of it: "val_loss", "loss_fn", but not
+"asymmetric" or "loss_model"."""
 
 _COUNTED = ("total_ops", "total_params")
 """Buffers that the profiler thop leaves in every layer."""
@@ -161,7 +163,7 @@ def _walk(value: Any, way: tuple[str, ...], passed: tuple[str, ...]) -> Iterator
         others = (*passed, *(name for name in items if name not in tensors))
         yield Weights(".".join(way), tensors, _unwrapped(way, others))
     for name, each in items.items():
-        if not _TRAINING.search(name.lower()):
+        if not _names_training(name):
             others = (*passed, *(other for other in items if other != name))
             yield from _walk(each, (*way, name), others)
 
@@ -188,12 +190,17 @@ def _results(weights: Weights, read: Callable[[Weights], T | None]) -> list[tupl
     """What is known of the weights as they are, else without wrappers, else under each prefix."""
     network = _without_training(weights)
     freed = _without_wrappers(network)
-    readings = {id(each): each for each in (network, weights, freed)}
+    # A layer may be called as a loss is.
+    whole = _without_wrappers(weights)
+    readings = {id(each): each for each in (network, weights, freed, whole)}
     for reading in readings.values():
         if (result := read(reading)) is not None:
             return [(result, reading)]
-    under = ((read(reading), reading) for reading in _under_prefixes(freed))
-    return [(result, reading) for result, reading in under if result is not None]
+    for base in {id(each): each for each in (freed, whole)}.values():
+        under = ((read(reading), reading) for reading in _under_prefixes(base))
+        if results := [(result, reading) for result, reading in under if result is not None]:
+            return results
+    return []
 
 
 def _without_training(weights: Weights) -> Weights:
@@ -208,7 +215,14 @@ def _without_training(weights: Weights) -> Weights:
 def _is_training(name: str, tensor: torch.Tensor) -> bool:
     """Also a number that belongs to no layer, such as how many networks an average is of."""
     lone = "." not in name and tensor.ndim == 0
-    return lone or name.endswith(_COUNTED) or bool(_TRAINING.search(name.lower()))
+    return lone or name.endswith(_COUNTED) or any(_names_training(part) for part in name.split("."))
+
+
+def _names_training(name: str) -> bool:
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    while words and words[-1] in ("state", "states", "dict", "dicts", "fn", "func", "function"):
+        words.pop()
+    return bool(words) and (not _OPTIMISERS.isdisjoint(words) or words[-1] in _JUDGES)
 
 
 def _without_wrappers(weights: Weights) -> Weights:
@@ -274,7 +288,7 @@ def _is_averaged(name: str) -> bool:
 
 def _nothing(document: Any, path: Path) -> str:
     items = _items(document)
-    if "param_groups" in items or any(_TRAINING.search(name.lower()) for name in items):
+    if "param_groups" in items or any(_names_training(name) for name in items):
         return (
             f"checkpoint {path} holds an optimiser's state and no weights: name the file with the model's "
             "state_dict"

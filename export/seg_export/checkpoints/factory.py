@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,8 +48,9 @@ def make_module(factory: str, arguments: Mapping[str, Any] | None = None) -> nn.
     if not callable(made):
         raise BadInputError(f"'{factory}' is a {type(made).__name__}: expected a function or class to call")
     try:
-        network = made(**(arguments or {}))
-    except Exception as error:
+        with redirect_stdout(sys.stderr):
+            network = made(**(arguments or {}))
+    except (Exception, SystemExit) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in (arguments or {}).items())
         raise BadInputError(f"{factory}({shown}) raised {_reason(error)}") from error
     if not isinstance(network, nn.Module):
@@ -76,7 +78,9 @@ def _import(name: str) -> ModuleType:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(name)
+        # What a user's code prints is not the command's answer.
+        with redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise BadInputError(f"'{name}' cannot be imported: {_reason(error)}") from error
@@ -84,7 +88,7 @@ def _import(name: str) -> ModuleType:
             f"there is no module '{error.name}' in '{here}' or among the installed packages"
             + _near(error.name, (path.stem for path in Path(here).iterdir()))
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInputError(f"'{name}' cannot be imported: {_reason(error)}") from error
 
 
@@ -102,6 +106,6 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ": check its name"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -128,6 +128,10 @@ def _check_alone(files: Mapping[str, Path], others: Mapping[str, Path], folder: 
 
 def _read_mask(pair: LabelledImage, image: Image, classes: int) -> Mask:
     """(H, W) class ids; 0 and 1 for one class."""
+    if pair.mask.suffix.lower() in (".jpg", ".jpeg"):
+        raise BadInputError(
+            f"mask '{pair.mask}' is a JPEG, which changes values along every edge: save masks as PNG"
+        )
     mask = read_image(pair.mask, 1)
     if mask.shape != image.shape[:2]:
         raise BadInputError(

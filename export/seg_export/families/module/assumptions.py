@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from seg_export.checkpoints.assumption import Assumption, input_size, text
 from seg_runtime.spec import ModelSpec
@@ -16,18 +16,17 @@ __all__ = ["module_assumptions"]
 
 def module_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> Iterable[Assumption]:
     """Where the weights are from, which output counts, and how images are prepared."""
-    arguments, stated = checkpoint.arguments, checkpoint.metadata.get("stated", ())
+    arguments, preprocessing = checkpoint.arguments, checkpoint.preprocessing
+    said = {f"--{name.replace('_', '-')}" for name in checkpoint.stated}
+    said.update(checkpoint.metadata.get("stated", ()))
 
-    def row(what: str, value: str, option: str, found: bool = False) -> Assumption:
-        origin: Literal["assumed", "file", "option"] = "file" if found else "assumed"
-        return Assumption(what, value, "option" if option in stated else origin, option)
+    def row(what: str, value: str, option: str) -> Assumption:
+        return Assumption(what, value, "option" if option in said else "assumed", option)
 
-    preprocessing = checkpoint.preprocessing
-    yield row("weights", str(checkpoint.metadata.get("source", "")), "--checkpoint", found=True)
+    yield Assumption("weights", str(checkpoint.metadata.get("source", "")), "file", "--checkpoint")
     if arguments["outputs"]:
-        yield row(
-            "output", f"{arguments['output']} of {', '.join(arguments['outputs'])}", "--output", found=True
-        )
+        chosen = f"{arguments['output']} of {', '.join(arguments['outputs'])}"
+        yield Assumption("output", chosen, "file", "--output")
     if arguments["output_hw"] != spec.input_size_hw:
         height, width = arguments["output_hw"]
         yield Assumption("output size", f"{height}x{width}, resized bilinearly in the graph", "file")

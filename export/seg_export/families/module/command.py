@@ -18,7 +18,7 @@ from seg_export.cli.options import (
     parse_size_hw,
     require_torch,
 )
-from seg_export.cli.preprocessing import PreprocessingOptions
+from seg_export.cli.preprocessing import PreprocessingOptions, claimed
 from seg_export.families.semantic.command import PublishOptions, check_batching
 from seg_runtime.errors import BadInputError
 from seg_runtime.option_groups import expand_option_groups
@@ -62,10 +62,12 @@ def module(
 
     Examples:
 
-      seg-export module my_project.models:make_unet --checkpoint best.pth --mean 0.5 --std 0.25
+      seg-export module my_project.models:make_unet --checkpoint best.pth --mean 0.5 --std 0.25 \\
+        --assume-defaults
 
       seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
-        --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --output out --size 512
+        --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
+        --channel-order rgb --no-clahe --class-names background,road --output out --size 512
     """
     check_batching(context, publish.max_batch)
     refuse_without(context, "images", "masks")
@@ -109,25 +111,20 @@ def _weights(
         input_channels,
         module_checkpoint,
     )
-    from seg_export.families.module.stated import (
-        stated_class_names,
-        stated_options,
-        stated_preprocessing,
-    )
 
     network = make_module(factory, parse_arguments(source.args))
-    preprocessing = stated_preprocessing(options, default_preprocessing(input_channels(network)))
+    claims = options.claims()
+    preprocessing = default_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)
-    stated = [*stated_options(options), *(["--checkpoint"] if file else [])]
-    stated += [f"--{each}" for each in ("output", "activation") if getattr(source, each) is not None]
-    return module_checkpoint(
+    checkpoint = module_checkpoint(
         network,
         preprocessing,
         weights=WeightsFile(*file) if file else None,
-        class_names=stated_class_names(options),
         activation=source.activation,
         output=source.output,
         made="as the factory made them",
-        stated=stated,
+        described=False,
     )
+    given = size_hw is not None
+    return claimed(checkpoint, claims, assume_defaults=options.assume_defaults, size_given=given)

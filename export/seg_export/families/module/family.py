@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seg_export.families.family import Family
@@ -49,6 +49,17 @@ def _of_module(
     return published_checkpoint(spec, module, weights, activation, output)
 
 
+def _left_open(checkpoint: Checkpoint) -> Iterable[str]:
+    channels, classes = checkpoint.arguments["in_channels"], checkpoint.arguments["num_classes"]
+    yield from ("mean", "std", "scale", "class_names", "size_hw")
+    if channels == 3:
+        yield "channel_order"
+    if channels in (1, 3):
+        yield "clahe"
+    if classes == 1:
+        yield "threshold"
+
+
 def _command() -> Callable[..., None]:
     from seg_export.families.module.command import module
 
@@ -63,6 +74,7 @@ MODULE = Family(
     engine_check=semantic_engine_check,
     preprocessing=_preprocessing,
     assumptions=module_assumptions,
+    left_open=_left_open,
     command=_command,
     of_module=_of_module,
 )

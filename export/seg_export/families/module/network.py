@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from contextlib import redirect_stdout
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -16,15 +18,14 @@ from seg_export.checkpoints.random_weights import tensors_sha256
 from seg_export.checkpoints.tensors import check_finite, float32
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing, WeightsFile
 from seg_export.families.module.outputs import chosen, named_outputs, shape_text
+from seg_export.families.semantic.activation import Activation, activation_of
+from seg_export.families.semantic.maps import is_proportional
 from seg_runtime.contract import MOST_CHANNELS
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.preprocess import check_clahe
 
 __all__ = ["Activation", "default_preprocessing", "input_channels", "module_checkpoint"]
-
-Activation = Literal["sigmoid", "softmax", "none"]
-"""What turns logits into probabilities; "none" for a module whose outputs are probabilities."""
 
 
 def default_preprocessing(channels: int) -> Preprocessing:
@@ -49,7 +50,7 @@ def module_checkpoint(
     activation: Activation | None = None,
     output: str | int | None = None,
     made: str = "as the module has them",
-    stated: Sequence[str] = (),
+    described: bool = True,
 ) -> Checkpoint:
     """Run a module once and note what it makes. The module itself is left as it is.
 
@@ -61,7 +62,7 @@ def module_checkpoint(
         activation: None for a sigmoid of one class and a softmax over several.
         output: name or index of the output that counts, of a module that has several.
         made: where its own weights are from, for people.
-        stated: options that were given, as `module_assumptions` names them.
+        described: whether all of `preprocessing` was said of the module, and nothing is assumed.
 
     Raises:
         BadInputError: a module of another kind, or settings that do not fit it.
@@ -71,15 +72,22 @@ def module_checkpoint(
     if not 1 <= channels <= MOST_CHANNELS:
         raise BadInputError(f"mean has {channels} values, expected 1 to {MOST_CHANNELS}, one per channel")
     _check_settings(preprocessing, activation)
+    size_hw = preprocessing.input_size_hw
     network = copy.deepcopy(module).cpu().float().eval()
     steps = _load(network, weights) if weights else ()
-    outputs, plain = named_outputs(_probe(network, channels, preprocessing.input_size_hw))
+    noise = torch.randn(1, channels, *size_hw, generator=torch.Generator().manual_seed(0))
+    outputs, plain = named_outputs(_probe(network, noise))
     name = chosen(outputs, output, plain)
     shape = tuple(outputs[name].shape)
     classes = shape[1]
-    activation = activation or ("sigmoid" if classes == 1 else "softmax")
-    if classes == 1 and activation == "softmax":
-        raise BadInputError("a softmax over one class is 1 everywhere: use the activation sigmoid or none")
+    if not is_proportional(shape[2:], size_hw):
+        raise BadInputError(
+            f"the output is {shape_text(shape)} for images of {shape_text(size_hw)}, which looks like (N, "
+            "height, width, classes): return (N, classes, height, width)"
+        )
+    lowest, highest = float(outputs[name].min()), float(outputs[name].max())
+    stated_activation = activation is not None
+    activation = activation_of(activation, classes, lowest, highest, "the output")
     if class_names and len(class_names) != classes:
         raise BadInputError(
             f"--class-names names {len(class_names)} classes and the output has {classes}: name each"
@@ -100,10 +108,10 @@ def module_checkpoint(
         class_names=tuple(class_names) or names,
         metadata={
             "source": str(weights.path) if weights else made,
-            "stated": tuple(stated),
+            "stated": ("--activation",) if stated_activation else (),
         },
         sha256=file_sha256(weights.path) if weights else tensors_sha256(network.state_dict()),
-        described=False,
+        described=described,
         steps=steps,
         network=network,
     )
@@ -144,8 +152,9 @@ def _load(network: nn.Module, weights: WeightsFile) -> tuple[str, ...]:
     return candidate.steps
 
 
-def _probe(network: nn.Module, channels: int, size_hw: tuple[int, int]) -> Any:
-    """What it makes of one black image. Raises BadInputError."""
+def _probe(network: nn.Module, image: torch.Tensor) -> Any:
+    """What it makes of an image, (1, C, H, W) float32. Raises BadInputError."""
+    channels, size_hw = image.shape[1], tuple(image.shape[2:])
     kinds = [type(part) for part in network.modules()]
     if nn.Conv3d in kinds and nn.Conv2d not in kinds:
         raise BadInputError(
@@ -153,8 +162,9 @@ def _probe(network: nn.Module, channels: int, size_hw: tuple[int, int]) -> Any:
             "(N, C, H, W), can be exported"
         )
     try:
-        with torch.inference_mode():
-            return network(torch.zeros(1, channels, *size_hw))
+        # What a user's code prints is not the command's answer.
+        with torch.inference_mode(), redirect_stdout(sys.stderr):
+            return network(image)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         takes = input_channels(network)

@@ -37,7 +37,10 @@ def pick(result: Any, name: str) -> torch.Tensor:
     """The output of a name that `chosen` returned."""
     if isinstance(result, torch.Tensor):
         return result
-    picked: torch.Tensor = result[name if isinstance(result, Mapping) else int(name)]
+    if not isinstance(result, Mapping):
+        result = dict(enumerate(result))
+    # Names may be numbers.
+    picked: torch.Tensor = next(value for key, value in result.items() if str(key) == name)
     return picked
 
 

@@ -18,6 +18,8 @@ from seg_export.families.onnx.image_input import (
 )
 from seg_export.families.onnx.read import OriginalGraph
 from seg_export.families.onnx.refusals import maker_of, refuse_detector, refuse_embedding, refuse_labels
+from seg_export.families.semantic.activation import activation_of
+from seg_export.families.semantic.maps import is_proportional
 from seg_runtime.errors import BadInputError, CheckpointError
 
 __all__ = ["Interface", "Wishes", "read_interface"]
@@ -73,7 +75,7 @@ def read_interface(original: OriginalGraph, wishes: Wishes) -> Interface:
         output_layout=output_layout,
         classes=classes,
         output_hw=output_hw,
-        activation=_activation(wishes.activation, classes, ends_in),
+        activation=_activation(wishes.activation, classes, ends_in, output, values),
         ends_in=ends_in,
     )
 
@@ -121,18 +123,17 @@ def _fitting(shape: Sequence[int], size_hw: tuple[int, int]) -> Iterator[Layout]
     """Orders in which an output has the proportions of the input."""
     for layout, axis in CHANNEL_AXIS.items():
         height, width = (shape[index] for index in (1, 2, 3) if index != axis)
-        # Strides round: a map of 3x5 may belong to an image of 20x30.
-        if abs(height / size_hw[0] - width / size_hw[1]) <= max(1 / size_hw[0], 1 / size_hw[1]):
+        if is_proportional((height, width), size_hw):
             yield layout
 
 
-def _activation(wanted: Activation | None, classes: int, ends_in: Activation) -> Activation:
+def _activation(
+    wanted: Activation | None, classes: int, ends_in: Activation, output: str, values: NDArray[Any]
+) -> Activation:
     if ends_in != "none":
         if wanted not in (None, "none"):
             raise BadInputError(
                 f"--activation {wanted}: the graph ends in a {ends_in} already; leave --activation out"
             )
         return "none"
-    if wanted == "softmax" and classes == 1:
-        raise BadInputError("--activation softmax: of one class it gives 1 everywhere; pass sigmoid")
-    return wanted or ("sigmoid" if classes == 1 else "softmax")
+    return activation_of(wanted, classes, float(values.min()), float(values.max()), f"output '{output}'")

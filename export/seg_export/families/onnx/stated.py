@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from seg_export.checkpoints.assumption import Assumption
+from seg_export.checkpoints.claims import check_claims, check_statistics
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.onnx.interface import Interface
@@ -36,17 +37,20 @@ def stated(
         )
     if not missing and options.assume_defaults:
         raise BadInputError("--assume-defaults has no effect where everything is given: leave it out")
+    claims, channels = options.claims(), found.image.channels
+    check_claims(claims, channels=channels, classes=found.classes)
     preprocessing = Preprocessing(
-        mean=_numbers("--mean", options.mean) or IMAGENET_MEAN[: found.image.channels],
-        std=_numbers("--std", options.std) or IMAGENET_STD[: found.image.channels],
+        mean=claims.mean or IMAGENET_MEAN[:channels],
+        std=claims.std or IMAGENET_STD[:channels],
         clahe=ClaheSpec() if options.clahe else None,
         input_size_hw=found.image.size_hw,
         scale=255.0 if options.scale is None else options.scale,
         channel_order=options.channel_order or "rgb",
         threshold=0.5 if options.threshold is None else options.threshold,
     )
-    names = tuple(name.strip() for name in options.class_names.split(",")) if options.class_names else ()
-    names = names or default_names(found.classes)
+    if not found.image.takes_pixels:
+        check_statistics(preprocessing)
+    names = claims.class_names or default_names(found.classes)
     return preprocessing, names, tuple(_assumptions(options, found, preprocessing, names))
 
 
@@ -70,8 +74,6 @@ def _refuse_without_effect(options: PreprocessingOptions, found: Interface) -> N
     for name, reason in without.items():
         if getattr(options, name) is not None:
             raise BadInputError(f"--{name.replace('_', '-')} has no effect on {reason}: leave it out")
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise BadInputError(f"--threshold {options.threshold:g}: expected a probability, 0 to 1")
 
 
 def _assumptions(
@@ -98,12 +100,3 @@ def _option(name: str, found: Interface) -> str:
     channels = found.image.channels
     count = {"mean": channels, "std": channels, "class_names": found.classes}.get(name)
     return f"--{name.replace('_', '-')}" + (f" ({count})" if count else "")
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError as error:
-        raise BadInputError(
-            f"{option} '{text}': expected numbers, one per channel, as 0.5,0.5,0.5"
-        ) from error
