@@ -197,7 +197,7 @@ def _open(checkpoint: Checkpoint) -> frozenset[str]:
     """What the weights leave open, by the names of `Claims`, and "size_hw"."""
     if checkpoint.described or is_known(checkpoint.sha256):
         return frozenset()
-    return frozenset(family_named(checkpoint.family).left_open(checkpoint))
+    return frozenset(family_named(checkpoint.family).left_open(checkpoint)) - checkpoint.carried
 
 
 def _check_effect(checkpoint: Checkpoint, name: str) -> None:
@@ -206,7 +206,7 @@ def _check_effect(checkpoint: Checkpoint, name: str) -> None:
     what = name.replace("_", " ").replace("clahe", "CLAHE")
     if checkpoint.metadata.get("weights") == "random":
         raise BadInputError(f"{option} has no effect on random weights: leave it out")
-    if checkpoint.described:
+    if checkpoint.described or name in checkpoint.carried:
         raise BadInputError(f"the checkpoint says its own {what}: leave {option} out")
     family = family_named(checkpoint.family)
     if is_known(checkpoint.sha256) or not family.left_open(checkpoint):

@@ -69,6 +69,7 @@ class Checkpoint:
         sha256: hex SHA-256 of the file it was loaded from; else empty.
         described: False for a plain state dict, of which `preprocessing` and `class_names` are assumed.
         stated: which of them somebody said, by the names of `seg_export.checkpoints.claims.Claims`.
+        carried: which of them, and "size_hw", the folder that it is from says.
         network: the module itself, of a family that cannot build it from `arguments`; else None.
         steps: what was done to a file to get at its weights, for people; nothing for most.
     """
@@ -82,5 +83,6 @@ class Checkpoint:
     sha256: str = ""
     described: bool = True
     stated: frozenset[str] = frozenset()
+    carried: frozenset[str] = frozenset()
     network: nn.Module | None = None
     steps: tuple[str, ...] = ()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["ModuleOptions"]
+from seg_export.cli.given import given
+from seg_runtime.errors import BadInputError
+
+__all__ = ["ModuleOptions", "names_folder", "refuse_with_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +31,15 @@ class ModuleOptions:
             show_default="sigmoid for one class, softmax for several",
         ),
     ] = None
+
+
+def names_folder(text: str) -> bool:
+    """Whether a text names a folder, and no factory."""
+    return ":" not in text or Path(text).is_dir()
+
+
+def refuse_with_folder(context: typer.Context) -> None:
+    """Refuse options of a factory where a folder was named. Raises BadInputError."""
+    for parameter, option in (("args", "--args"), ("output", "--output"), ("checkpoint", "--checkpoint")):
+        if given(context, parameter):
+            raise BadInputError(f"{option} has no effect on a folder, which says it: leave it out")

@@ -11,7 +11,7 @@ import typer
 
 from seg_export.cli.exporting import show_steps
 from seg_export.cli.given import refuse_without
-from seg_export.cli.module_options import ModuleOptions
+from seg_export.cli.module_options import ModuleOptions, names_folder, refuse_with_folder
 from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
@@ -47,7 +47,9 @@ def verify(
     pretrained: PretrainedOption = None,
     factory: Annotated[
         str | None,
-        typer.Option("--module", help="PACKAGE.MODULE:FACTORY, for a model of  seg-export module."),
+        typer.Option(
+            "--module", help="PACKAGE.MODULE:FACTORY, or a folder, for a model of  seg-export module."
+        ),
     ] = None,
     source: ModuleOptions,
     repo: RepoOption = Path("triton_repo"),
@@ -102,6 +104,8 @@ def verify(
     if factory is not None:
         if pretrained is not None:
             raise BadInputError("--pretrained has no effect with --module: leave it out")
+        if names_folder(factory):
+            refuse_with_folder(context)
         weights: Checkpoint | Path = _module_weights(repo, model, factory, source, checkpoint, weights_name)
     else:
         _refuse_module(repo, model)
@@ -159,15 +163,22 @@ def _module_weights(
 ) -> Checkpoint:
     require_torch()
     from seg_export.checkpoints.factory import make_module, parse_arguments
+    from seg_export.checkpoints.folders import read_folder
     from seg_export.checkpoints.types import WeightsFile
     from seg_export.export import module_as_published
 
+    activation = source.activation
+    if names_folder(factory):
+        folder = read_folder(Path(factory))
+        network, checkpoint, activation = folder.network, folder.weights, folder.activation_with(activation)
+    else:
+        network = make_module(factory, parse_arguments(source.args))
     return module_as_published(
         repo,
         model,
-        make_module(factory, parse_arguments(source.args)),
+        network,
         weights=WeightsFile(checkpoint, weights_name) if checkpoint else None,
-        activation=source.activation,
+        activation=activation,
         output=source.output,
     )
 

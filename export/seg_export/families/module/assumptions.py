@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from seg_export.checkpoints.assumption import Assumption, input_size, text
 from seg_runtime.spec import ModelSpec
@@ -17,11 +17,14 @@ __all__ = ["module_assumptions"]
 def module_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) -> Iterable[Assumption]:
     """Where the weights are from, which output counts, and how images are prepared."""
     arguments, preprocessing = checkpoint.arguments, checkpoint.preprocessing
-    said = {f"--{name.replace('_', '-')}" for name in checkpoint.stated}
-    said.update(checkpoint.metadata.get("stated", ()))
+    origins: dict[str, Literal["option", "file"]] = {
+        **{_option(name): "option" for name in checkpoint.stated},
+        **{_option(name): "file" for name in checkpoint.carried},
+        **checkpoint.metadata["origins"],
+    }
 
     def row(what: str, value: str, option: str) -> Assumption:
-        return Assumption(what, value, "option" if option in said else "assumed", option)
+        return Assumption(what, value, origins.get(option, "assumed"), option)
 
     yield Assumption("weights", str(checkpoint.metadata.get("source", "")), "file", "--checkpoint")
     if arguments["outputs"]:
@@ -40,6 +43,11 @@ def module_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool
     yield row("CLAHE", "as seg-run applies it" if preprocessing.clahe else "none", "--clahe")
     yield Assumption("classes", f"{len(spec.class_names)}", "file")
     yield row("class names", ", ".join(spec.class_names[:3]), "--class-names")
-    yield input_size(spec, size_given)
+    size = input_size(spec, size_given)
+    yield size if size_given else row(size.what, size.value, "--size")
     if len(spec.class_names) == 1:
         yield row("threshold", f"{spec.threshold:g}", "--threshold")
+
+
+def _option(name: str) -> str:
+    return {"size_hw": "--size"}.get(name, f"--{name.replace('_', '-')}")

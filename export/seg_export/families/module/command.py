@@ -10,7 +10,7 @@ import typer
 
 from seg_export.cli.exporting import dice_of, export, show
 from seg_export.cli.given import refuse_without
-from seg_export.cli.module_options import ModuleOptions
+from seg_export.cli.module_options import ModuleOptions, names_folder, refuse_with_folder
 from seg_export.cli.options import (
     CheckpointOption,
     RepoOption,
@@ -35,8 +35,8 @@ def module(
     factory: Annotated[
         str,
         typer.Argument(
-            help="What makes the module, in the current directory or installed.",
-            metavar="PACKAGE.MODULE:FACTORY",
+            help="What makes the module, in the current directory or installed; or a folder of a library.",
+            metavar="PACKAGE.MODULE:FACTORY|FOLDER",
         ),
     ],
     *,
@@ -44,10 +44,12 @@ def module(
     checkpoint: CheckpointOption = None,
     weights_name: WeightsNameOption = None,
     repo: RepoOption = Path("triton_repo"),
-    name: Annotated[str | None, typer.Option(help="Model name.", show_default="the factory's name")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Model name.", show_default="the factory's or the folder's name")
+    ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH.", show_default="512"),
+        typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH.", show_default="the folder's, or 512"),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Refuse a module that has another number of classes.")
@@ -57,8 +59,9 @@ def module(
 ) -> None:
     """Export any PyTorch module that maps images to logits per class.
 
-    The factory is imported and called, which runs its code. The graph is verified against the module itself;
-    one that strays from it is not published, and the exit code is 3.
+    The factory is imported and called, which runs its code. A folder is one that segmentation_models_pytorch,
+    transformers, nnU-Net v2 or MONAI saved; nothing in it is run. The graph is verified against the module
+    itself; one that strays from it is not published, and the exit code is 3.
 
     Examples:
 
@@ -68,24 +71,35 @@ def module(
       seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
         --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
         --channel-order rgb --no-clahe --class-names background,road --output out --size 512
+
+      seg-export module segformer-b0-finetuned/ --name roads
     """
     check_batching(context, publish.max_batch)
     refuse_without(context, "images", "masks")
     refuse_without(context, "checkpoint", "weights_name")
     require_torch()
     size_hw = parse_size_hw(size) if size else None
-    file = (checkpoint, weights_name) if checkpoint else None
-    weights = _weights(factory, source, file, size_hw, preprocessing)
+    if names_folder(factory):
+        refuse_with_folder(context)
+        weights = _folder_weights(Path(factory), source, size_hw, preprocessing)
+    else:
+        file = (checkpoint, weights_name) if checkpoint else None
+        weights = _weights(factory, source, file, size_hw, preprocessing)
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
     labelled = publish.labelled(found)
-    name = name or factory.rpartition(":")[2].rpartition(".")[2]
+    name = name or (
+        Path(factory).resolve().name
+        if names_folder(factory)
+        else factory.rpartition(":")[2].rpartition(".")[2]
+    )
     exported = export(
         weights,
         repo,
         name,
         size_hw=size_hw,
+        assume_defaults=preprocessing.assume_defaults,
         images=publish.images,
         opset=publish.opset,
         precision=publish.precision,
@@ -128,3 +142,14 @@ def _weights(
     )
     given = size_hw is not None
     return claimed(checkpoint, claims, assume_defaults=options.assume_defaults, size_given=given)
+
+
+def _folder_weights(
+    folder: Path, source: ModuleOptions, size_hw: tuple[int, int] | None, options: PreprocessingOptions
+) -> Checkpoint:
+    """The network of a folder. Raises BadInputError."""
+    from seg_export.families.module.folder import folder_checkpoint
+
+    checkpoint = folder_checkpoint(folder, size_hw, source.activation)
+    given = size_hw is not None
+    return claimed(checkpoint, options.claims(), assume_defaults=options.assume_defaults, size_given=given)

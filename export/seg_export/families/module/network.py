@@ -108,7 +108,7 @@ def module_checkpoint(
         class_names=tuple(class_names) or names,
         metadata={
             "source": str(weights.path) if weights else made,
-            "stated": ("--activation",) if stated_activation else (),
+            "origins": {"--activation": "option"} if stated_activation else {},
         },
         sha256=file_sha256(weights.path) if weights else tensors_sha256(network.state_dict()),
         described=described,

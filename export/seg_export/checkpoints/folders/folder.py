@@ -1,0 +1,83 @@
+"""What a folder of another library holds, and how its files are read."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from torch import nn
+
+from seg_export.checkpoints.claims import Claims
+from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
+
+Activation = Literal["sigmoid", "softmax", "none"]
+
+__all__ = ["FolderModel", "library", "read_json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderModel:
+    """A network with its weights, and what its folder says of it.
+
+    Attributes:
+        kind: what it is, for people, for example "SegFormer of transformers".
+        network: (N, C, H, W) float32, normalised as `claims` say, to (N, classes, h, w) logits.
+        channels: of its input.
+        claims: how images are prepared, as far as the folder says it.
+        size_hw: (height, width) in pixels of the input; None where the folder does not say it.
+        activation: "none" for a network that makes probabilities; None where the folder does not say it.
+        weights: the file whose state dict is to be loaded into it; None where it has its weights.
+        steps: what differs from how the library itself would do it, for people.
+    """
+
+    kind: str
+    network: nn.Module
+    channels: int
+    claims: Claims
+    size_hw: tuple[int, int] | None = None
+    activation: Activation | None = None
+    weights: Path | None = None
+    steps: tuple[str, ...] = ()
+
+    def activation_with(self, wanted: Activation | None) -> Activation | None:
+        """The folder's activation, or what was asked for. Raises BadInputError where it is both."""
+        if wanted is not None and self.activation is not None:
+            raise BadInputError(f"the folder says its activation, {self.activation}: leave --activation out")
+        return self.activation or wanted
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The object of a JSON file. Raises CheckpointError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{path}' cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"'{path}' holds a {type(document).__name__}, expected a JSON object")
+    return document
+
+
+def library(name: str, package: str) -> ModuleType:
+    """Import the library that a folder was made with.
+
+    Args:
+        name: of the module.
+        package: what pip calls it.
+
+    Raises:
+        MissingExtraError: it is not installed; says how to install it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it says to its developers
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{package}, which made this folder,", "", f"pip install {package}"
+        ) from error

@@ -1,0 +1,53 @@
+"""The network of another library's folder as a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from seg_export.checkpoints.claims import with_claims
+from seg_export.checkpoints.folders import read_folder
+from seg_export.checkpoints.types import Checkpoint, WeightsFile
+from seg_export.families.module.network import Activation, default_preprocessing, module_checkpoint
+
+__all__ = ["folder_checkpoint"]
+
+
+def folder_checkpoint(
+    folder: Path, size_hw: tuple[int, int] | None = None, activation: Activation | None = None
+) -> Checkpoint:
+    """Read a folder, and note what it says of its images.
+
+    Args:
+        folder: as `read_folder` takes it.
+        size_hw: (height, width) in pixels of the input; None for the folder's, or 512x512.
+        activation: what makes its outputs probabilities, where the folder does not say it.
+
+    Raises:
+        BadInputError: settings that do not fit the network, or that the folder has.
+        CheckpointError: a folder that cannot be read.
+        MissingExtraError: its library is not installed.
+    """
+    model = read_folder(folder)
+    preprocessing = default_preprocessing(model.channels)
+    size_hw = size_hw or model.size_hw
+    if size_hw is not None:
+        preprocessing = replace(preprocessing, input_size_hw=size_hw)
+    checkpoint = module_checkpoint(
+        model.network,
+        preprocessing,
+        weights=WeightsFile(model.weights) if model.weights else None,
+        activation=model.activation_with(activation),
+        made=f"of {folder}",
+        described=False,
+    )
+    checkpoint = with_claims(checkpoint, model.claims)
+    carried = checkpoint.stated | ({"size_hw"} if model.size_hw else set())
+    origins = {"--activation": "file"} if model.activation else checkpoint.metadata["origins"]
+    return replace(
+        checkpoint,
+        stated=frozenset(),
+        carried=frozenset(carried),
+        metadata={**checkpoint.metadata, "origins": origins},
+        steps=(f"a {model.kind}", *checkpoint.steps, *model.steps),
+    )
