@@ -40,6 +40,7 @@ class ExportableModel(ABC):
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
         in_half: whether its graph is made in half precision, not in fp32.
         tolerance: row of `verification.tolerances.TOLERANCES` in fp32; "" for its family's.
+        rounding: how far its outputs in float32 are from those in float64, where it was measured; else 0.
     """
 
     reference_name: ClassVar[str]
@@ -55,6 +56,7 @@ class ExportableModel(ABC):
     dynamic_batch: bool = field(default=True, kw_only=True)
     in_half: bool = field(default=False, kw_only=True)
     tolerance: str = field(default="", kw_only=True)
+    rounding: float = field(default=0.0, kw_only=True)
 
     @abstractmethod
     def to_onnx(self, opset: int, weights_file: Path | None, external_data_above: int) -> onnx.ModelProto:

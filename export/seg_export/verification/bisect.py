@@ -16,7 +16,7 @@ from seg_export.tracing.trace import optimise, trace
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner, Tensors
-from seg_export.verification.tolerances import TOLERANCES, tolerance_row
+from seg_export.verification.tolerances import TOLERANCES, tolerance_row, with_rounding
 from seg_runtime.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def bisect_published(
     step("trace")
     reference = optimise(trace(replace(model, spec=replace(model.spec, precision="fp32"))), model)
     inputs = [case.inputs for case in cases]
-    tolerance = TOLERANCES[tolerance_row(model.spec, model.tolerance)]
+    tolerance = with_rounding(TOLERANCES[tolerance_row(model.spec, model.tolerance)], model.rounding)
     step("compare node by node")
     first = first_divergence(reference, published, inputs, tolerance)
     if model.spec.precision != "fp16":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seg_export.families import family_named
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["TOLERANCES", "Tolerance", "tolerance_row"]
+__all__ = ["TOLERANCES", "Tolerance", "tolerance_row", "with_rounding"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +57,30 @@ def tolerance_row(spec: ModelSpec, in_fp32: str = "") -> str:
     own = in_fp32 or family_named(spec.family).tolerances.get(spec.task)
     travels_in_half = any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs))
     return own or ("fp32, fp16 tensors" if travels_in_half else "fp32")
+
+
+_MARGIN = 8
+"""Times the rounding of one image: other images and another order of sums round differently."""
+
+_MOST = 2e-2
+"""What fp16 may stray: beyond it, float32 is too coarse for a network."""
+
+
+def with_rounding(tolerance: Tolerance, rounding: float) -> Tolerance:
+    """A tolerance of fp32 for a network whose own outputs in float32 are that far from those in float64.
+
+    Args:
+        tolerance: of networks whose rounding is usual.
+        rounding: largest difference that was measured.
+
+    Returns:
+        The same for a network that rounds less than it allows. A network that amplifies rounding, such as
+        one that was never trained, also has pixels between two classes, which may fall to either.
+
+    Example:
+        >>> with_rounding(TOLERANCES["fp32"], 2e-4).atol
+        0.0016
+    """
+    if _MARGIN * rounding <= tolerance.atol:
+        return tolerance
+    return replace(tolerance, atol=min(_MARGIN * rounding, _MOST), mask_iou=min(tolerance.mask_iou, 0.999))

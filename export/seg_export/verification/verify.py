@@ -21,7 +21,7 @@ from seg_export.verification.comparison import (
     require_parity,
 )
 from seg_export.verification.graph_runner import GraphRunner, Tensors
-from seg_export.verification.tolerances import TOLERANCES, tolerance_row
+from seg_export.verification.tolerances import TOLERANCES, tolerance_row, with_rounding
 from seg_runtime.engines import check_engine, load_model
 from seg_runtime.spec import ModelSpec
 
@@ -59,6 +59,8 @@ def verify(
         # A GPU multiplies fp32 as TF32.
         row = row if row != "fp32" or subject.endswith(", CPU") else "fp32, TF32"
     tolerance = TOLERANCES[row]
+    if model.spec.precision == "fp32":
+        tolerance = with_rounding(tolerance, model.rounding)
     # One after the other: both at work in one process would need twice the memory.
     with memory_kept():
         references = [(case, model.run_reference(case.inputs)) for case in cases]

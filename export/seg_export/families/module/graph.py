@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
 from seg_export.families.module.outputs import pick
 from seg_export.families.module.reference import ModuleReference
+from seg_export.families.module.rounding import rounding_of
 from seg_export.families.semantic.engine import semantic_labels
 from seg_export.families.semantic.graph import SemanticGraph, semantic_spec
 from seg_export.tracing.traceable import TraceableModel
@@ -71,12 +72,5 @@ def module_model(
     graph = ModuleGraph(network, checkpoint.preprocessing, *chosen).eval()
     reference = ModuleReference(network, checkpoint.preprocessing, *chosen).eval()
     labels = partial(semantic_labels, spec)
-    return TraceableModel(
-        spec, labels, graph, reference, image_case=semantic_case, tolerance=_tolerance(network)
-    )
-
-
-def _tolerance(network: nn.Module) -> str:
-    """Of networks with norms over an image's own maps, which divide by next to nothing where it is flat."""
-    norms = (nn.GroupNorm, nn.InstanceNorm2d)
-    return "fp32, norms per channel" if any(isinstance(part, norms) for part in network.modules()) else ""
+    rounding = rounding_of(reference, spec)
+    return TraceableModel(spec, labels, graph, reference, image_case=semantic_case, rounding=rounding)

@@ -20,25 +20,32 @@ class ModuleReference(nn.Module):
         preprocessing: what it expects of its input.
         output: name of the output that counts, or its index in a tuple or list; "" for a tensor alone.
         activation: "sigmoid", "softmax" or "none".
+        dtype: that the network computes in.
     """
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing, output: str, activation: str
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        output: str,
+        activation: str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
         self.output = output
         self.activation = activation
+        self.dtype = dtype
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, C) uint8 to (N, num_classes, H, W) float32 probabilities."""
+        """(N, H, W, C) uint8 to (N, num_classes, H, W) probabilities."""
         prepared = self.preprocessing
         pixels = image.double() / prepared.scale
         if prepared.channel_order == "bgr":
             pixels = pixels[..., [2, 1, 0]]
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (prepared.mean, prepared.std))
-        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).float().contiguous()
+        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype).contiguous()
         result: Any = self.network(normalised)
         if self.output:
             result = result[int(self.output)] if isinstance(result, list | tuple) else result[self.output]
