@@ -47,6 +47,29 @@ class InstanceNorms(nn.Module):
         return self.layers(pixels)
 
 
+class Amplifying(nn.Module):
+    """As a deep network that was never trained: differences of the last digits become large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 7, padding=3)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = self.layer(pixels)
+        return 1e3 * (features - features.roll(1, dims=1) + features.roll(2, dims=1)).sum(1, keepdim=True)
+
+
+class InFloat32(nn.Module):
+    """Its weights follow `double()`, and what it makes itself does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.layer(pixels + torch.ones(1, dtype=torch.float32)).matmul(torch.eye(64))
+
+
 class Volumes(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
-from seg_export.checkpoints.claims import as_published, published_note, require_claims
+from seg_export.checkpoints.claims import as_published, check_statistics, published_note, require_claims
 from seg_export.families import family_named, traceable_model, traceable_models
 from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
 from seg_export.precision.tensor_types import with_half_embeddings
@@ -138,6 +138,8 @@ def export_models(
     checkpoint = _loaded(checkpoint)
     if not assume_defaults:
         require_claims(checkpoint, size_given=size_hw is not None)
+    if not checkpoint.described:
+        check_statistics(checkpoint.preprocessing)
     name = check_model_name(name or checkpoint.family)
     models = traceable_models(
         checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size

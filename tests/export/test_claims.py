@@ -214,7 +214,7 @@ def test_claims_of_a_maskrcnn_reach_the_detector() -> None:
         (Claims(mean=(float("nan"), 0.0, 0.0)), r"--mean nan,0,0: expected finite numbers"),
         (Claims(scale=0.0), r"--scale 0: expected a finite number above 0"),
         (Claims(class_names=("a",)), r"--class-names a: 1 name, expected 2, one per class"),
-        (Claims(class_names=("a", " ")), r"--class-names a, : a name is empty"),
+        (Claims(class_names=("a", " ")), r"--class-names a, : expected different names, none of them empty"),
         (Claims(threshold=0.5), r"--threshold has no effect on a network of several classes"),
         (Claims(anchor_sizes=(1, 2, 3, 4, 5)), r"--anchors has no effect on a U-Net"),
         (Claims(resize="stretch"), r"--resize has no effect on a U-Net"),
@@ -240,7 +240,7 @@ def test_gray_network_has_no_channel_order_and_a_threshold_is_a_probability() ->
 
 def test_verification_of_weights_alone_takes_the_published_preprocessing(tmp_path: Path) -> None:
     plain = _plain("unet", 3, 1, features=[4, 8])
-    claims = replace(SAID, mean=(9.0, 1.0, 2.0), std=(2.0, 3.0, 1.0), channel_order="bgr")
+    claims = replace(SAID, mean=(0.9, 0.1, 0.2), std=(0.2, 0.3, 0.1), channel_order="bgr")
     export_model(with_claims(plain, claims), tmp_path, "cells", size_hw=(SIDE, SIDE))
     report = verify_published(tmp_path, "cells", plain)
     assert report.passed and "are those that 'cells' was published with" in report.note

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from typer.testing import CliRunner
 from seg_export import Preprocessing, export_module
 from seg_export.checkpoints.factory import make_module
 from seg_export.cli.main import app
+from seg_export.families.module.network import input_channels
 from seg_export.families.module.reference import ModuleReference
 from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.cli.run import app as run_app
@@ -30,6 +33,7 @@ from seg_runtime.preprocess import resize_image
 from seg_runtime.repository import Repository
 
 RGB = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--size", "64"]
+RGB += ["--assume-defaults"]
 FIVE = Preprocessing((0.1, 0.2, 0.3, 0.4, 0.5), (0.3, 0.25, 0.2, 0.35, 0.4), input_size_hw=(48, 64))
 
 
@@ -145,10 +149,11 @@ def test_logits_of_a_dictionary_are_resized_in_the_graph_and_that_is_said(repo: 
     prepared = Preprocessing((0.5,) * 3, (0.25,) * 3, input_size_hw=(32, 40))
     torch.manual_seed(0)
     module = module_nets.Dictionary()
-    exported = export_module(module, repo, "dictionary", preprocessing=prepared, output="logits")
-    assert ("output size", "16x20, resized bilinearly in the graph") in [
-        (each.what, each.value) for each in exported.assumptions
-    ]
+    export_module(module, repo, "dictionary", preprocessing=prepared, output="logits")
+    made = call(
+        "module", "module_nets:Dictionary", *RGB, "--output", "logits", "--repo", str(repo / "more"), "--json"
+    )
+    assert "32x32, resized bilinearly in the graph" in made
     image = noise(32, 40, 3)
     with connect(repo) as session:
         found = SemanticSegmenter(session, "dictionary").segment(image).probabilities
@@ -156,16 +161,33 @@ def test_logits_of_a_dictionary_are_resized_in_the_graph_and_that_is_said(repo: 
     assert np.abs(found - wanted).max() < 1e-5
 
 
-def test_norms_over_one_image_have_the_tolerance_that_they_need(repo: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "amplifies"),
+    [(module_nets.InstanceNorms, False), (module_nets.Amplifying, True), (module_nets.small, False)],
+)
+def test_tolerance_grows_with_the_rounding_of_the_network_itself(
+    repo: Path, make: Callable[[], nn.Module], amplifies: bool
+) -> None:
     torch.manual_seed(0)
-    exported = export_module(
-        module_nets.InstanceNorms(),
-        repo,
-        "norms",
-        preprocessing=Preprocessing((0.5,), (0.25,), input_size_hw=(64, 64)),
-    )
+    module = make().eval()
+    channels = input_channels(module)
+    prepared = Preprocessing((0.5,) * channels, (0.25,) * channels, input_size_hw=(64, 64))
+    exported = export_module(module, repo, "net", preprocessing=prepared)
     assert exported.report is not None and exported.report.passed
-    assert exported.report.precision == "fp32, norms per channel"
+    tolerance = exported.report.tolerance.atol
+    assert (tolerance > 1e-5) == amplifies
+    flat = torch.full((1, channels, 64, 64), -2.0)
+    with torch.inference_mode():
+        rounding = (
+            (module(flat).sigmoid() - copy.deepcopy(module).double()(flat.double()).sigmoid()).abs().max()
+        )
+    assert tolerance <= 2e-2 and (tolerance >= min(8 * float(rounding), 2e-2) or not amplifies)
+
+
+def test_network_that_computes_in_float32_only_has_the_usual_tolerance(repo: Path) -> None:
+    prepared = Preprocessing((0.5,), (0.25,), input_size_hw=(64, 64))
+    exported = export_module(module_nets.InFloat32().eval(), repo, "net", preprocessing=prepared)
+    assert exported.report is not None and exported.report.tolerance.atol == 1e-5
 
 
 def test_module_of_the_user_is_left_as_it_is(repo: Path) -> None:
@@ -179,6 +201,7 @@ def test_module_of_the_user_is_left_as_it_is(repo: Path) -> None:
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
 def test_activation_is_the_one_that_was_asked_for(repo: Path, activation: Any) -> None:
     module, image = module_nets.small(), noise(32, 32, 3)
+    module = nn.Sequential(module, nn.Sigmoid()) if activation == "none" else module
     prepared = Preprocessing((0.5,) * 3, (0.25,) * 3, input_size_hw=(32, 32))
     export_module(module, repo, "small", preprocessing=prepared, activation=activation)
     with connect(repo) as session:
@@ -204,7 +227,8 @@ def test_graph_that_is_another_than_the_module_is_not_published(
 @pytest.mark.parametrize(
     ("factory", "arguments", "message"),
     [
-        ("module_nets", [], "names no factory: expected PACKAGE.MODULE:FACTORY"),
+        ("module_nets", [], "there is no folder 'module_nets': name one, or a factory as PACKAGE.MODULE"),
+        ("module_nets:", [], "names no factory: expected PACKAGE.MODULE:FACTORY"),
         ("module_netz:small", [], "there is no module 'module_netz'"),
         ("module_nets.inner:small", [], "there is no module 'module_nets.inner'"),
         ("module_nets:smal", [], "has no 'smal'; did you mean 'small'"),
@@ -223,14 +247,18 @@ def test_graph_that_is_another_than_the_module_is_not_published(
         ("module_nets:small", ["--args", '{"deep": true}'], r"one of 0 \(1x2x64x64\), 1 \(1x2x32x32\)"),
         ("module_nets:small", ["--args", '{"deep": true}', "--output", "2"], "has no such output"),
         ("module_nets:small", ["--classes", "5"], "--classes 5: the module has 2"),
-        ("module_nets:small", ["--class-names", "lung"], "names 1 classes and the output has 2"),
-        ("module_nets:small", ["--args", '{"classes": 1}', "--activation", "softmax"], "over one class"),
+        ("module_nets:small", ["--class-names", "lung"], "--class-names lung: 1 name, expected 2"),
+        (
+            "module_nets:small",
+            ["--args", '{"classes": 1}', "--activation", "softmax"],
+            "softmax: of one class it gives 1 everywhere",
+        ),
         ("module_nets:Volumes", ["--mean", "0.5", "--std", "0.5"], "is a 3-D network"),
         ("module_nets:LabelMap", ["--mean", "0.5", "--std", "0.5"], "is int64, expected logits"),
         ("module_nets:Dictionary", ["--output", "hidden_states"], "is a tuple, expected a tensor"),
         ("module_nets:Branching", ["--mean", "0.5", "--std", "0.5"], "cannot be traced"),
-        ("module_nets:small", ["--std", "1,1"], "--mean has 3 values and --std 2"),
-        ("module_nets:small", ["--mean", "a,b,c"], "expected a number per channel"),
+        ("module_nets:small", ["--std", "1,1"], "--std 1,1: 2 values, expected 3, one per channel"),
+        ("module_nets:small", ["--mean", "a,b,c"], "expected numbers with commas"),
         ("module_nets:small", ["--checkpoint", "gone.pth"], "no checkpoint file gone.pth"),
         ("module_nets:small", ["--size", "4"], "each side must be 8 to 4096"),
     ],
@@ -246,7 +274,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
 
 
 def test_mean_and_std_must_be_given_or_assumed_aloud(repo: Path) -> None:
-    with pytest.raises(BadInputError, match="give --mean and --std"):
+    with pytest.raises(BadInputError, match=r"Missing: --mean \(3 values\), --std \(3 values\), --scale"):
         call("module", "module_nets:small", "--repo", str(repo))
     made = call(
         "module", "module_nets:small", "--size", "32", "--repo", str(repo), "--assume-defaults", "--json"
@@ -289,7 +317,7 @@ def test_factory_in_the_current_directory_is_found_by_the_command(tmp_path: Path
     )
     # The script of the installed package has no current directory on its path.
     run = "import sys; sys.path.remove(''); from seg_export.cli.main import main; main()"
-    arguments = ["module", "mine:net", "--mean", "0.5", "--std", "0.2", "--size", "32", "--repo", "repo"]
+    arguments = ["module", "mine:net", "--mean", "0.5", "--std", "0.2", "--assume-defaults", "--size", "32"]
     done = subprocess.run(
         [sys.executable, "-c", run, *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
     )

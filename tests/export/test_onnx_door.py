@@ -397,7 +397,7 @@ REFUSED = {
         FILES["two outputs"],
         r"several outputs \(auxiliary .*, logits .*\): choose one with --output",
     ),
-    "logits as they are": (Export(), "which are no probabilities: pass --activation sigmoid or softmax"),
+    "logits as they are": (Export(), "which are no probabilities: pass sigmoid or softmax"),
 }
 
 
@@ -551,7 +551,7 @@ def test_the_command_asks_for_what_the_graph_leaves_open(
         ((color, "--size", "32x48", *STATED), r"Missing: --channel-order"),
         (
             (color, "--size", "32x48", "--assume-defaults", "--mean", "1,2"),
-            "--mean has 2 values, .* 3 channels",
+            "--mean 1,2: 2 values, expected 3",
         ),
         ((gray, *STATED, "--assume-defaults"), "--assume-defaults has no effect"),
         (
@@ -563,8 +563,8 @@ def test_the_command_asks_for_what_the_graph_leaves_open(
         ((gray, *STATED, "--input", "uint8"), "--input uint8: the graph's input 'x' is float32"),
         ((gray, *STATED, "--output", "y"), "--output y: .* has the outputs logits"),
         ((gray, *STATED, "--activation", "softmax"), "of one class it gives 1 everywhere"),
-        ((gray, *STATED, "--class-names", "a,b"), "2 class names, and the graph has 1 class"),
-        ((gray, *STATED, "--std", "0"), "expected numbers above 0"),
+        ((gray, *STATED, "--class-names", "a,b"), "--class-names a,b: 2 names, expected 1"),
+        ((gray, *STATED, "--std", "0"), "expected finite numbers above 0"),
         ((gray, *STATED, "--mean", "a"), "--mean 'a': expected numbers"),
         ((pixels, *STATED), "--mean has no effect on a graph that takes pixels"),
         ((pixels, "--assume-defaults", "--input", "float"), "--input float: the graph's input 'x' is uint8"),

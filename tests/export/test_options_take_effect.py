@@ -60,6 +60,7 @@ SMALL_TRANSUNET = {
 
 SAID = ["--std", "0.5", "--scale", "255", "--no-clahe", "--threshold", "0.5"]
 COLOUR = ["--mean", "0.1,0.2,0.3", "--std", "1,1,1", "--scale", "255", "--channel-order", "rgb", "--no-clahe"]
+ONE_BAND = ["--mean", "0.5", "--size", "64", "--class-names", "lung", *SAID]
 DETECTOR = [*COLOUR[:4], "--class-names", "nucleus", "--anchors", "32,64,128,256,512", "--size", "64"]
 
 BASES: dict[str, dict[str, list[str]]] = {
@@ -103,8 +104,8 @@ BASES: dict[str, dict[str, list[str]]] = {
         "random": ["--random"],
     },
     "module": {
-        "": ["nets:make", "--mean", "0.5", "--std", "0.2"],
-        "checkpoint": ["nets:make", "--mean", "0.5", "--std", "0.2", "--checkpoint", "net.pth"],
+        "": ["nets:make", *ONE_BAND],
+        "checkpoint": ["nets:make", *ONE_BAND, "--checkpoint", "net.pth"],
     },
     "onnx": {
         "": [
@@ -251,12 +252,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_graph(path: Path) -> None:
-    """Gray images of 32x32 to logits and their negatives."""
+    """Gray images of 32x32 to logits and twice their values."""
     shape = ["n", 1, 32, 32]
     image, *maps = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "logits", "other")
     )
-    nodes = [helper.make_node("Relu", ["x"], ["logits"]), helper.make_node("Neg", ["x"], ["other"])]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["logits"]),
+        helper.make_node("Sub", ["logits", "x"], ["other"]),
+    ]
     graph = helper.make_graph(nodes, "graph", [image], maps)
     imports = [helper.make_opsetid("", 17)]
     path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())

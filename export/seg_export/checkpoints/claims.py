@@ -109,15 +109,16 @@ def with_claims(checkpoint: Checkpoint, claims: Claims) -> Checkpoint:
         changes["clahe"] = ClaheSpec() if claims.clahe else None
     anchors = {"anchor_sizes": list(claims.anchor_sizes)} if claims.anchor_sizes else {}
     preprocessing = replace(checkpoint.preprocessing, **changes)
-    if said.keys() & {"mean", "std", "scale"}:
-        check_statistics(preprocessing)
-    return replace(
+    claimed = replace(
         checkpoint,
         preprocessing=preprocessing,
         class_names=claims.class_names or checkpoint.class_names,
         arguments={**checkpoint.arguments, **anchors},
         stated=checkpoint.stated | said.keys(),
     )
+    if "mean" in claimed.stated:
+        check_statistics(preprocessing)
+    return claimed
 
 
 def missing_claims(checkpoint: Checkpoint, *, size_given: bool) -> tuple[str, ...]:
