@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing", "WeightsFile"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Checkpoint",
+    "Preprocessing",
+    "WeightsFile",
+    "usual_preprocessing",
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,6 +47,13 @@ class Preprocessing:
     channel_order: ChannelOrder = "rgb"
     threshold: float = 0.5
     resize: Resize | None = None
+
+
+def usual_preprocessing(channels: int) -> Preprocessing:
+    """ImageNet's statistics for RGB, the article's for every channel of others."""
+    if channels == 3:
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
 
 
 @dataclass(frozen=True)

@@ -119,16 +119,15 @@ def _weights(
 ) -> Checkpoint:
     """The module that was named. Raises BadInputError."""
     from seg_export.checkpoints.factory import make_module, parse_arguments
-    from seg_export.checkpoints.types import WeightsFile
+    from seg_export.checkpoints.types import WeightsFile, usual_preprocessing
     from seg_export.families.module.network import (
-        default_preprocessing,
         input_channels,
         module_checkpoint,
     )
 
     network = make_module(factory, parse_arguments(source.args))
     claims = options.claims()
-    preprocessing = default_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
+    preprocessing = usual_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)
     checkpoint = module_checkpoint(

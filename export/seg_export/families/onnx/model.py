@@ -25,6 +25,7 @@ from seg_export.tracing.trace import OWN_METADATA
 from seg_export.verification.cases import VerificationCase, semantic_case, semantic_cases
 from seg_export.verification.comparison import Tensors
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.preprocess import check_clahe
 from seg_runtime.spec import ModelSpec, ServingSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -219,10 +220,11 @@ def _check_fit(
         )
     if names and len(names) != interface.classes:
         raise BadInputError(f"{len(names)} class names, and the graph has {interface.classes} classes")
-    if channels == 1 and preprocessing.channel_order != "rgb":
+    if channels != 3 and preprocessing.channel_order != "rgb":
         raise BadInputError(
-            "--channel-order bgr has no effect on a graph that takes gray images: leave it out"
+            f"--channel-order bgr has no effect on images of {channels} channels: leave it out"
         )
+    check_clahe(channels, preprocessing.clahe)
     if interface.image.takes_pixels:
         return
     for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
