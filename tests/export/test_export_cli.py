@@ -89,6 +89,19 @@ def test_export_list_verify_rollback_and_remove(run: Run, checkpoint: Path) -> N
     assert json.loads(run("list", "--json")[1]) == []
 
 
+def test_a_broken_model_is_listed_as_such_and_the_others_go_on(run: Run, checkpoint: Path) -> None:
+    run("unet", "--checkpoint", str(checkpoint), "--name", "tiny")
+    broken = Path("triton_repo/broken")
+    broken.mkdir()
+    (broken / "config.pbtxt").write_text("platform: ")
+    code, out, err = run("list")
+    assert code == 2 and err == "error: 1 of 2 models cannot be served: broken\n"
+    assert "broken: " in out and "cannot be" in out and "ready" in out
+    code, out, err = run("list", "--json")
+    assert code == 2 and "cannot be parsed" in json.loads(out)[0]["problem"]
+    assert run("verify", "tiny", "--checkpoint", str(checkpoint))[0] == 0
+
+
 def test_random_weights_are_marked_and_serving_options_reach_triton(run: Run) -> None:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from brightness import BrightnessSession, brightness_spec
 from numpy.typing import NDArray
+from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_runtime import connection
 from seg_runtime.cli import run
@@ -343,6 +344,24 @@ def test_models_are_listed_as_a_table_and_as_json(
     assert row["model"] == "brightness"
     assert row["input"] == "32x32x1"
     assert row["classes"] == ["class 0"]
+
+
+def test_broken_models_of_a_repository_are_left_out_and_exit_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path, semantic_spec(), semantic_graph())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.pbtxt").write_text("platform: ")
+    assert call(monkeypatch, "models", "--repo", tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert "tiny" in out
+    first, last = err.splitlines()
+    assert first.startswith("left out: ") and "broken/config.pbtxt" in first
+    assert last == "error: 1 of 2 models cannot be used: broken"
+    # A server may hold models that were not published by seg-export.
+    local = connection.connect(tmp_path)
+    monkeypatch.setattr(run, "open_session", lambda *target: local)
+    assert call(monkeypatch, "models", "--url", "grpc://localhost:1") == 0
 
 
 def test_a_model_shows_how_its_images_are_prepared_within_80_columns(

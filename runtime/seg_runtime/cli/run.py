@@ -155,6 +155,9 @@ def models(
 ) -> None:
     """List the models that a repository or server offers, or show what the contract of one says.
 
+    A broken model of a repository is left out with the reason, and the exit
+    code is then 2.
+
     Examples:
 
         seg-run models
@@ -167,7 +170,7 @@ def models(
     from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
-    specs = []
+    specs, left_out = [], []
     with open_session(repo, url, access) as session:
         if name is not None:
             _show_model(session.spec(name), as_json)
@@ -176,7 +179,7 @@ def models(
             try:
                 specs.append(session.spec(each))
             except RepositoryError as error:
-                # A server may hold models that were not published by seg-export.
+                left_out.append(each)
                 _note(f"left out: {error}")
     rows = [_model_row(spec) for spec in specs]
     if as_json:
@@ -185,6 +188,11 @@ def models(
         _print_table(rows)
     else:
         _note("there are no models: publish one with seg-export")
+    # A server may hold models that were not published by seg-export.
+    if left_out and url is None:
+        raise RepositoryError(
+            f"{len(left_out)} of {len(specs) + len(left_out)} models cannot be used: {', '.join(left_out)}"
+        )
 
 
 app.command()(instances.instances)
