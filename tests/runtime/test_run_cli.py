@@ -170,6 +170,60 @@ class TestSegment:
         assert segment(monkeypatch, tmp_path / "a.png", "-o", out, "--gray", "--threshold", 0.3) == 0
 
     @pytest.mark.parametrize(
+        ("channels", "options", "message"),
+        [
+            (5, ["--gray"], "--gray (gray=True) has no effect: model 'brightness' takes 5 channels"),
+            (3, ["--gray"], "--gray (gray=True) has no effect: model 'brightness' takes 3 channels"),
+            (5, ["--no-clahe"], "--no-clahe has no effect: model 'brightness' takes 5 bands"),
+            (5, ["--clahe"], "CLAHE is for gray and RGB images, and the model takes 5 bands"),
+            (5, ["--crf"], "the CRF follows edges of gray and RGB images, and model 'brightness' takes 5"),
+            (5, ["--tile-overlap", "0.25"], "--tile-overlap has no effect without --tile"),
+        ],
+    )
+    def test_an_option_without_effect_is_refused_and_nothing_is_written(
+        self,
+        channels: int,
+        options: list[str],
+        message: str,
+        session: BrightnessSession,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        session.replace_spec(channels=channels)
+        np.save(tmp_path / "a.npy", np.repeat(xray()[..., None], channels, axis=2))
+        out = tmp_path / "out"
+        assert segment(monkeypatch, tmp_path / "a.npy", "-o", out, *options) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error
+        assert not out.exists()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--threshold", "0.05"],
+            ["--closing", "5"],
+            ["--opening", "5"],
+            ["--remove-small", "200"],
+            ["--keep-largest", "1"],
+            ["--tile"],
+        ],
+    )
+    def test_all_others_change_the_mask_of_many_bands(
+        self, options: list[str], session: BrightnessSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session.replace_spec(channels=5, inputs=brightness_spec(channels=5).inputs)
+        image = xray(96, 96)
+        cv2.circle(image, (15, 15), 5, 220, -1)
+        image[48, 48], image[44:52, 68:96] = 30, 220
+        np.save(tmp_path / "a.npy", np.repeat(image[..., None], 5, axis=2))
+        masks = []
+        for given in ([], options):
+            assert segment(monkeypatch, tmp_path / "a.npy", "-o", tmp_path / "out", *given) == 0
+            masks.append(read_image(tmp_path / "out" / "a_mask.png", 1))
+        assert not np.array_equal(*masks)
+
+    @pytest.mark.parametrize(
         ("content", "message"),
         [
             (None, "there is no such file"),

@@ -96,8 +96,9 @@ def segment(
         typer.Option("--tile", help="Slide over large images at full resolution instead of shrinking them."),
     ] = False,
     tile_overlap: Annotated[
-        float, typer.Option(help="Share of a tile that neighbours have in common.")
-    ] = 0.25,
+        float | None,
+        typer.Option(help="Share of a tile that neighbours have in common.", show_default="0.25"),
+    ] = None,
     gray: Annotated[
         bool, typer.Option("--gray", help="Convert colour images for a model of one channel.")
     ] = False,
@@ -135,7 +136,7 @@ def segment(
             threshold=threshold,
             clahe=_clahe(session.spec(model), clahe),
             postprocess=PostProcess(CrfSpec() if crf else None, closing, opening, remove_small, keep_largest),
-            tile_overlap=tile_overlap if tile else None,
+            tile_overlap=_overlap(tile, tile_overlap),
         )
         results = segment_files(segmenter, files, out, gray=gray, overlay=overlay, batch_size=batch)
         _report(results, len(files), out, segmenter.engine, as_json)
@@ -207,11 +208,25 @@ def main() -> None:
 
 
 def _clahe(spec: ModelSpec, wanted: bool | None) -> ClaheSpec | Literal["model"] | None:
+    from seg_runtime.errors import BadInputError
     from seg_runtime.spec import ClaheSpec
 
     if wanted is None:
         return "model"
+    if not wanted and spec.channels not in (1, 3):
+        raise BadInputError(
+            f"--no-clahe has no effect: model '{spec.name}' takes {spec.channels} bands, whose contrast is "
+            "never equalised; leave it out"
+        )
     return (spec.clahe or ClaheSpec()) if wanted else None
+
+
+def _overlap(tile: bool, share: float | None) -> float | None:
+    from seg_runtime.errors import BadInputError
+
+    if share is not None and not tile:
+        raise BadInputError("--tile-overlap has no effect without --tile: leave it out, or pass --tile")
+    return (0.25 if share is None else share) if tile else None
 
 
 def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, as_json: bool) -> None:
