@@ -230,10 +230,23 @@ def test_claims_that_cannot_be_are_refused(claims: Claims, message: str) -> None
         with_claims(replace(described, metadata={}), claims)
 
 
-def test_gray_network_has_no_channel_order_and_a_threshold_is_a_probability() -> None:
+def test_channel_order_is_of_three_channels_and_clahe_of_gray_and_rgb() -> None:
+    gray, bands = (_plain("unet", channels, 1, features=[4, 8]) for channels in (1, 5))
+    for network in (gray, bands):
+        with pytest.raises(
+            BadInputError, match="--channel-order has no effect on a network that takes other"
+        ):
+            with_claims(network, Claims(channel_order="bgr"))
+    assert not any("clahe" in option for option in missing_claims(bands, size_given=False))
+    for clahe in (True, False):
+        with pytest.raises(
+            BadInputError, match=r"--clahe .*no effect on a network that takes other than 1 or"
+        ):
+            with_claims(bands, Claims(clahe=clahe))
+
+
+def test_a_threshold_is_a_probability() -> None:
     gray = _plain("unet", 1, 1, features=[4, 8])
-    with pytest.raises(BadInputError, match="--channel-order has no effect on a network of one channel"):
-        with_claims(gray, Claims(channel_order="bgr"))
     with pytest.raises(BadInputError, match=r"--threshold 1\.5: expected a probability, 0 to 1"):
         with_claims(gray, Claims(threshold=1.5))
 

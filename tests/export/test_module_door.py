@@ -285,7 +285,7 @@ def test_pytorch_prints_nothing_about_a_module_that_it_cannot_follow(
 def test_what_a_module_prints_stays_out_of_json(repo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     class Talking(nn.Conv2d):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            print("forward")
+            sys.stdout.write("forward\n")
             return super().forward(pixels)
 
     gray = Preprocessing((0.5,), (0.5,), input_size_hw=(32, 32))

@@ -219,7 +219,8 @@ def _check_effect(checkpoint: Checkpoint, name: str) -> None:
 
 
 _WITHOUT_EFFECT = {
-    "channel_order": "a network of one channel",
+    "channel_order": "a network that takes other than 3 channels",
+    "clahe": "a network that takes other than 1 or 3 channels",
     "threshold": "a network of several classes, of which the likeliest wins",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +54,14 @@ class LabelledDice:
         return f"Dice on {self.images} labelled image{'' if self.images == 1 else 's'}: {found}"
 
 
-def labelled_images(images: Path, masks: Path, *, classes: int) -> tuple[LabelledImage, ...]:
+def labelled_images(images: Path, masks: Path, *, channels: int, classes: int) -> tuple[LabelledImage, ...]:
     """Pairs of an image and a mask whose files are named alike but for the suffix.
 
     Args:
         images: a folder.
         masks: a folder of gray images. Anything but 0 is foreground for a model of one class; for several,
             the values are class ids.
+        channels: that the model takes.
         classes: of the model.
 
     Raises:
@@ -73,7 +73,7 @@ def labelled_images(images: Path, masks: Path, *, classes: int) -> tuple[Labelle
     _check_alone(mask_of, image_of, images)
     labelled = tuple(LabelledImage(path, mask_of[name]) for name, path in image_of.items())
     for each in labelled:
-        _read_mask(each, read_image(each.image, 3), classes)
+        _read_mask(each, read_image(each.image, channels, gray=True), classes)
     return labelled
 
 
@@ -91,10 +91,9 @@ def labelled_dice(repo: Path, name: str, labelled: Sequence[LabelledImage]) -> L
     with connect(repo) as session:
         segmenter = SemanticSegmenter(session, name)
         names = segmenter.spec.class_names
-        channels: Literal[1, 3] = 3 if segmenter.spec.channels == 3 else 1
         scores = []
         for each in labelled:
-            image = read_image(each.image, channels, gray=True)
+            image = read_image(each.image, segmenter.spec.channels, gray=True)
             truth = _read_mask(each, image, len(names))
             scores.append(_scores(segmenter.segment(image).mask, truth))
     first = 1 if len(names) == 1 else 0
