@@ -196,7 +196,9 @@ def test_a_map_of_classes_in_colour_or_missing_is_refused(data: Path, tmp_path: 
     image, classes = data / "images" / "shape_0.png", tmp_path / "classes" / "shape_0.png"
     classes.parent.mkdir()
     assert cv2.imwrite(str(classes), np.zeros((72, 64, 3), np.uint8))
-    with pytest.raises(BadImageError, match="save the number of each pixel's class as a gray or an indexed PNG"):
+    with pytest.raises(
+        BadImageError, match="save the number of each pixel's class as a gray or an indexed PNG"
+    ):
         ClassSample("shape_0", image, classes).load_classes()
     with pytest.raises(BadImageError, match="missing, empty or damaged"):
         ClassSample("shape_0", image, tmp_path / "none.png").load_classes()

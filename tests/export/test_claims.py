@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_graph import publish, semantic_graph, semantic_spec
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import (
@@ -28,8 +29,10 @@ from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
 from seg_export.export import export_model, export_models, verify_published
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
+from seg_export.families.module.published import published_checkpoint
+from seg_export.families.onnx.model import republished_model
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import BadInputError
+from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.preprocess import apply_clahe
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ClaheSpec
@@ -259,6 +262,18 @@ def test_verification_of_weights_alone_takes_the_published_preprocessing(tmp_pat
     assert report.passed and "are those that 'cells' was published with" in report.note
     described = replace(plain, described=True)
     assert not verify_published(tmp_path, "cells", described).passed
+
+
+def test_a_contract_of_version_1_says_that_it_lacks_the_preprocessing(tmp_path: Path) -> None:
+    spec = semantic_spec("old", contract_version=1)
+    graph = publish(tmp_path, spec, semantic_graph())
+    expected = (
+        "model 'old' has a contract of version 1, which does not hold mean, std, scale and channel order"
+    )
+    with pytest.raises(RepositoryError, match=expected):
+        published_checkpoint(spec, torch.nn.Conv2d(1, 1, 3, padding=1), None, None, None)
+    with pytest.raises(RepositoryError, match=expected):
+        republished_model(spec, graph, graph)
 
 
 Write = Callable[[str, NDArray[np.uint8]], None]

@@ -437,12 +437,45 @@ def test_a_model_shows_how_its_images_are_prepared_within_80_columns(
     assert (row["mean"], row["std"], row["scale"]) == ([0.1, 0.2, 0.3], [1, 2, 4], 1)
     assert (row["channel_order"], row["contract_version"]) == ("bgr", 2)
 
-    session.replace_spec(mean=(), std=(), contract_version=1)
-    assert call(monkeypatch, "models", "brightness") == 0
-    out = capsys.readouterr().out
-    assert "1 (older; mean and std not recorded)" in out and "\nmean" not in out
     assert call(monkeypatch, "models", "brihgtness") == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("channels", "lacking"), [(1, 3), (3, 4)])
+def test_what_a_contract_of_version_1_does_not_hold_is_no_fact(
+    channels: int,
+    lacking: int,
+    session: BrightnessSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session.replace_spec(channels=channels, contract_version=1)
+    assert call(monkeypatch, "models", "brightness") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("not in the contract" in line for line in lines) == lacking
+    assert not any("rgb" in line or "255" in line for line in lines)
+    assert lines[-1].split("  ")[1].strip() == "1 (of an older release)"
+    assert call(monkeypatch, "models", "brightness", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["mean"], row["scale"], row["channel_order"]) == ([], None, None)
+
+
+def test_of_many_classes_the_first_are_shown_and_json_has_all(
+    session: BrightnessSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(f"organ number {index}" for index in range(150))
+    session.replace_spec(class_names=names)
+    for arguments, shown, most_lines in ((["brightness"], 20, 20), ([], 3, 12)):
+        assert call(monkeypatch, "models", *arguments) == 0
+        out = capsys.readouterr().out
+        assert len(out.splitlines()) <= most_lines and out.count("organ") == shown
+        assert f"and {150 - shown} more" in " ".join(out.replace("│", " ").split())
+    assert call(monkeypatch, "models", "brightness", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == list(names)
+    session.replace_spec(class_names=names[:20])
+    assert call(monkeypatch, "models", "brightness") == 0
+    out = capsys.readouterr().out
+    assert out.count("organ") == 20 and " more" not in out
 
 
 def test_a_repository_and_a_url_together_are_refused(
