@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_export.checkpoints.containers import first_three
 from seg_export.checkpoints.files import read_plain, write_atomically
+from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.state_dicts import Recogniser, recognise
 from seg_export.checkpoints.tensors import cast, check_finite, float32
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from seg_export.checkpoints.containers import Weights, read_weights
+from seg_export.checkpoints.containers import read_weights
 from seg_export.checkpoints.near_misses import impostor, near_miss, no_family
+from seg_export.checkpoints.nested import Weights
 from seg_export.checkpoints.tensors import float32
 from seg_export.checkpoints.types import Checkpoint
 from seg_export.families import FAMILIES

@@ -88,7 +88,7 @@ def module(
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
-    labelled = publish.labelled(found)
+    labelled = publish.labelled(weights.arguments["in_channels"], found)
     name = name or (
         Path(factory).resolve().name
         if names_folder(factory)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from seg_export.checkpoints.checkpoint import load_checkpoint, misfits
-from seg_export.checkpoints.containers import Weights, first_three, read_weights
+from seg_export.checkpoints.containers import read_weights
 from seg_export.checkpoints.files import read_plain
+from seg_export.checkpoints.nested import Weights, first_three
 from seg_export.checkpoints.random_weights import tensors_sha256
 from seg_export.checkpoints.tensors import check_finite, float32
 from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile

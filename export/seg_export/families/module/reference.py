@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -46,7 +48,9 @@ class ModuleReference(nn.Module):
             pixels = pixels[..., [2, 1, 0]]
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (prepared.mean, prepared.std))
         normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype).contiguous()
-        result: Any = self.network(normalised)
+        # What a module prints would stand before the JSON on stdout.
+        with redirect_stdout(sys.stderr):
+            result: Any = self.network(normalised)
         if self.output:
             result = result[int(self.output)] if isinstance(result, list | tuple) else result[self.output]
         logits = nn.Upsample(tuple(image.shape[1:3]), mode="bilinear")(result)

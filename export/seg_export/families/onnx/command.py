@@ -95,7 +95,7 @@ def onnx(
     model = onnx_model(original, found, preprocessing, class_names, name or "", max_batch)
     check_batching(context, model.spec.max_batch_size)
     refuse_without(context, "images", "masks")
-    labelled = publish.labelled(len(model.spec.class_names))
+    labelled = publish.labelled(model.spec.channels, len(model.spec.class_names))
     with export_progress() as on_step:
         exported = publish_onnx_model(
             model,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from seg_export.checkpoints.claims import published_preprocessing
 from seg_export.checkpoints.types import Preprocessing
 from seg_export.families.onnx.interface import Interface, Wishes, read_interface
 from seg_export.families.onnx.read import OriginalGraph, read_original, tensors_of
@@ -184,15 +185,14 @@ def republished_model(spec: ModelSpec, published: Path, file: Path) -> OnnxModel
 
     Raises:
         CheckpointError: a file that cannot be used, or does not fit the contract.
+        RepositoryError: a contract of version 1, which does not say how images are prepared.
     """
     import onnx
 
     metadata = onnx.load(published, load_external_data=False).metadata_props
     wishes: dict[str, Any] = next((json.loads(entry.value) for entry in metadata if entry.key == _WISHES), {})
+    preprocessing = published_preprocessing(spec)
     original = read_original(file)
-    preprocessing = Preprocessing(
-        spec.mean, spec.std, spec.clahe, spec.input_size_hw, spec.scale, spec.channel_order, spec.threshold
-    )
     try:
         interface = read_interface(original, Wishes(**wishes, size_hw=spec.input_size_hw))
         return onnx_model(

@@ -94,13 +94,13 @@ class ProofOptions:
     precision: PrecisionOption = "fp32"
     calibrate: CalibrateOption = None
 
-    def labelled(self, classes: int) -> tuple[LabelledImage, ...]:
-        """The labelled images that were named; none without --masks. Raises BadInputError."""
+    def labelled(self, channels: int, classes: int) -> tuple[LabelledImage, ...]:
+        """The labelled images that were named, for a model; none without --masks. Raises BadInputError."""
         from seg_export.verification.labelled import labelled_images
 
         if self.images is None or self.masks is None:
             return ()
-        return labelled_images(self.images, self.masks, classes=classes)
+        return labelled_images(self.images, self.masks, channels=channels, classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +214,8 @@ def publish_semantic(
     """
     assume = preprocessing.assume_defaults
     weights = claimed(weights, preprocessing.claims(), assume_defaults=assume, size_given=size_hw is not None)
-    labelled = options.labelled(int(weights.arguments.get("num_classes", 1)))
+    channels, classes = (int(weights.arguments.get(what, 1)) for what in ("in_channels", "num_classes"))
+    labelled = options.labelled(channels, classes)
     exported = export(
         weights,
         repo,
