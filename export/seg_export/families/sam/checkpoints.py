@@ -10,10 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.checkpoints.download import OnBytes, cache_folder, download
-from seg_export.families.sam.network import VARIANTS, build_sam, variant_name
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from seg_export.families.sam.huggingface import check_sam_config, segment_anything_names
+from seg_export.families.sam.network import VARIANTS, build_sam, sam_arguments, variant_name
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.hashing import file_sha256
 
 __all__ = [
     "OFFICIAL",
@@ -21,6 +26,7 @@ __all__ = [
     "load_sam_checkpoint",
     "read_arguments",
     "read_variant_config",
+    "recognise_sam",
     "variant_arguments",
 ]
 
@@ -89,7 +95,8 @@ def load_sam_checkpoint(
     """Load a SAM's weights, which say by their shapes what SAM they are.
 
     Args:
-        path: a state dict of `segment_anything.modeling.Sam`.
+        path: a state dict of `segment_anything.modeling.Sam`, or the file or folder of a `SamModel` of
+            transformers.
         arguments: of `build_sam`, what the file must be; None for whatever it is.
         weights: as in `load_checkpoint`.
 
@@ -115,6 +122,34 @@ def load_sam_checkpoint(
         advice = f"pass --variant {given}" if given else "leave out --variant, or correct --variant-config"
         raise CheckpointError(f"checkpoint {path} {what}, not {_described(arguments)}: {details}; {advice}")
     return replace(checkpoint, arguments=dict(arguments))
+
+
+def recognise_sam(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
+    """The SAM that tensors are, in segment_anything's names or in those of transformers; None for others.
+
+    Args:
+        tensors: a state dict.
+        path: its file, next to which transformers keeps the configuration.
+
+    Raises:
+        CheckpointError: a SAM of transformers whose configuration says something else than its weights.
+    """
+    renamed = segment_anything_names(tensors, path)
+    state_dict = tensors if renamed is None else renamed
+    if (arguments := sam_arguments(state_dict)) is None:
+        return None
+    if renamed is not None:
+        check_sam_config(arguments, path)
+    size_hw = (arguments["image_size"], arguments["image_size"])
+    return Checkpoint(
+        family="sam",
+        arguments=arguments,
+        state_dict=state_dict,
+        preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, size_hw),
+        sha256=file_sha256(path),
+        described=False,
+        steps=() if renamed is None else ("put transformers' names of tensors back to segment_anything's",),
+    )
 
 
 def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnBytes | None = None) -> Path:

@@ -90,6 +90,8 @@ def sam(
 
       seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/ --embeddings fp16
 
+      seg-export sam --checkpoint sam-vit-base/ --name sam_b
+
       seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 --calibrate photographs/
 
       seg-export sam --variant-config small.json --random --name sam_small --json

@@ -83,6 +83,8 @@ def sam2(
 
       seg-export sam2 --checkpoint sam2.1_hiera_large.pt --precision fp16
 
+      seg-export sam2 --checkpoint sam2.1-hiera-tiny/
+
       seg-export sam2 --variant sam2_small --random --name sam2_timing --json
     """
     if [checkpoint is not None, download, random].count(True) != 1:
