@@ -117,7 +117,7 @@ def sam2_folder(sam2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def test_sam_of_transformers_computes_the_same_in_segment_anything(sam: Any, sam_folder: Path) -> None:
     checkpoint = load_sam_checkpoint(sam_folder)
-    assert checkpoint.steps == ("put transformers' names of tensors back to segment_anything's",)
+    assert checkpoint.steps == ("renamed its tensors from transformers' names to segment_anything's",)
     ours: Any = build_model(checkpoint)
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     embeddings = ours.image_encoder(image)
@@ -141,7 +141,7 @@ def test_sam_of_transformers_computes_the_same_in_segment_anything(sam: Any, sam
 @torch.no_grad()
 def test_sam2_of_transformers_computes_the_same_images_in_sam2(sam2: Any, sam2_folder: Path) -> None:
     checkpoint = load_sam2_checkpoint(sam2_folder)
-    assert checkpoint.steps == ("put transformers' names of tensors back to sam2's",)
+    assert checkpoint.steps == ("renamed its tensors from transformers' names to sam2's",)
     assert checkpoint.preprocessing.input_size_hw == (SIDE, SIDE)
     ours: Any = build_model(checkpoint)
     image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,9 +11,7 @@ from typing import Any
 import torch
 
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.checkpoints.download import OnBytes, cache_folder, download
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from seg_export.families.sam.checkpoints import read_arguments
 from seg_export.families.sam2.huggingface import config_arguments, sam2_names
 from seg_export.families.sam2.network import (
     VARIANTS,
@@ -23,13 +19,14 @@ from seg_export.families.sam2.network import (
     is_sam2,
     readable_arguments,
     sam2_arguments,
-    variant_name,
 )
-from seg_runtime.errors import BadInputError, CheckpointError
+from seg_export.families.variants import Variants
+from seg_runtime.errors import CheckpointError
 from seg_runtime.hashing import file_sha256
 
 __all__ = [
     "OFFICIAL",
+    "SIZES",
     "download_official",
     "load_sam2_checkpoint",
     "read_variant_config",
@@ -76,25 +73,9 @@ OFFICIAL = {
 """Address and SHA-256 of Meta's checkpoints, of SAM 2.1 and of the first release."""
 
 
-def variant_arguments(name: str) -> dict[str, Any]:
-    """Constructor arguments of an official size. Raises BadInputError."""
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise BadInputError(
-            f"unknown SAM2 variant '{name}': {hint}known are {', '.join(VARIANTS)}; "
-            "describe another one with --variant-config FILE.json"
-        )
-    return dict(VARIANTS[name])
+SIZES = Variants("SAM2", VARIANTS, OFFICIAL, build_sam2)
 
-
-def read_variant_config(path: Path) -> dict[str, Any]:
-    """Constructor arguments from a JSON file, alone or under the key "constructor".
-
-    Raises:
-        BadInputError: the file is missing, is no JSON, or names other arguments than `build_sam2`'s.
-    """
-    return read_arguments(path, build_sam2, "SAM2")
+variant_arguments, read_variant_config, download_official = SIZES.arguments, SIZES.read, SIZES.download
 
 
 def load_sam2_checkpoint(
@@ -118,13 +99,11 @@ def load_sam2_checkpoint(
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM2")
     if arguments is None:
         return checkpoint
-    wanted, found = _complete(arguments), readable_arguments(checkpoint.state_dict)
-    if _complete(checkpoint.arguments) != wanted:
+    found = readable_arguments(checkpoint.state_dict)
+    if SIZES.complete(checkpoint.arguments) != SIZES.complete(arguments):
         # The file is not weights alone, and says the rest too.
         found = checkpoint.arguments | found
-    different = [name for name, value in found.items() if wanted.get(name) != _plain(value)]
-    if different:
-        raise CheckpointError(_refusal(path, arguments, wanted, found, different))
+    SIZES.check(path, arguments, found)
     return replace(checkpoint, arguments=dict(arguments))
 
 
@@ -155,35 +134,17 @@ def recognise_sam2(
             f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
             "weights: describe it with seg-export sam2 --variant-config FILE.json"
         )
+    official = SIZES.named(SIZES.complete(known))
     side = known.get("image_size", 1024)
     return Checkpoint(
         family="sam2",
-        arguments=_official(known) or dict(known),
+        arguments=dict(VARIANTS[official] if official else known),
         state_dict=state_dict,
         preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side)),
         sha256=file_sha256(path),
         described=False,
-        steps=() if renamed is None else ("put transformers' names of tensors back to sam2's",),
+        steps=() if renamed is None else ("renamed its tensors from transformers' names to sam2's",),
     )
-
-
-def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnBytes | None = None) -> Path:
-    """Fetch an official checkpoint, or go on with a download that broke off, and check its hash.
-
-    Args:
-        variant: for example "sam2.1_tiny".
-        folder: where it goes; None for edgeseg's cache folder. One that is there is not fetched again.
-        on_bytes: called with the bytes at hand and the total.
-
-    Raises:
-        BadInputError: an unknown variant, or the server refuses the address.
-        ServerUnavailableError: nobody answers.
-        EdgesegError: the file cannot be written or has another hash.
-    """
-    variant_arguments(variant)
-    url, sha256 = OFFICIAL[variant]
-    path = (folder or cache_folder()) / url.rpartition("/")[2]
-    return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
 
 
 def _check_sizes(configured: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -194,39 +155,3 @@ def _check_sizes(configured: Mapping[str, Any], tensors: Mapping[str, torch.Tens
                 f"checkpoint {path} is a SAM2 with {name} {value}, and its config.json says "
                 f"{configured[name]}: name the weights' own folder"
             )
-
-
-def _official(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments in the form of `VARIANTS` where they are of an official size."""
-    complete = _complete(arguments)
-    return next((dict(sizes) for sizes in VARIANTS.values() if _complete(sizes) == complete), None)
-
-
-def _refusal(
-    path: Path,
-    arguments: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    found: Mapping[str, Any],
-    different: list[str],
-) -> str:
-    name = variant_name(arguments)
-    asked = f"the {name} that was asked for" if name else "the SAM2 that was described"
-    given = next((each for each, sizes in VARIANTS.items() if _fits(_complete(sizes), found)), None)
-    what = f"is a {given}" if given else "is of another size"
-    advice = f"pass --variant {given}" if given else "leave out --variant, or correct --variant-config"
-    details = ", ".join(f"{item} {found[item]} instead of {wanted.get(item)}" for item in different[:3])
-    return f"checkpoint {path} {what}, not {asked}: {details}; {advice}"
-
-
-def _fits(arguments: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    return all(arguments.get(name) == _plain(value) for name, value in found.items())
-
-
-def _complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with `build_sam2`'s defaults, and lists for tuples."""
-    defaults = {name: item.default for name, item in inspect.signature(build_sam2).parameters.items()}
-    return {name: _plain(value) for name, value in (defaults | dict(arguments)).items()}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
