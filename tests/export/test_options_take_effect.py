@@ -29,9 +29,12 @@ import seg_export.families.maskrcnn.command
 import seg_export.families.module.command
 import seg_export.families.onnx.command
 import seg_export.families.onnx.model
+import seg_export.families.sam.checkpoints
 import seg_export.families.sam.command
+import seg_export.families.sam2.checkpoints
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
+import seg_export.families.variant_options
 import seg_export.publishing.manage
 import seg_export.verification.bisect
 import seg_export.verification.verify
@@ -299,10 +302,9 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     )
     small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
     monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))
-    for module in (seg_export.families.sam.command, seg_export.families.sam2.command):
-        for name in ("_load", "_random"):
-            monkeypatch.setattr(module, name, record(small))
-        monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
+    monkeypatch.setattr(seg_export.families.sam.checkpoints, "load_sam_checkpoint", record(small))
+    monkeypatch.setattr(seg_export.families.sam2.checkpoints, "load_sam2_checkpoint", record(small))
+    monkeypatch.setattr(seg_export.families.variant_options, "fetch", record(Path("downloaded.pth")))
     monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
     # Each test's nets.py is its own.
     monkeypatch.setattr(sys, "path", [str(files), *sys.path])

@@ -16,8 +16,11 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    OpsetOption,
     PretrainedOption,
+    RandomOption,
     RepoOption,
+    SeedOption,
     WeightsNameOption,
     parse_size_hw,
     require_torch,
@@ -98,10 +101,8 @@ def maskrcnn(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch torchvision's COCO weights; their SHA-256 is checked.")
     ] = False,
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    random: RandomOption = False,
+    seed: SeedOption = 0,
     classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
@@ -131,7 +132,7 @@ def maskrcnn(
         Literal["fp32", "fp16"],
         typer.Option(help="What the graph computes in; boxes and scores stay in fp32."),
     ] = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    opset: OpsetOption = 18,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 4,
     instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1,
     no_warm_up: Annotated[

@@ -16,7 +16,10 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    OpsetOption,
     PrecisionOption,
+    RandomOption,
+    SeedOption,
     WeightsNameOption,
     load,
     require_torch,
@@ -61,10 +64,8 @@ class WeightsOptions:
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
     ] = None
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0
+    random: RandomOption = False
+    seed: SeedOption = 0
 
     def model_name(self, family: str) -> str:
         """What the model is called by default, for example "unet_lung"."""
@@ -107,7 +108,7 @@ class ProofOptions:
 class OpsetOptions:
     """How the graph is written."""
 
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18
+    opset: OpsetOption = 18
 
 
 @dataclass(frozen=True, kw_only=True)
