@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class TraceableModel(ExportableModel):
             import onnxscript  # noqa: F401 - likewise
         except ImportError as error:
             raise MissingExtraError("the ONNX exporter", "export") from error
+        # It warns of every operator that it does not fold.
+        logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)
         shapes = [self.graph_shape(tensor) for tensor in self.spec.inputs]
         pairs = zip(self.spec.inputs, shapes, strict=True)
         program = self._program(
