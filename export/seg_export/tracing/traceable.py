@@ -101,15 +101,20 @@ class TraceableModel(ExportableModel):
 
 @contextmanager
 def _unprinted() -> Iterator[None]:
-    """Drop what is printed while a module is traced: PyTorch shows whole graphs when it cannot follow one."""
-    log, dropped = logging.getLogger("torch"), io.StringIO()
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    """Drop what is printed while a module is traced.
+
+    PyTorch shows whole graphs when it cannot follow one, and the exporter every operator that it does not fold.
+    """
+    logs, dropped = [logging.getLogger(name) for name in ("torch", "onnxscript")], io.StringIO()
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         with redirect_stdout(dropped), redirect_stderr(dropped):
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:
