@@ -103,7 +103,7 @@ class TraceableModel(ExportableModel):
 def _unprinted() -> Iterator[None]:
     """Drop what is printed while a module is traced.
 
-    PyTorch shows whole graphs when it cannot follow one, and the exporter every operator that it does not fold.
+    PyTorch shows whole graphs that it cannot follow, and the exporter every operator that it does not fold.
     """
     logs, dropped = [logging.getLogger(name) for name in ("torch", "onnxscript")], io.StringIO()
     levels = [log.level for log in logs]

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from seg_export.checkpoints.containers import first_three
 from seg_export.checkpoints.files import read_plain
 from seg_export.checkpoints.folders.folder import library, read_json
 from seg_export.checkpoints.folders.huggingface_network import Logits, Queries, one_output
+from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.tensors import check_finite, float32
 from seg_runtime.errors import CheckpointError
 
