@@ -142,7 +142,7 @@ def test_sam_of_transformers_computes_the_same_in_segment_anything(sam: Any, sam
 def test_sam2_of_transformers_computes_the_same_images_in_sam2(sam2: Any, sam2_folder: Path) -> None:
     checkpoint = load_sam2_checkpoint(sam2_folder)
     assert checkpoint.steps == ("renamed its tensors from transformers' names to sam2's",)
-    assert checkpoint.preprocessing.input_size_hw == (SIDE, SIDE)
+    assert checkpoint.preprocessing.input_size_hw == (SIDE, SIDE) and checkpoint.carried == {"size_hw"}
     ours: Any = build_model(checkpoint)
     image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     finest, middle, coarse = ours.forward_image(image)["backbone_fpn"]

@@ -143,6 +143,7 @@ def recognise_sam2(
         preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side)),
         sha256=file_sha256(path),
         described=False,
+        carried=frozenset() if configured is None else frozenset({"size_hw"}),
         steps=() if renamed is None else ("renamed its tensors from transformers' names to sam2's",),
     )
 
