@@ -89,7 +89,8 @@ def report(
 ) -> None:
     """Show the Dice / latency table of measured runs, several machines and dates side by side.
 
-    A terminal gets the columns that decide, or all with --wide; Markdown, CSV, JSON and HTML have all.
+    A terminal gets the columns that decide, or all with --wide; Markdown, CSV,
+    JSON and HTML have all.
 
     \b
     Examples:
@@ -98,7 +99,8 @@ def report(
       seg-bench report bench/results/*/ -o devices.html
       seg-bench report workstation.json jetson.json --format markdown
       seg-bench report run.json -f markdown --columns model,where,dice,p50_ms
-      seg-bench report run.json -o report.html --images data/montgomery --repo triton_repo
+      seg-bench report run.json -o report.html --images data/montgomery \\
+        --repo triton_repo
       seg-bench report --update README.md
     """
     from seg_bench.records import read_runs
