@@ -68,6 +68,11 @@ def test_help_is_shown_as_it_is_written_in_80_columns(name: str, command: Any) -
     )
 
 
+def test_a_command_without_checkpoints_speaks_of_none() -> None:
+    command = dict(all_commands())["seg-export onnx"]
+    assert not [option.name for option in command.params if "checkpoint" in (option.help or "")]
+
+
 def test_commands_page_is_not_stale() -> None:
     page = ""
     for name, module in COMMANDS.items():
