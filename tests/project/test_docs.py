@@ -68,6 +68,13 @@ def test_help_is_shown_as_it_is_written_in_80_columns(name: str, command: Any) -
     )
 
 
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_help_is_in_plain_english(name: str, command: Any) -> None:
+    texts = [command.help, *(option.help or "" for option in command.params)]
+    dialect = r"\b(?:besides?|told|tells|anew|of (?:its|their|one's) own)\b"
+    assert not [text for text in texts if re.search(dialect, text)], name
+
+
 def test_a_command_without_checkpoints_speaks_of_none() -> None:
     command = dict(all_commands())["seg-export onnx"]
     assert not [option.name for option in command.params if "checkpoint" in (option.help or "")]

@@ -59,7 +59,7 @@ def report(
         Path | None,
         typer.Option(
             help="Folder of the data that was measured: the HTML page then shows the worst masks of "
-            "each model, computed anew.",
+            "each model, computed again.",
             metavar="DATA",
         ),
     ] = None,
@@ -81,7 +81,7 @@ def report(
     update: Annotated[
         Path | None,
         typer.Option(
-            help="Make the tables of a Markdown page anew, each from the records that its marker "
+            help="Make the tables of a Markdown page again, each from the records that its marker "
             "<!-- table: seg-bench report FILES... --format markdown --> names.",
             metavar="PAGE",
         ),

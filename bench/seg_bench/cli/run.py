@@ -54,7 +54,7 @@ def run(
 
     A SAM is prompted with a box around each object of the ground truth, all in
     one call; the union of the masks is scored, and the times of its encoder and
-    its decoder are shown besides the whole call.
+    its decoder are shown next to that of the whole call.
 
     A SAM2 is measured like that by its name, and also by NAME_track1 and
     NAME_track7: one frame of a video that attends to 1 or 7 memories.

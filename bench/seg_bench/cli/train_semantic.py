@@ -167,7 +167,7 @@ class UNetPPOptions(UNetOptions):
     deep_supervision: Annotated[
         bool,
         typer.Option(
-            help="A head per depth, each with a loss of its own, so that it can be pruned.",
+            help="A head per depth, each with its own loss, so that it can be pruned.",
             rich_help_panel=_MODEL,
         ),
     ] = True

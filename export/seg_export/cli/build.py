@@ -38,7 +38,7 @@ def build(
     An engine runs on the kind of GPU and the TensorRT that it was built with, so
     this is for the machine that will run it. Its answers are compared with the
     graph's there; beyond the tolerance of its precision nothing is published, and
-    the exit code is 3. The graph stays beside the engine.
+    the exit code is 3. The graph stays next to the engine.
 
     Examples:
 

@@ -103,7 +103,7 @@ def maskrcnn(
     ] = False,
     random: RandomOption = False,
     seed: SeedOption = 0,
-    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, without the background.")] = 90,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
         str | None,

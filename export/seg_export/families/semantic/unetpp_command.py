@@ -52,7 +52,7 @@ def unetpp(
     """Export a U-Net++, whole or pruned: load, trace, optimise, verify against PyTorch, publish.
 
     A network that was trained with deep supervision can be published at each
-    depth as a model of its own, smaller and faster: depth 1 has two levels of
+    depth as a separate model, smaller and faster: depth 1 has two levels of
     resolution.
 
     Examples:
