@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seg_bench.data.classes import ClassSample, class_samples
-from seg_bench.data.find import find_samples, tell_sample, told_sample
+from seg_bench.data.find import find_samples, sample_from_json, sample_to_json
 from seg_bench.metrics import ClassScore, class_areas, class_scores
 from seg_bench.pipelines import Outcome
 from seg_bench.records import ClassAccuracy, Run, read_run, write_run
@@ -211,4 +211,4 @@ def test_a_map_of_classes_in_colour_or_missing_is_refused(data: Path, tmp_path: 
 def test_a_class_map_reaches_another_process_as_it_is(data: Path) -> None:
     for sample in find_samples(data):
         assert isinstance(sample, ClassSample) and sample.size_hw() == (72, 64)
-        assert told_sample(json.loads(json.dumps(tell_sample(sample)))) == sample
+        assert sample_from_json(json.loads(json.dumps(sample_to_json(sample)))) == sample

@@ -150,7 +150,7 @@ def require_claims(checkpoint: Checkpoint, *, size_given: bool) -> None:
     """Refuse a checkpoint of which `missing_claims` finds anything missing. Raises BadInputError."""
     if missing := missing_claims(checkpoint, size_given=size_given):
         raise BadInputError(
-            "the checkpoint holds weights alone and does not say how its images were prepared. Missing: "
+            "the weights alone do not say how their images were prepared. Missing: "
             f"{', '.join(missing)}. Give them as the network was trained, or pass --assume-defaults, which "
             'takes defaults and prints each (docs/models.md, "Plain state dicts")'
         )

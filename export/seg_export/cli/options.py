@@ -56,7 +56,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of --random.")]
 OpsetOption = Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
+    typer.Option("--images", help="Folder of real images to verify with, in addition to synthetic ones."),
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "fp16", "int8"],

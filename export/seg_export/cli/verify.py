@@ -95,7 +95,8 @@ def verify(
 
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
 
-      seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
+      seg-export verify my_unet --module my_project.models:make_unet \\
+        --checkpoint best.pth
 
       seg-export verify organs --checkpoint organs.onnx
     """

@@ -113,7 +113,8 @@ def segment(
 
         seg-run segment chest.png --model unet_lung -o out
 
-        seg-run segment xrays/ --model unet_lung --url grpc://localhost:8001 -o out
+        seg-run segment xrays/ --model unet_lung --url grpc://localhost:8001 \\
+          -o out
 
         seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
     """

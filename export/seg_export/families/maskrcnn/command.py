@@ -103,7 +103,7 @@ def maskrcnn(
     ] = False,
     random: RandomOption = False,
     seed: SeedOption = 0,
-    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, without the background.")] = 90,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
         str | None,
@@ -152,8 +152,9 @@ def maskrcnn(
 
       seg-export maskrcnn --pretrained nuclei
 
-      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells \
-        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --class-names cell --anchors 32,64,128,256,512
+      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 \\
+        --name cells --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\
+        --class-names cell --anchors 32,64,128,256,512
 
       seg-export maskrcnn --arch maskrcnn_resnet18_fpn --random --size 512 --json
     """

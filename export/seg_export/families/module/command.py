@@ -59,18 +59,21 @@ def module(
 ) -> None:
     """Export any PyTorch module that maps images to logits per class.
 
-    The factory is imported and called, which runs its code. A folder is one that segmentation_models_pytorch,
-    transformers, nnU-Net v2 or MONAI saved; nothing in it is run. The graph is verified against the module
-    itself; one that strays from it is not published, and the exit code is 3.
+    The factory is imported and called, which runs its code. A folder is one that
+    segmentation_models_pytorch, transformers, nnU-Net v2 or MONAI saved; nothing
+    in it is run. The graph is verified against the module itself; one that strays
+    from it is not published, and the exit code is 3.
 
     Examples:
 
-      seg-export module my_project.models:make_unet --checkpoint best.pth --mean 0.5 --std 0.25 \\
-        --assume-defaults
+      seg-export module my_project.models:make_unet --checkpoint best.pth \\
+        --mean 0.5 --std 0.25 --assume-defaults
 
-      seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
-        --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
-        --channel-order rgb --no-clahe --class-names background,road --output out --size 512
+      seg-export module torchvision.models.segmentation:fcn_resnet50 \\
+        --args '{"num_classes": 2}' --checkpoint fcn.pth \\
+        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
+        --channel-order rgb --no-clahe --class-names background,road \\
+        --output out --size 512
 
       seg-export module segformer-b0-finetuned/ --name roads
     """
