@@ -78,12 +78,14 @@ def read_images(transformers: ModuleType, folder: Path, channels: int) -> Images
 def _prepared(path: Path, processor: Any, channels: int) -> Preprocessing:
     """Mean, std, scale and order of channels. Raises CheckpointError for values that cannot be."""
     mean, std, scale = (0.0,) * channels, (1.0,) * channels, 1.0
-    if processor.do_normalize:
+    if getattr(processor, "do_normalize", False):
         mean = _numbers(path, "image_mean", processor.image_mean, channels, -math.inf)
         std = _numbers(path, "image_std", processor.image_std, channels, 0)
-    if processor.do_rescale:
+    if getattr(processor, "do_rescale", False):
         (factor,) = _numbers(path, "rescale_factor", processor.rescale_factor, 1, 0)
-        scale = round(1 / factor, 9)
+        scale = 1 / factor
+        if math.isclose(scale, round(scale)):
+            scale = float(round(scale))  # the inverse of a rounded 1 / 255
     flipped = channels == 3 and getattr(processor, "do_flip_channel_order", False)
     prepared = Preprocessing(mean, std, scale=scale, channel_order="bgr" if flipped else "rgb")
     try:
@@ -135,9 +137,9 @@ def _size(path: Path, processor: Any) -> tuple[tuple[int, int] | None, tuple[str
             f"transformers cuts {height}x{width} out of the middle of an image; here all of it is resized"
         )
         return (height, width), (middle,)
-    if not processor.do_resize:
+    if not getattr(processor, "do_resize", False):
         return None, ()
-    keeps = "height" not in dict(processor.size) or getattr(processor, "keep_aspect_ratio", False)
+    keeps = "height" not in dict(processor.size or {}) or getattr(processor, "keep_aspect_ratio", False)
     stretched = "transformers keeps the proportions of images; here they are stretched to the input's size"
     return _sides_hw(path, "size", processor.size), (stretched,) if keeps else ()
 

@@ -25,7 +25,11 @@ _TASKS = {
 }
 """What a network does, by the end of its class's name."""
 
-_COMMANDS = {"SamModel": "sam", "Sam2Model": "sam2", "Sam2VideoModel": "sam2"}
+_COMMANDS = {
+    "SamModel": "seg-export sam",
+    "Sam2Model": "seg-export sam2",
+    "Sam2VideoModel": "seg-export sam2",
+}
 
 
 def other_folder(folder: Path, config: Mapping[str, Any]) -> str:
@@ -60,6 +64,6 @@ def other_network(name: str, folder: Path) -> str:
         'which takes prompts: seg-export sam --checkpoint sam-vit-base/model.safetensors'
     """
     if command := _COMMANDS.get(name):
-        return f"which takes prompts: seg-export {command} --checkpoint {folder / 'model.safetensors'}"
+        return f"which takes prompts: {command} --checkpoint {folder / 'model.safetensors'}"
     task = next((text for end, text in _TASKS.items() if name.endswith(end)), "which is not read")
     return f"{task}: {_EXPECTED}"
