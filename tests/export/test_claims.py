@@ -27,10 +27,11 @@ from seg_export.checkpoints.claims import Claims, missing_claims, with_claims
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
-from seg_export.export import export_model, export_models, verify_published
+from seg_export.export import export_model, export_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
 from seg_export.families.module.published import published_checkpoint
 from seg_export.families.onnx.model import republished_model
+from seg_export.verification.published import verify_published
 from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.preprocess import apply_clahe

@@ -29,11 +29,11 @@ from seg_export.checkpoints.types import Preprocessing
 from seg_export.cli.main import app
 from seg_export.engines.check import check_graphs
 from seg_export.engines.parity import engine_parity
-from seg_export.export import verify_published
 from seg_export.families.onnx.interface import Wishes
 from seg_export.tracing.external_weights import move_weights_of_graph
 from seg_export.verification.comparison import VerificationError
 from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.published import verify_published
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.repository import Repository

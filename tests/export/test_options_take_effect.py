@@ -37,6 +37,7 @@ import seg_export.families.semantic.command
 import seg_export.families.variant_options
 import seg_export.publishing.manage
 import seg_export.verification.bisect
+import seg_export.verification.published
 import seg_export.verification.verify
 import seg_runtime.bundle
 from seg_export.checkpoints.checkpoint import (
@@ -316,8 +317,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     report = SimpleNamespace(as_dict=dict, note="")
     for module, name, value in (
         (seg_export.export, "export_models", ()),
-        (seg_export.export, "verify_published", report),
-        (seg_export.export, "module_as_published", small),
+        (seg_export.verification.published, "verify_published", report),
+        (seg_export.verification.published, "module_as_published", small),
         (seg_export.families.onnx.model, "publish_onnx_model", None),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),

@@ -18,6 +18,7 @@ __all__ = [
     "Checkpoint",
     "Preprocessing",
     "WeightsFile",
+    "loaded",
     "usual_preprocessing",
 ]
 
@@ -100,3 +101,13 @@ class Checkpoint:
     carried: frozenset[str] = frozenset()
     network: nn.Module | None = None
     steps: tuple[str, ...] = ()
+
+
+def loaded(checkpoint: Checkpoint | Path) -> Checkpoint:
+    """A checkpoint, or that of a file. Raises CheckpointError, as `checkpoint.load_checkpoint`."""
+    if not isinstance(checkpoint, Path):
+        return checkpoint
+    # It imports PyTorch, which the file of a graph does without.
+    from seg_export.checkpoints.checkpoint import load_checkpoint
+
+    return load_checkpoint(checkpoint)

@@ -19,7 +19,7 @@ def published_checkpoint(
     activation: Activation | None,
     output: str | int | None,
 ) -> Checkpoint:
-    """As `seg_export.export.module_as_published`, of a contract that says how images are prepared."""
+    """As `verification.published.module_as_published`, of a contract that says how images are prepared."""
     return module_checkpoint(
         module, published_preprocessing(spec), weights=weights, activation=activation, output=output
     )
