@@ -47,14 +47,7 @@ def test_every_command_has_examples_and_every_option_help(name: str, command: An
     assert not silent, f"{name}: no help for {silent}"
 
 
-TOO_WIDE = pytest.mark.xfail(reason="the help of these two is wider", strict=True)
-WIDE = ("seg-export sam", "seg-export sam2")
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [pytest.param(*each, marks=TOO_WIDE if each[0] in WIDE else ()) for each in all_commands()],
-)
+@pytest.mark.parametrize(("name", "command"), all_commands())
 def test_help_is_shown_as_it_is_written_in_80_columns(name: str, command: Any) -> None:
     """A terminal would break longer lines anywhere, and a command could not be copied from it."""
     program, *words = name.split()

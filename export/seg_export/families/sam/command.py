@@ -66,8 +66,8 @@ def sam(
 ) -> None:
     """Export a SAM: publish NAME_encoder and NAME_decoder, verified against segment_anything.
 
-    NAME, an ensemble for Triton, runs both in one request. Nothing is published
-    unless both graphs follow PyTorch; else the exit code is 3.
+    NAME, an ensemble for Triton, runs both in one request. Nothing is
+    published unless both graphs follow PyTorch; else the exit code is 3.
 
     Examples:
 
@@ -75,11 +75,13 @@ def sam(
 
       seg-export sam --variant vit_b --download
 
-      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/ --embeddings fp16
+      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h \\
+        --images photographs/ --embeddings fp16
 
       seg-export sam --checkpoint sam-vit-base/ --name sam_b
 
-      seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 --calibrate photographs/
+      seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 \\
+        --calibrate photographs/
 
       seg-export sam --variant-config small.json --random --name sam_small --json
     """

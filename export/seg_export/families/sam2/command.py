@@ -55,10 +55,11 @@ def sam2(
 ) -> None:
     """Export a SAM2: publish its five models, verified against sam2.
 
-    They are NAME_image_encoder, NAME_mask_decoder, NAME_mask_prompt, NAME_memory_attention and
-    NAME_memory_encoder. Three ensembles of them for Triton, NAME_prompt, NAME_track and NAME_remember, let a
-    remote client send images and no features. Nothing is published unless all graphs follow PyTorch; else
-    the exit code is 3.
+    They are NAME_image_encoder, NAME_mask_decoder, NAME_mask_prompt,
+    NAME_memory_attention and NAME_memory_encoder. Three ensembles of them for
+    Triton, NAME_prompt, NAME_track and NAME_remember, let a remote client send
+    images and no features. Nothing is published unless all graphs follow
+    PyTorch; else the exit code is 3.
 
     Examples:
 
