@@ -175,7 +175,7 @@ def test_tolerance_grows_with_the_rounding_of_the_network_itself(
     exported = export_module(module, repo, "net", preprocessing=prepared)
     assert exported.report is not None and exported.report.passed
     tolerance = exported.report.tolerance.atol
-    assert (tolerance > 1e-5) == amplifies
+    assert (tolerance > 1e-4) == amplifies
     flat = torch.full((1, channels, 64, 64), -2.0)
     with torch.inference_mode():
         rounding = (

@@ -40,7 +40,7 @@ class ExportableModel(ABC):
         dynamic_batch: whether the graph takes batches of any size, where the model batches.
         in_half: whether its graph is made in half precision, not in fp32.
         tolerance: row of `verification.tolerances.TOLERANCES` in fp32; "" for its family's.
-        rounding: how far its outputs in float32 are from those in float64, where it was measured; else 0.
+        rounding: how much its outputs change with the rounding of its layers, where it was measured; else 0.
     """
 
     reference_name: ClassVar[str]

@@ -41,13 +41,21 @@ class VerificationCase:
     batch: int
 
 
-def semantic_cases(spec: ModelSpec, images: Path | None) -> tuple[VerificationCase, ...]:
-    """Batches of images: those of a folder, or synthetic ones. Raises what `image_cases` does."""
-    return image_cases(spec, images) if images else synthetic_cases(spec)
+def semantic_cases(
+    spec: ModelSpec, images: Path | None, *, flat: bool = True
+) -> tuple[VerificationCase, ...]:
+    """Batches of images: those of a folder, or synthetic ones. Arguments and errors as `image_cases`."""
+    return image_cases(spec, images, flat=flat) if images else synthetic_cases(spec, flat=flat)
 
 
-def synthetic_cases(spec: ModelSpec) -> tuple[VerificationCase, ...]:
-    """Batches of 1, 2 and 3 seeded images: noise, a smooth gradient, blobs, all black, all white."""
+def synthetic_cases(spec: ModelSpec, *, flat: bool = True) -> tuple[VerificationCase, ...]:
+    """Batches of 1, 2 and 3 seeded images: noise, a smooth gradient, blobs, all black, all white.
+
+    Args:
+        spec: the contract.
+        flat: False for some noise in black and white, for networks with norms over an image's own maps.
+            These make of a flat image what rounding makes of it, in PyTorch as well.
+    """
     height, width = spec.input_size_hw
     shape = (height, width, spec.channels)
     generator = np.random.default_rng(0)
@@ -55,7 +63,8 @@ def synthetic_cases(spec: ModelSpec) -> tuple[VerificationCase, ...]:
     row, column = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
     gradient = np.broadcast_to(255 * (row + column) / 2, shape).astype(np.uint8)
     blobs = np.broadcast_to(127 * (1 + np.sin(20 * row) * np.cos(15 * column)), shape).astype(np.uint8)
-    black, white = np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)
+    black: Images = np.zeros(shape, np.uint8) if flat else noise >> np.uint8(5)
+    white = np.invert(black)
     return (
         _case(spec, "noise", [noise]),
         _case(spec, "gradient, blobs", [gradient, blobs]),
@@ -77,7 +86,7 @@ def extreme_cases(case: VerificationCase) -> tuple[VerificationCase, ...]:
     )
 
 
-def image_cases(spec: ModelSpec, folder: Path) -> tuple[VerificationCase, ...]:
+def image_cases(spec: ModelSpec, folder: Path, *, flat: bool = True) -> tuple[VerificationCase, ...]:
     """Batches of 1, 2 and 3 images of a folder, then the extremes among the synthetic ones.
 
     Images pass through the client's own reading, resizing and equalising. The first six are used;
@@ -94,7 +103,7 @@ def image_cases(spec: ModelSpec, folder: Path) -> tuple[VerificationCase, ...]:
         _case(spec, "images", batch[1:3]),
         _case(spec, "images", batch[3:]),
     )
-    return (*real, synthetic_cases(spec)[-1])
+    return (*real, synthetic_cases(spec, flat=flat)[-1])
 
 
 def semantic_case(spec: ModelSpec, file: Path) -> VerificationCase:

@@ -59,15 +59,16 @@ def tolerance_row(spec: ModelSpec, in_fp32: str = "") -> str:
     return own or ("fp32, fp16 tensors" if travels_in_half else "fp32")
 
 
-_MARGIN = 8
-"""Times the rounding of one image: other images and another order of sums round differently."""
+_MARGIN = 32
+"""Times the rounding of a few images: others, and another order of sums, round differently. ONNX Runtime's
+over maps of 512x512 made 16 times as much of it."""
 
 _MOST = 2e-2
 """What fp16 may stray: beyond it, float32 is too coarse for a network."""
 
 
 def with_rounding(tolerance: Tolerance, rounding: float) -> Tolerance:
-    """A tolerance of fp32 for a network whose own outputs in float32 are that far from those in float64.
+    """A tolerance of fp32 for a network whose outputs change by that much with the rounding of its layers.
 
     Args:
         tolerance: of networks whose rounding is usual.
@@ -79,7 +80,7 @@ def with_rounding(tolerance: Tolerance, rounding: float) -> Tolerance:
 
     Example:
         >>> with_rounding(TOLERANCES["fp32"], 2e-4).atol
-        0.0016
+        0.0064
     """
     if _MARGIN * rounding <= tolerance.atol:
         return tolerance

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
 from seg_export.families.module.outputs import pick
 from seg_export.families.module.reference import ModuleReference
-from seg_export.families.module.rounding import rounding_of
+from seg_export.families.module.rounding import has_norms_of_maps, rounding_of
 from seg_export.families.semantic.engine import semantic_labels
 from seg_export.families.semantic.graph import SemanticGraph, semantic_spec
 from seg_export.tracing.traceable import TraceableModel
-from seg_export.verification.cases import semantic_case
+from seg_export.verification.cases import semantic_case, semantic_cases
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["ModuleGraph", "module_model"]
@@ -72,5 +72,13 @@ def module_model(
     graph = ModuleGraph(network, checkpoint.preprocessing, *chosen).eval()
     reference = ModuleReference(network, checkpoint.preprocessing, *chosen).eval()
     labels = partial(semantic_labels, spec)
-    rounding = rounding_of(reference, spec)
-    return TraceableModel(spec, labels, graph, reference, image_case=semantic_case, rounding=rounding)
+    flat = not has_norms_of_maps(network)
+    return TraceableModel(
+        spec,
+        labels,
+        graph,
+        reference,
+        cases=partial(semantic_cases, flat=flat),
+        image_case=semantic_case,
+        rounding=rounding_of(reference, spec, flat=flat),
+    )

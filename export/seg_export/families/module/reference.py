@@ -22,32 +22,25 @@ class ModuleReference(nn.Module):
         preprocessing: what it expects of its input.
         output: name of the output that counts, or its index in a tuple or list; "" for a tensor alone.
         activation: "sigmoid", "softmax" or "none".
-        dtype: that the network computes in.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        output: str,
-        activation: str,
-        dtype: torch.dtype = torch.float32,
+        self, network: nn.Module, preprocessing: Preprocessing, output: str, activation: str
     ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
         self.output = output
         self.activation = activation
-        self.dtype = dtype
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, C) uint8 to (N, num_classes, H, W) probabilities."""
+        """(N, H, W, C) uint8 to (N, num_classes, H, W) float32 probabilities."""
         prepared = self.preprocessing
         pixels = image.double() / prepared.scale
         if prepared.channel_order == "bgr":
             pixels = pixels[..., [2, 1, 0]]
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (prepared.mean, prepared.std))
-        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype).contiguous()
+        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).float().contiguous()
         # What a module prints would stand before the JSON on stdout.
         with redirect_stdout(sys.stderr):
             result: Any = self.network(normalised)
