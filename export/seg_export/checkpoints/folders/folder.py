@@ -18,7 +18,7 @@ from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
-__all__ = ["FolderModel", "library", "read_json"]
+__all__ = ["FolderModel", "library", "part", "read_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,27 @@ def read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"'{path}' holds a {type(document).__name__}, expected a JSON object")
     return document
+
+
+def part(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """An object in the object of a file; empty where it is missing.
+
+    Args:
+        document: the object.
+        key: its name in it.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: it is something else.
+
+    Example:
+        >>> part({"labels": {"road": 1}}, "labels", Path("dataset.json"))
+        {'road': 1}
+    """
+    found = document.get(key)
+    if found is not None and not isinstance(found, Mapping):
+        raise CheckpointError(f"'{path}' has {found!r:.40} as {key}, expected an object")
+    return found or {}
 
 
 def library(name: str, package: str) -> ModuleType:
