@@ -65,7 +65,8 @@ class Sample:
         return self.load_truth().mask
 
     def load_truth(self) -> Truth:
-        """Read the ground truth, the consensus of the masks; what one of them ignores does not count unless it is foreground.
+        """Read the ground truth, the consensus of the masks; what one ignores does not count, unless it is
+        foreground.
 
         Raises:
             BadImageError: a mask cannot be read or is ambiguous, or the masks differ in size.

@@ -68,7 +68,7 @@ def labelled_images(images: Path, masks: Path, *, channels: int, classes: int) -
 
     Raises:
         BadInputError: a folder without images, a file without the other one, or several of one name; a file
-            that cannot be read, a mask of another size than its image or with a class that there is not; masks
+            that cannot be read, a mask of another size than its image or with a class there is not; masks
             whose values can mean two things, or that are empty in all images.
     """
     image_of, mask_of = _by_name("--images", images), _by_name("--masks", masks)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
-from seg_runtime.files.image_header import read_header
+from seg_runtime.files.image_header import ImageHeader, read_header
 from seg_runtime.files.images import MAX_FILE_BYTES, MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_mask_pixels(path: Path) -> MaskPixels:
     data = _read_bytes(path)
     if data.startswith(NUMPY_SIGNATURE):
         return _from_numpy(data)
-    header = read_header(data)
+    header = _header(data)
     if header is not None and header.kind == "dicom":
         raise BadImageError("it is a DICOM file: save the mask as PNG, TIFF or .npy")
     if header is not None and not header.complete:
@@ -88,6 +88,15 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise BadImageError("the file is empty")
     return data
+
+
+def _header(data: bytes) -> ImageHeader | None:
+    try:
+        return read_header(data)
+    except BadImageError:
+        raise
+    except ValueError as error:
+        raise BadImageError("its header is damaged: copy it again") from error
 
 
 def _from_numpy(data: bytes) -> MaskPixels:
@@ -148,14 +157,14 @@ def _scaled_by(image: Image) -> int:
     bits = 8
     if image.format == "TIFF":
         bits = int(image.tag_v2.get(258, (8,))[0])  # type: ignore[attr-defined]
-    elif image.format == "PNG" and image.tile:
-        mode = image.tile[0][3]
+    elif image.format == "PNG":
+        (*_, mode), *_ = image.tile  # type: ignore[attr-defined]
         bits = int(mode[2:]) if isinstance(mode, str) and mode.startswith("L;") else 8
     return {2: 85, 4: 17}.get(bits, 1)
 
 
 def _from_palette(image: Image) -> MaskPixels:
-    """Indices count, as DAVIS and Pascal VOC have it, unless the palette says that 0 is not the background."""
+    """Indices count, as in DAVIS and Pascal VOC, unless the palette says that 0 is not the background."""
     indices = np.asarray(image.getchannel(0) if image.mode == "PA" else image, dtype=np.uint8)
     flat = image.getpalette("RGB") or []
     palette = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
@@ -209,5 +218,6 @@ def _from_colours(colours: NDArray[Any], lossy: bool) -> MaskPixels:
         if not inked.all() and (colours[inked] == colours[inked][0]).all():
             return MaskPixels(inked, source="one colour on black")
     raise BadImageError(
-        "it is in colour: save the number of each pixel's class as a gray or an indexed PNG, 0 for the background"
+        "it is in colour: save the number of each pixel's class as a gray or an indexed PNG, with 0 for the "
+        "background"
     )

@@ -139,7 +139,7 @@ def _read(path: Path, meaning: _Meaning) -> LabelMap:
 
 def _whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
     """(H, W) uint8 or uint16 where that holds them, else int64."""
-    if values.dtype == np.bool_ or values.dtype == np.uint8:
+    if values.dtype in (np.bool_, np.uint8):
         return np.asarray(values, np.uint8)
     if values.dtype.kind not in "iuf":
         raise BadImageError(f"its values are {values.dtype}: save whole numbers")
@@ -157,8 +157,8 @@ def _whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
 
 def _present(values: NDArray[Any]) -> NDArray[np.int64]:
     if values.dtype.kind == "u":
-        return np.flatnonzero(np.bincount(values.ravel()))
-    return np.unique(values).astype(np.int64)
+        return np.asarray(np.flatnonzero(np.bincount(values.ravel())), np.int64)
+    return np.asarray(np.unique(values), np.int64)
 
 
 def _labels(
@@ -170,7 +170,8 @@ def _labels(
         return values.astype(np.int32), "empty"
     if pixels.lossy or (not pixels.indexed and _is_soft(values, numbers)):
         return _cut(path, values), "soft edges"
-    if white and not len(numbers) and not (pixels.indexed and meaning == "classes"):
+    is_void = pixels.indexed and meaning == "classes"
+    if white and not len(numbers) and not is_void and meaning != "objects":
         return np.where(values == white, 1, values).astype(np.int32), "0 and white"
     # Numbers that run up to white make it one more of them.
     if white is None or meaning == "objects" or white - 1 in numbers:
@@ -207,7 +208,7 @@ def _is_soft(values: NDArray[Any], numbers: NDArray[np.int64]) -> bool:
         values.min() <= top // 4
         and at_rim
         and 2 * np.count_nonzero(flat & between) < np.count_nonzero(between)
-        and np.count_nonzero(middle) <= min(np.count_nonzero(bright), values.size // 5)
+        and np.count_nonzero(middle) <= min(np.count_nonzero(bright), values.size // 4)
     )
 
 
@@ -220,7 +221,7 @@ def _cut(path: Path, values: NDArray[Any]) -> NDArray[np.int32]:
     """Foreground above the middle. JPEGs may be anything, so the middle must be almost empty."""
     top = _top(int(values.max()))
     middle = 0 if top is None else np.count_nonzero((values > top // 4) & (values < top - top // 4))
-    if top is None or 5 * middle > values.size:
+    if top is None or 4 * middle > values.size:
         raise _unclear(path, _values(values), "not black and white, in a JPEG, which mixes numbers at edges")
     return np.asarray(values > top // 2, dtype=np.int32)
 
