@@ -112,9 +112,9 @@ def _rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _compare(expected: dict[str, Any], got: dict[str, Any]) -> ComparedMask:
     from seg_bench.metrics.overlap import iou_score
-    from seg_runtime.files.images import read_image
+    from seg_runtime.files.masks import read_shape
 
-    here, there = (read_image(row["mask"], channels=1) > 0 for row in (expected, got))
+    here, there = (read_shape(row["mask"]).foreground for row in (expected, got))
     return ComparedMask(
         image=Path(expected["path"]).name,
         size_hw=(here.shape[0], here.shape[1]),

@@ -29,6 +29,7 @@ from seg_bench.metrics import hausdorff_distance
 from seg_bench.records import Machine
 from seg_runtime.console import progress_bar, run_app
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.masks import read_shape
 
 __all__ = ["HausdorffBenchmark", "Pair", "measure", "perturbed", "scipy_hausdorff"]
 
@@ -134,10 +135,11 @@ def _masks(folder: Path) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if not paths:
         raise BadInputError(f"no PNG masks in {folder}: give --masks a folder of masks")
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if image is None or not (image > 127).any():
-            raise BadInputError(f"{path} is not a readable mask with foreground: remove it from the folder")
-        yield path.name, cv2.resize(image, (512, 512), interpolation=cv2.INTER_NEAREST) > 127
+        mask = read_shape(path).foreground
+        if not mask.any():
+            raise BadInputError(f"{path} is a mask without foreground: remove it from the folder")
+        resized = cv2.resize(mask.astype(np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST)
+        yield path.name, resized > 0
 
 
 def _pair(

@@ -18,6 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from seg_bench.data.check import check_truths
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.samples import Sample
 from seg_bench.data.splits import montgomery_split, select
@@ -121,7 +122,7 @@ def measure_postprocess(
         seed: of the order of the steps.
 
     Raises:
-        BadInputError: a mask is of another size than its image.
+        BadInputError: a mask is of another size than its image, or all masks of a set are empty.
     """
     generator = np.random.default_rng(seed)
     results = tuple(_measure_set(segmenter, name, samples, generator) for name, samples in sets.items())
@@ -140,13 +141,16 @@ def measure_postprocess(
 def _measure_set(
     segmenter: SemanticSegmenter, name: str, samples: Sequence[Sample], generator: np.random.Generator
 ) -> SetResult:
+    check_truths(samples)
     plain: list[tuple[float, float]] = []
     found: dict[str, list[tuple[float, float, float]]] = {step: [] for step in STEPS}
     for sample in samples:
-        image, target = sample.load_image(), sample.load_mask()
+        image, truth = sample.load_image(), sample.load_truth()
+        target = truth.mask
         sample.check_size(image.shape, target.shape)
         result = segmenter.segment(image)
-        plain.append((dice_score(result.mask > 0, target), hausdorff_95(result.mask > 0, target)))
+        found_mask = truth.judged(result.mask > 0)
+        plain.append((dice_score(found_mask, target), hausdorff_95(found_mask, target)))
         for position in generator.permutation(len(STEPS)):
             step = list(STEPS)[position]
             start = time.perf_counter()
@@ -154,7 +158,8 @@ def _measure_set(
                 STEPS[step], result.probabilities, result.mask, image, threshold=segmenter.threshold
             )
             spent_ms = 1000 * (time.perf_counter() - start)
-            found[step].append((dice_score(mask > 0, target), hausdorff_95(mask > 0, target), spent_ms))
+            after = truth.judged(mask > 0)
+            found[step].append((dice_score(after, target), hausdorff_95(after, target), spent_ms))
     dice, hd95 = zip(*plain, strict=True)
     return SetResult(
         name,

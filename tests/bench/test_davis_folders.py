@@ -113,10 +113,10 @@ def test_what_is_wrong_with_a_folder_is_one_line(davis: Path, tmp_path: Path) ->
             call()
     masks = davis / "Annotations" / "480p" / "bear"
     save_labels(masks / "00001.png", np.zeros((20, 20), np.uint8))
-    Image.new("RGB", SIZE_HW[::-1]).save(masks / "00002.png")
+    Image.fromarray(np.dstack([labels(0), labels(0) + 1, labels(0)])).save(masks / "00002.png")
     (masks / "00003.png").write_bytes(b"no image")
     (bear,) = load_davis(davis, ["bear"])
-    for index, message in ((1, "20x20 pixels and its frame 64x48"), (2, "the mode RGB"), (3, "no image")):
+    for index, message in ((1, "20x20 pixels and its frame 64x48"), (2, "in colour"), (3, "is no PNG")):
         with pytest.raises(BadImageError, match=message):
             bear.annotation(index)
     save_labels(masks / "00009.png", labels(0))

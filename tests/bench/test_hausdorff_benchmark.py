@@ -31,5 +31,5 @@ def test_the_benchmark_refuses_a_folder_without_readable_masks(tmp_path, content
     if content is not None:
         (tmp_path / "mask.png").write_bytes(content)
 
-    with pytest.raises(BadInputError, match=r"no PNG masks|not a readable mask"):
+    with pytest.raises(BadInputError, match=r"no PNG masks|cannot read mask"):
         hausdorff.measure(tmp_path)

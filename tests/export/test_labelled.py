@@ -57,10 +57,8 @@ def test_white_in_an_indexed_mask_is_void_next_to_labels_and_foreground_alone(fo
     assert dice(folder) == 1.0
     indexed(folder / "masks" / "a.png", TRUTH * 255)
     assert dice(folder) == 1.0
-    # A gray mask has no void: what is not 0 is foreground.
     cv2.imwrite(str(folder / "masks" / "a.png"), void)
-    found = dice(folder)
-    assert found is not None and found < 1
+    assert dice(folder) == 1.0
 
 
 def test_indices_that_are_no_classes_are_refused(folder: Path) -> None:
@@ -69,12 +67,29 @@ def test_indices_that_are_no_classes_are_refused(folder: Path) -> None:
         labelled_images(folder / "images", folder / "masks", channels=1, classes=20)
 
 
-def test_jpeg_and_colour_masks_are_refused_whatever_they_are_called(folder: Path) -> None:
+def test_a_jpeg_in_black_and_white_is_cut_at_the_middle_and_one_of_numbers_refused(folder: Path) -> None:
     mask = folder / "masks" / "a.png"
     mask.write_bytes(cv2.imencode(".jpg", TRUTH * 255)[1].tobytes())
-    with pytest.raises(BadInputError, match=r"a\.png' is a JPEG, which changes values"):
+    assert dice(folder) == 1.0
+    mask.write_bytes(cv2.imencode(".jpg", TRUTH * 40)[1].tobytes())
+    with pytest.raises(BadInputError, match="not black and white, in a JPEG"):
         dice(folder)
-    cv2.imwrite(str(mask), np.dstack([TRUTH * 255, TRUTH, TRUTH]))
+
+
+def test_masks_that_are_empty_everywhere_or_mean_two_things_are_refused(folder: Path) -> None:
+    cv2.imwrite(str(folder / "masks" / "a.png"), TRUTH * 0)
+    with pytest.raises(BadInputError, match="all 1 masks are empty, and no score means anything"):
+        dice(folder)
+    cv2.imwrite(str(folder / "masks" / "a.png"), TRUTH)
+    cv2.imwrite(str(folder / "images" / "b.png"), BRIGHT)
+    cv2.imwrite(str(folder / "masks" / "b.png"), TRUTH * 255)
+    with pytest.raises(BadInputError, match="written in two ways"):
+        dice(folder)
+
+
+def test_colour_masks_are_refused(folder: Path) -> None:
+    mask = folder / "masks" / "a.png"
+    cv2.imwrite(str(mask), np.dstack([TRUTH * 255, TRUTH, TRUTH + 1]))
     with pytest.raises(BadInputError, match="is in colour: save the number of each pixel's class as a gray"):
         dice(folder)
 

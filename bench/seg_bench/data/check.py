@@ -9,10 +9,11 @@ from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
 from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.files import masks
 from seg_runtime.files.image_header import read_header
 from seg_runtime.files.images import read_image
 
-__all__ = ["check_classes", "check_masks", "check_sizes"]
+__all__ = ["check_classes", "check_masks", "check_sizes", "check_truths"]
 
 
 def check_sizes(samples: Iterable[AnySample]) -> None:
@@ -42,6 +43,16 @@ def check_masks(samples: Iterable[AnySample]) -> None:
             )
 
 
+def check_truths(samples: Iterable[AnySample]) -> None:
+    """Refuse a ground truth with nothing in it, against which an empty answer would be perfect.
+
+    Raises:
+        BadInputError: no mask has foreground, or the masks are written in two ways.
+        BadImageError: a file cannot be read.
+    """
+    masks.check_truths(found for sample in samples for found in sample.label_maps())
+
+
 def check_classes(samples: Iterable[AnySample], count: int, model: str) -> None:
     """Refuse classes in a ground truth that a model does not have.
 
@@ -55,7 +66,15 @@ def check_classes(samples: Iterable[AnySample], count: int, model: str) -> None:
         BadImageError: a file cannot be read.
     """
     for sample in samples:
-        if isinstance(sample, ClassSample) and (highest := int(sample.load_classes().max())) >= count:
+        if not isinstance(sample, ClassSample):
+            continue
+        (found,) = sample.label_maps()
+        if found.reading in ("0 and white", "soft edges") and count > 2:
+            raise BadInputError(
+                f"the ground truth of '{sample.name}' is black and white, and '{model}' has {count} classes: "
+                "save the number of each pixel's class"
+            )
+        if (highest := int(found.labels.max())) >= count:
             raise BadInputError(
                 f"the ground truth of '{sample.name}' has class {highest}, and '{model}' 0 to {count - 1}: "
                 "give maps of the model's own classes, or name other models with --models"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.samples import check_size, image_files
-from seg_runtime.errors import BadImageError, BadInputError
+from seg_bench.data.samples import Truth, check_size, image_files
+from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import read_image
-from seg_runtime.files.indexed import indexed_labels
+from seg_runtime.files.masks import LabelMap, read_labels
 
 __all__ = ["ClassSample", "class_samples", "has_classes"]
 
@@ -36,28 +36,25 @@ class ClassSample:
         return read_image(self.image_path, 3, gray=True)
 
     def load_classes(self) -> NDArray[np.int32]:
-        """(H, W) int32, 0 is background.
+        """(H, W) int32, 0 is background and `seg_runtime.files.masks.IGNORED` what does not count.
 
         Raises:
-            BadImageError: the file cannot be read, or is in colour.
+            BadImageError: the file cannot be read, is in colour, or its values can mean two things.
         """
-        import cv2
-
-        if (indexed := indexed_labels(self.class_path)) is not None:
-            return indexed.astype(np.int32)
-        pixels = cv2.imread(str(self.class_path), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise BadImageError(f"cannot read image '{self.class_path}': it is missing, empty or damaged")
-        if pixels.ndim != 2:
-            raise BadImageError(
-                f"'{self.class_path}' is in colour: save the number of each pixel's class as a gray or an "
-                "indexed PNG"
-            )
-        return np.asarray(pixels, np.int32)
+        return read_labels(self.class_path).labels
 
     def load_mask(self) -> NDArray[np.bool_]:
         """(H, W) bool: every class but the background. Raises as `load_classes`."""
-        return self.load_classes() > 0
+        return self.load_truth().mask
+
+    def load_truth(self) -> Truth:
+        """Every class but the background, and what does not count. Raises as `load_classes`."""
+        (found,) = self.label_maps()
+        return Truth(found.foreground, found.ignored)
+
+    def label_maps(self) -> tuple[LabelMap, ...]:
+        """The map as it was read. Raises BadImageError."""
+        return (read_labels(self.class_path),)
 
     def size_hw(self) -> tuple[int, int]:
         """(height, width) of the image."""

@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.files import masks
 from seg_runtime.video.folder_source import natural_order
 
 __all__ = ["VideoSequence", "load_davis", "read_labels"]
+
+_VOID = 255
+"""What DAVIS puts on pixels that belong to nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,13 @@ def load_davis(
         BadInputError: neither layout is there, a sequence is missing, or a mask belongs to no frame.
     """
     if (root / "JPEGImages").is_dir():
-        images, masks = (_with_resolution(root / kind, resolution) for kind in ("JPEGImages", "Annotations"))
+        images, truths = (_with_resolution(root / kind, resolution) for kind in ("JPEGImages", "Annotations"))
         there = {entry.name: entry for entry in sorted(images.iterdir()) if entry.is_dir()}
         wanted = sequences if split is None else _names(root / "ImageSets" / f"{split}.txt")
         missing = [name for name in wanted or () if name not in there]
         if missing or not there:
             raise BadInputError(f"'{images}' has no sequence {missing[0] if missing else 'at all'}")
-        return tuple(_sequence(there[name], masks / name) for name in wanted or there)
+        return tuple(_sequence(there[name], truths / name) for name in wanted or there)
     if (root / "images").is_dir():
         return (_sequence(root / "images", root / "masks", root.name),)
     raise BadInputError(
@@ -99,20 +103,12 @@ def read_labels(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[n
         (H, W) uint8.
 
     Raises:
-        BadImageError: it cannot be read, has colours without a palette, or another size.
+        BadImageError: it cannot be read, is in colour or ambiguous, or has another size.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.array(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"cannot read mask '{path}': it is missing, no image, or damaged") from error
-    if mode not in ("P", "L", "1"):
-        raise BadImageError(f"mask '{path}' has the mode {mode}: wanted an indexed or gray PNG of object ids")
-    if mode != "P" and set(np.unique(labels)) <= {0, 255}:
-        labels = labels > 0
-    labels = labels.astype(np.uint8)
+    found = masks.read_labels(path)
+    if found.labels.max() >= _VOID:
+        raise BadImageError(f"mask '{path}' has the id {found.labels.max()}: ids are 1 to {_VOID - 1}")
+    labels = np.where(found.ignored, _VOID, found.labels).astype(np.uint8)
     return labels if size_hw is None else _fit(labels, size_hw, path)
 
 
@@ -130,18 +126,18 @@ def _fit(labels: NDArray[np.uint8], size_hw: tuple[int, int], path: Path) -> NDA
     return fitted
 
 
-def _sequence(images: Path, masks: Path, name: str | None = None) -> VideoSequence:
+def _sequence(images: Path, annotations: Path, name: str | None = None) -> VideoSequence:
     frames = [path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
     if not frames:
         raise BadInputError(f"'{images}' has no frames (.jpg, .jpeg, .png)")
     frames = natural_order(frames)
     places = {path.stem: index for index, path in enumerate(frames)}
-    found = natural_order(list(masks.glob("*.png"))) if masks.is_dir() else []
+    found = natural_order(list(annotations.glob("*.png"))) if annotations.is_dir() else []
     stray = [path for path in found if path.stem not in places]
     if stray:
         raise BadInputError(f"mask '{stray[0]}' belongs to no frame in '{images}'")
-    annotations = {places[path.stem]: path for path in found}
-    return VideoSequence(name or images.name, images, tuple(frames), annotations)
+    by_frame = {places[path.stem]: path for path in found}
+    return VideoSequence(name or images.name, images, tuple(frames), by_frame)
 
 
 def _with_resolution(folder: Path, resolution: str) -> Path:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.samples import check_size
+from seg_bench.data.samples import Truth, check_size
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.masks import LabelMap, read_objects, read_shape
 
 __all__ = ["InstanceSample", "has_instances", "load_nuclei"]
 
@@ -47,20 +47,32 @@ class InstanceSample:
         Raises:
             BadImageError: a file cannot be read, or has another size than the image.
         """
-        if len(self.label_paths) == 1 and self.label_paths[0].parent.name == "labels":
-            labels = _read(self.label_paths[0]).astype(np.int32)
-        else:
-            masks = [_read(path) > 0 for path in self.label_paths]
-            labels = np.zeros(masks[0].shape, np.int32)
-            for index, (path, mask) in enumerate(zip(self.label_paths, masks, strict=True), start=1):
-                if mask.shape != labels.shape:
-                    raise BadImageError(f"{path} has another size than its sister masks: unpack it again")
-                labels[mask] = index
+        maps = self.label_maps()
+        if self._has_ids():
+            return maps[0].labels.clip(min=0)
+        labels = np.zeros(maps[0].labels.shape, np.int32)
+        for index, each in enumerate(maps, start=1):
+            if each.labels.shape != labels.shape:
+                raise BadImageError(f"{each.path} has another size than its sister masks: unpack it again")
+            labels[each.foreground] = index
         return labels
 
     def load_mask(self) -> NDArray[np.bool_]:
         """(H, W) bool: where any object is. Raises as `load_labels`."""
         return self.load_labels() > 0
+
+    def load_truth(self) -> Truth:
+        """Where any object is; every pixel counts. Raises as `load_labels`."""
+        mask = self.load_mask()
+        return Truth(mask, np.zeros_like(mask))
+
+    def label_maps(self) -> tuple[LabelMap, ...]:
+        """The files as they were read. Raises BadImageError."""
+        read = read_objects if self._has_ids() else read_shape
+        return tuple(read(path) for path in self.label_paths)
+
+    def _has_ids(self) -> bool:
+        return len(self.label_paths) == 1 and self.label_paths[0].parent.name == "labels"
 
     def size_hw(self) -> tuple[int, int]:
         """(height, width) of the image."""
@@ -109,12 +121,3 @@ def _official(folder: Path) -> InstanceSample:
             f"{folder} holds {len(images)} images and {len(masks)} masks: expected one image and its masks"
         )
     return InstanceSample(folder.name[:_NAME_LENGTH], images[0], tuple(masks))
-
-
-def _read(path: Path) -> NDArray[np.integer[Any]]:
-    import cv2
-
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise BadImageError(f"cannot read image '{path}': it is missing, empty or damaged")
-    return np.asarray(pixels if pixels.ndim == 2 else pixels[:, :, 0])

@@ -12,11 +12,26 @@ from numpy.typing import NDArray
 from seg_bench.data.consensus import CONSENSUS
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.masks import LabelMap, read_shape
 
-__all__ = ["MASK_THRESHOLD", "Sample", "check_size", "image_files", "paired_samples"]
+__all__ = ["Sample", "Truth", "check_size", "image_files", "paired_samples"]
 
-MASK_THRESHOLD = 127
-"""Mask pixels above it are foreground: resized masks have interpolated edges."""
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about the pixels of an image.
+
+    Attributes:
+        mask: (H, W) bool, the foreground.
+        ignored: (H, W) bool, pixels that do not count.
+    """
+
+    mask: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+
+    def judged(self, predicted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A predicted mask without what does not count, as `mask` is without it."""
+        return predicted & ~self.ignored
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Sample:
         name: file name without its suffix, as used in split files.
         image_path: gray image of 8, 12 or 16 bits; 12-bit values lose their 4 lowest bits, 16-bit
             values their 8 lowest.
-        mask_paths: one or more gray masks of the image's size.
+        mask_paths: one or more masks of the image's size, see `seg_runtime.files.masks`.
         consensus: how they are merged, a key of `seg_bench.data.consensus.CONSENSUS`.
     """
 
@@ -46,20 +61,31 @@ class Sample:
         return height, width
 
     def load_mask(self) -> NDArray[np.bool_]:
-        """Read the ground truth: (H, W) bool, the consensus of masks above `MASK_THRESHOLD`.
+        """(H, W) bool, the foreground of `load_truth`; raises as it does."""
+        return self.load_truth().mask
+
+    def load_truth(self) -> Truth:
+        """Read the ground truth, the consensus of the masks; what one ignores does not count, unless it is
+        foreground.
 
         Raises:
-            BadImageError: a mask cannot be read, or the masks differ in size.
+            BadImageError: a mask cannot be read or is ambiguous, or the masks differ in size.
             MissingExtraError: STAPLE without SimpleITK.
         """
-        masks = [read_image(path, 1, gray=True) > MASK_THRESHOLD for path in self.mask_paths]
-        for path, mask in zip(self.mask_paths, masks, strict=True):
-            if mask.shape != masks[0].shape:
+        maps = self.label_maps()
+        size_hw = maps[0].labels.shape
+        for each in maps:
+            if each.labels.shape != size_hw:
                 raise BadImageError(
-                    f"{path} is {mask.shape[1]}x{mask.shape[0]}, its sister mask is "
-                    f"{masks[0].shape[1]}x{masks[0].shape[0]}: both must have the size of the X-ray"
+                    f"{each.path} is {each.labels.shape[1]}x{each.labels.shape[0]}, its sister mask is "
+                    f"{size_hw[1]}x{size_hw[0]}: both must have the size of the X-ray"
                 )
-        return CONSENSUS[self.consensus](masks)
+        mask = CONSENSUS[self.consensus]([each.foreground for each in maps])
+        return Truth(mask, ~mask & np.any([each.ignored for each in maps], axis=0))
+
+    def label_maps(self) -> tuple[LabelMap, ...]:
+        """The masks as they were read. Raises BadImageError."""
+        return tuple(read_shape(path) for path in self.mask_paths)
 
     def check_size(self, image_hw: tuple[int, ...], mask_hw: tuple[int, ...]) -> None:
         """Raises BadInputError unless image and mask, both (height, width), have one size."""

@@ -25,7 +25,7 @@ def class_areas(pred: NDArray[np.integer[Any]], target: NDArray[np.integer[Any]]
     """Pixels of each class in one image.
 
     Args:
-        pred: (H, W) class of each pixel, from 0 on.
+        pred: class of each pixel, from 0 on, any shape with a pixel.
         target: the true one, same shape.
 
     Returns:

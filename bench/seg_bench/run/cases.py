@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.corruptions import CORRUPTIONS, corrupt
-from seg_bench.data.check import check_masks, check_sizes
+from seg_bench.data.check import check_masks, check_sizes, check_truths
 from seg_bench.data.find import AnySample, find_samples
 from seg_bench.run.options import RunOptions
 from seg_runtime.files.images import read_image, write_png
@@ -50,6 +50,7 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool)
     if options.ood is not None:
         others = _spread(find_samples(options.ood), options.limit)
         check_sizes(others)
+        check_truths(others)
         if boxes:
             check_masks(others)
         cases.append(Case(options.ood.resolve().name, "data set", others))

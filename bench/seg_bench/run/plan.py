@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
-from seg_bench.data.check import check_classes, check_masks, check_sizes
+from seg_bench.data.check import check_classes, check_masks, check_sizes, check_truths
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
@@ -211,6 +211,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     _check(options, samples, subjects)
     prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
+    check_truths(samples)
     for subject in subjects:
         if subject.class_names and subject.weights != "random":
             check_classes(samples, len(subject.class_names), subject.name)

@@ -27,9 +27,9 @@ def foreground_dice(sample: AnySample, outcome: Outcome) -> float:
         BadInputError: the ground truth is of another size.
     """
     (predicted,) = outcome.masks
-    target = sample.load_mask()
-    sample.check_size(predicted.shape, target.shape)
-    return dice_score(predicted, target)
+    truth = sample.load_truth()
+    sample.check_size(predicted.shape, truth.mask.shape)
+    return dice_score(truth.judged(predicted), truth.mask)
 
 
 class Scorer:
@@ -41,7 +41,7 @@ class Scorer:
         self._class_areas: list[NDArray[np.int64]] = []
 
     def score(self, sample: AnySample, outcome: Outcome) -> dict[str, float]:
-        """Dice, IoU and HD95 in pixels of one image, foreground against background.
+        """Dice, IoU and HD95 in pixels of one image, foreground against background; ignored pixels count not.
 
         For objects also `count_error`, found minus true at a score of `SURE`, and `matched_dice`, the mean
         over the objects that were found (NaN where there is none).
@@ -51,8 +51,10 @@ class Scorer:
         """
         (predicted,) = outcome.masks
         labels = sample.load_labels() if isinstance(sample, InstanceSample) else None
-        target = sample.load_mask() if labels is None else labels > 0
+        truth = sample.load_truth()
+        target = truth.mask
         sample.check_size(predicted.shape, target.shape)
+        predicted = truth.judged(predicted)
         scores = {
             "dice": dice_score(predicted, target),
             "iou": iou_score(predicted, target),
@@ -61,7 +63,10 @@ class Scorer:
         if outcome.objects and labels is not None:
             scores |= self._score_objects(labels, outcome.objects[0])
         if outcome.classes and isinstance(sample, ClassSample):
-            self._class_areas.append(class_areas(outcome.classes[0], sample.load_classes()))
+            classes = sample.load_classes()
+            counted = ~truth.ignored
+            if counted.any():
+                self._class_areas.append(class_areas(outcome.classes[0][counted], classes[counted]))
         return scores
 
     def objects(self, max_detections: int) -> dict[str, Any]:

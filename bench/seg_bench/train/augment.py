@@ -109,17 +109,17 @@ def build_augmentation(size_hw: tuple[int, int], settings: AugmentSettings | Non
 def augment(
     transform: Transform,
     image: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.uint8],
     seed: int,
 ) -> Pair:
     """Transform one pair with its own random numbers, leaving the global generator untouched.
 
     Args:
         image: (H, W) uint8.
-        mask: (H, W) bool.
+        mask: (H, W) uint8, of which no values are mixed.
 
     Returns:
-        The image, (1, H, W) float32 in 0..1, and its mask, (1, H, W) float32 of 0 and 1.
+        The image, (1, H, W) float32 in 0..1, and its mask, (1, H, W) float32 of the mask's values.
     """
     pair = tv_tensors.Image(torch.from_numpy(image)[None]), tv_tensors.Mask(torch.from_numpy(mask)[None])
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
+from seg_bench.data.check import check_truths
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.train.augment import derived_seed
 from seg_runtime.errors import BadImageError
@@ -64,8 +65,12 @@ def load_objects(samples: Iterable[InstanceSample], size_hw: tuple[int, int]) ->
 
     Raises:
         BadImageError: a file cannot be read, or a map has another size than its image.
+        BadInputError: no image has an object.
     """
     import cv2
+
+    samples = tuple(samples)
+    check_truths(samples)
 
     images, maps = [], []
     for sample in samples:

@@ -15,6 +15,9 @@ from seg_bench.train.task import Step, autocast, pick_device
 
 __all__ = ["SemanticTask"]
 
+_SURELY_NOT = -100.0
+"""A logit of which the sigmoid is 0 in float32."""
+
 
 class SemanticTask:
     """Images with one mask each; see `seg_bench.train.task.Task`.
@@ -56,7 +59,7 @@ class SemanticTask:
             logits = model(self._move(images))
         # With deep supervision every head learns the same, each with the same weight.
         heads = logits if isinstance(logits, list) else [logits]
-        return torch.stack([self._criterion(head.float(), truth) for head in heads]).mean()
+        return torch.stack([self._criterion(*_counted(head.float(), truth)) for head in heads]).mean()
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, step: Step) -> tuple[float, float]:
@@ -64,8 +67,7 @@ class SemanticTask:
         model.eval()
         losses, scores = [], []
         for images, masks in self._val_batches:
-            truth = masks.to(self._device)
-            logits = model(self._move(images))
+            logits, truth = _counted(model(self._move(images)), masks.to(self._device))
             losses.append(float(self._criterion(logits, truth)))
             scores += [dice_score(*pair) for pair in zip(torch.sigmoid(logits), truth, strict=True)]
             step()
@@ -74,3 +76,12 @@ class SemanticTask:
     def _move(self, images: torch.Tensor) -> torch.Tensor:
         order = torch.channels_last if self._settings.channels_last else torch.contiguous_format
         return images.to(self._device, memory_format=order, non_blocking=True)
+
+
+def _counted(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and truth, (N, 1, H, W), in which pixels that do not count (-1) are sure and true background.
+
+    So they have no gradient, and add nothing to a loss per pixel or to Dice.
+    """
+    ignored = truth < 0
+    return logits.masked_fill(ignored, _SURELY_NOT), truth.masked_fill(ignored, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import list_images, read_image
-from seg_runtime.files.indexed import VOID, indexed_labels
+from seg_runtime.files.masks import LabelMap, check_truths, read_labels, read_shape
 from seg_runtime.semantic import SemanticSegmenter
 
 __all__ = ["LabelledDice", "LabelledImage", "labelled_dice", "labelled_images"]
 
 Image = NDArray[np.uint8]
-Mask = NDArray[np.int16]
-
-_JPEG = b"\xff\xd8\xff"
+Mask = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,22 @@ def labelled_images(images: Path, masks: Path, *, channels: int, classes: int) -
 
     Args:
         images: a folder.
-        masks: a folder of gray images or of indexed PNGs, whose indices count. Anything but 0 is foreground
-            for a model of one class; for several, the values are class ids. 255 next to other indices marks
-            pixels that belong to no class and are not counted, as in Pascal VOC.
+        masks: a folder of masks, see `seg_runtime.files.masks`: foreground and background for a model of one
+            class, class ids for several. 255 next to other values marks pixels that belong to no class and
+            are not counted, as in Pascal VOC.
         channels: that the model takes.
         classes: of the model.
 
     Raises:
         BadInputError: a folder without images, a file without the other one, or several of one name; a file
-            that cannot be read, a mask of another size than its image or with a class that there is not.
+            that cannot be read, a mask of another size than its image or with a class there is not; masks
+            whose values can mean two things, or that are empty in all images.
     """
     image_of, mask_of = _by_name("--images", images), _by_name("--masks", masks)
     _check_alone(image_of, mask_of, masks)
     _check_alone(mask_of, image_of, images)
     labelled = tuple(LabelledImage(path, mask_of[name]) for name, path in image_of.items())
-    for each in labelled:
-        _read_mask(each, read_image(each.image, channels, gray=True), classes)
+    check_truths(_read_mask(each, read_image(each.image, channels, gray=True), classes) for each in labelled)
     return labelled
 
 
@@ -98,7 +96,7 @@ def labelled_dice(repo: Path, name: str, labelled: Sequence[LabelledImage]) -> L
         scores = []
         for each in labelled:
             image = read_image(each.image, segmenter.spec.channels, gray=True)
-            truth = _read_mask(each, image, len(names))
+            truth = _read_mask(each, image, len(names)).labels
             scores.append(_scores(segmenter.segment(image).mask, truth))
     first = 1 if len(names) == 1 else 0
     dice = {
@@ -129,41 +127,24 @@ def _check_alone(files: Mapping[str, Path], others: Mapping[str, Path], folder: 
         )
 
 
-def _read_mask(pair: LabelledImage, image: Image, classes: int) -> Mask:
-    """(H, W) int16 class ids, 0 and 1 for one class; -1 for pixels that belong to none."""
-    mask = _labels(pair.mask)
-    if mask.shape != image.shape[:2]:
+def _read_mask(pair: LabelledImage, image: Image, classes: int) -> LabelMap:
+    """Labels 0 and 1 for one class, class ids for several."""
+    found = read_shape(pair.mask) if classes == 1 else read_labels(pair.mask)
+    labels = found.labels
+    if labels.shape != image.shape[:2]:
         raise BadInputError(
-            f"mask '{pair.mask}' is {mask.shape[0]}x{mask.shape[1]} and its image "
+            f"mask '{pair.mask}' is {labels.shape[0]}x{labels.shape[1]} and its image "
             f"{image.shape[0]}x{image.shape[1]}: both must have one size"
         )
     if classes == 1:
-        return np.sign(mask)
-    if mask.max() >= classes:
+        return replace(found, labels=np.sign(labels))
+    if classes > 2 and found.reading in ("0 and white", "soft edges"):
+        raise BadInputError(f"mask '{pair.mask}' is black and white: expected class ids, 0 to {classes - 1}")
+    if labels.max() >= classes:
         raise BadInputError(
-            f"mask '{pair.mask}' has the value {mask.max()}: expected class ids, 0 to {classes - 1}"
+            f"mask '{pair.mask}' has the value {labels.max()}: expected class ids, 0 to {classes - 1}"
         )
-    return mask
-
-
-def _labels(path: Path) -> Mask:
-    """(H, W) int16 values of a gray image or indices of a palette, as Pascal VOC has them; -1 for void."""
-    with path.open("rb") as file:
-        if file.read(3) == _JPEG:
-            raise BadInputError(
-                f"mask '{path}' is a JPEG, which changes values along every edge: save masks as PNG"
-            )
-    indexed = indexed_labels(path)
-    if indexed is not None:
-        # 255 is void next to labels, and the foreground where there are no others.
-        void = (indexed == VOID) & ~np.isin(indexed, (0, VOID)).all()
-        return np.where(void, np.int16(-1), indexed.astype(np.int16))
-    pixels = read_image(path, 3, gray=True)
-    if (pixels != pixels[..., :1]).any():
-        raise BadInputError(
-            f"mask '{path}' is in colour: save the number of each pixel's class as a gray or an indexed PNG"
-        )
-    return pixels[..., 0].astype(np.int16)
+    return found
 
 
 def _scores(found: Image, truth: Mask) -> dict[int, float]:

@@ -102,6 +102,10 @@ def instances(
             objects += count
             if result.error is not None:
                 errors.append(result.error)
+            for warning in result.warnings:
+                progress.console.print(
+                    f"warning: {result.path}: {warning}", markup=False, highlight=False, soft_wrap=True
+                )
             if note:
                 progress.console.print(note, markup=False, highlight=False, soft_wrap=True)
             progress.advance(task)

@@ -241,6 +241,10 @@ def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, a
         for result in results:
             if as_json:
                 typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+            for warning in result.warnings:
+                progress.console.print(
+                    f"warning: {result.path}: {warning}", markup=False, highlight=False, soft_wrap=True
+                )
             if result.error is not None:
                 errors.append(result.error)
                 if count > 1:

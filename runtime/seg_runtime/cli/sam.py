@@ -219,6 +219,8 @@ def _numbers(text: str, option: str, form: str, counts: tuple[int, ...]) -> list
 def _report(written: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(written, ensure_ascii=False))
+    for warning in written["warnings"]:
+        stderr_console().print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     count = len(written["annotations"])
     text = f"{count} mask{'' if count == 1 else 's'} in '{out}' ({written['info']['engine']})"
     stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)

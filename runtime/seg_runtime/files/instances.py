@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.doubts import input_doubts
 from seg_runtime.files.images import write_png
 from seg_runtime.files.instance_overlay import draw_instances
 from seg_runtime.files.segment import FileResult, ImageReader, ReadImage, ResultsFile, check_out, unwritable
@@ -32,6 +33,7 @@ class InstanceFileResult:
         overlay_path: the overlay, or None when none was asked for.
         engine: what computed it, as `Session.engine`.
         error: None, as for every image that could be read.
+        warnings: why it may be of no use, a line each, see `seg_runtime.files.doubts`.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class InstanceFileResult:
     overlay_path: Path | None
     engine: str
     error: None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: how many objects of each class, and the limit where it was met."""
@@ -55,6 +58,7 @@ class InstanceFileResult:
             "overlay": str(self.overlay_path) if self.overlay_path else None,
             "timings_ms": {step: round(spent, 3) for step, spent in result.timings_ms.items()},
             "engine": self.engine,
+            "warnings": list(self.warnings),
         }
 
 
@@ -153,7 +157,16 @@ def _write(
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
     if overlay_path is not None:
         write_png(overlay_path, draw_instances(read.image, result))
-    return InstanceFileResult(read.path, result, overlay_path, segmenter.engine)
+    doubts = input_doubts(segmenter.spec, read.image) + _doubts(result)
+    return InstanceFileResult(read.path, result, overlay_path, segmenter.engine, warnings=tuple(doubts))
+
+
+def _doubts(result: InstanceResult) -> list[str]:
+    if not len(result):
+        return ["no object was found"]
+    pixels = result.size_hw[0] * result.size_hw[1]
+    full = sum(np.count_nonzero(crop.mask) == pixels for crop in result.crops)
+    return [f"the masks of {full} objects cover the whole image"] if full else []
 
 
 def find_instances_model(models: Mapping[str, str]) -> str:

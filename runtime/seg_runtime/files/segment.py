@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.files.doubts import class_doubts, input_doubts
 from seg_runtime.files.images import read_image, write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
@@ -47,6 +48,7 @@ class FileResult:
         area_px: pixels per class name; the background of a model with several classes is one of them.
         timings_ms: as in `SemanticResult`.
         engine: what computed it, as `Session.engine`.
+        warnings: why the mask may be of no use, a line each, see `seg_runtime.files.doubts`.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class FileResult:
     area_px: dict[str, int] | None = None
     timings_ms: dict[str, float] | None = None
     engine: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: path and error, or path and everything found."""
@@ -73,6 +76,7 @@ class FileResult:
             "area_px": self.area_px,
             "timings_ms": timings,
             "engine": self.engine,
+            "warnings": list(self.warnings),
         }
 
 
@@ -243,14 +247,19 @@ def _write(
     write_mask(mask_path, result.mask, binary=one_class)
     if overlay_path is not None:
         write_png(overlay_path, draw_overlay(shown_channels(read.image), result.mask))
+    areas, size_hw = _areas(segmenter.spec, result), (result.mask.shape[0], result.mask.shape[1])
     return FileResult(
         read.path,
-        size_hw=(result.mask.shape[0], result.mask.shape[1]),
+        size_hw=size_hw,
         mask_path=mask_path,
         overlay_path=overlay_path,
-        area_px=_areas(segmenter.spec, result),
+        area_px=areas,
         timings_ms=dict(result.timings_ms),
         engine=segmenter.engine,
+        warnings=(
+            *input_doubts(segmenter.spec, read.image, segmenter.clahe),
+            *class_doubts(list(areas), list(areas.values()), size_hw),
+        ),
     )
 
 

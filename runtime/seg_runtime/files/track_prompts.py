@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError, FrameNotFoundError
-from seg_runtime.files.images import read_image
-from seg_runtime.files.indexed import VOID, indexed_labels
+from seg_runtime.files.masks import read_labels, read_shape
 from seg_runtime.sam.prompts import check_boxes, check_points
 from seg_runtime.video.source import FrameSource
 
@@ -110,33 +109,33 @@ def read_mask_prompts(
     """Objects of a mask file.
 
     Args:
-        path: an image in the size of the video. An indexed PNG, as DAVIS has them, holds an object for each
-            id but 0 and 255; of any other image, or with an `object_id`, all that is not 0 is one object.
+        path: a mask in the size of the video, see `seg_runtime.files.masks`. An indexed PNG, as DAVIS has
+            them, holds an object for each id but 0 and 255; of any other, or with an `object_id`, all that is
+            foreground is one object.
         frame: which frame it shows.
         object_id: the object that it is; None to take the file's ids, or `default_id`.
         size_hw: (height, width) of the video.
         default_id: of the one object of an image without ids.
 
     Raises:
-        BadInputError: it cannot be read, is empty, or has another size.
+        BadInputError: it cannot be read, is empty or ambiguous, or has another size.
     """
-    ids = indexed_labels(path)
-    labels = read_image(path, 1, gray=True) if ids is None else ids
+    found = read_labels(path)
+    numbered = found.source == "palette indices" and found.foreground.any()
+    # White in an indexed PNG is void next to ids, and the object where there are none.
+    found = found if numbered else read_shape(path)
+    labels = found.labels
     if labels.shape != size_hw:
         raise BadInputError(
             f"mask '{path}' has {labels.shape[1]}x{labels.shape[0]} pixels and the video "
             f"{size_hw[1]}x{size_hw[0]}: give a mask of the video's size"
         )
-    shown = [] if ids is None else [int(number) for number in np.unique(ids) if number not in (0, VOID)]
-    if shown and object_id is None:
-        found = {number: labels == number for number in shown}
-    else:
-        # White in an indexed PNG is void beside ids, and the object where there are none.
-        number = default_id if object_id is None else object_id
-        found = {number: np.isin(labels, shown) if shown else labels > 0}
-    if not any(mask.any() for mask in found.values()):
+    if not found.foreground.any():
         raise BadInputError(f"mask '{path}' is empty: it shows no object")
-    return [MaskPrompt(np.asarray(mask), frame, number) for number, mask in found.items()]
+    if numbered and object_id is None:
+        numbers = [int(number) for number in np.unique(labels[found.foreground])]
+        return [MaskPrompt(np.asarray(labels == number), frame, number) for number in numbers]
+    return [MaskPrompt(found.foreground, frame, default_id if object_id is None else object_id)]
 
 
 def _check_place(frame: int, object_id: int, source: FrameSource) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.doubts import mask_doubts
 from seg_runtime.files.images import write_mask, write_png
 from seg_runtime.files.overlay import distinct_colors, draw_overlay
 from seg_runtime.files.segment import check_out
@@ -144,7 +145,7 @@ class _Writer:
     def __init__(self, path: Path, size_hw: tuple[int, ...], out: Path) -> None:
         check_out(out, [path])
         self._path = path
-        self._size_hw = size_hw
+        self._size_hw = (size_hw[0], size_hw[1])
         self._out = out
 
     def mask(self, name: str, mask: NDArray[np.bool_]) -> str:
@@ -163,10 +164,14 @@ class _Writer:
             raise BadInputError(f"cannot write '{file}': {error.strerror or error}") from error
 
     def annotations(self, name: str, annotations: list[dict[str, Any]], engine: str) -> dict[str, Any]:
-        """COCO's format: what computed, image, category and annotations, readable by pycocotools."""
+        """COCO's format, readable by pycocotools, with what computed it and warnings."""
         height, width = self._size_hw
+        warnings = [] if annotations else ["no object was found"]
+        for number, annotation in enumerate(annotations, start=1):
+            warnings += mask_doubts(int(annotation["area"]), (height, width), f"mask {number}")
         written = {
             "info": {"engine": engine},
+            "warnings": warnings,
             "images": [{"id": 1, "file_name": str(self._path), "height": height, "width": width}],
             "categories": [{"id": 1, "name": "object"}],
             "annotations": [

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.files.images import read_image
+from seg_runtime.files.masks import read_shape
 from seg_runtime.sam.prompts import PADDING, check_boxes, check_points
 from seg_runtime.sam.transforms import ResizeLongestSide
 
@@ -96,8 +96,8 @@ def read_mask_input(
     """A mask prompt from a file.
 
     Args:
-        path: `.npy` with the (256, 256) or (1, 256, 256) logits of an earlier answer, or an image of
-            the size of the segmented one that is not black where the object is.
+        path: `.npy` with the (256, 256) or (1, 256, 256) logits of an earlier answer, or a mask of
+            the size of the segmented image, see `seg_runtime.files.masks`.
         transform: to the encoder's frame.
         size_hw: (height, width) of the segmented image.
 
@@ -105,7 +105,7 @@ def read_mask_input(
         (256, 256) float32 logits.
 
     Raises:
-        BadInputError: a file that cannot be read or has another size.
+        BadInputError: a file that cannot be read, is empty or ambiguous, or has another size.
     """
     side = transform.target_length // 4
     if path.suffix == ".npy":
@@ -116,15 +116,15 @@ def read_mask_input(
         if logits.shape not in ((side, side), (1, side, side)):
             raise BadInputError(f"mask '{path}' has the shape {logits.shape}: wanted {side}x{side} logits")
         return np.asarray(logits.reshape(side, side), dtype=np.float32)
-    mask = read_image(path, 1, gray=True)
+    mask = read_shape(path).foreground
     if mask.shape != size_hw:
         raise BadInputError(
             f"mask '{path}' has {mask.shape[1]}x{mask.shape[0]} pixels and the image "
             f"{size_hw[1]}x{size_hw[0]}: give a mask of the image's size"
         )
-    resized = transform.apply_image(
-        np.repeat(mask[..., None] > 0, 3, axis=2).astype(np.uint8) * np.uint8(255)
-    )
+    if not mask.any():
+        raise BadInputError(f"mask '{path}' is empty: it shows no object")
+    resized = transform.apply_image(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255))
     square = np.zeros((4 * side, 4 * side), np.float32)
     square[: resized.shape[0], : resized.shape[1]] = resized[..., 0]
     shares = square.reshape(side, 4, side, 4).mean(axis=(1, 3)) / 255
