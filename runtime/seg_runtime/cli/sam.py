@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,8 +216,10 @@ def _numbers(text: str, option: str, form: str, counts: tuple[int, ...]) -> list
 
 
 def _report(written: dict[str, Any], out: Path, as_json: bool) -> None:
+    from seg_runtime.files.results import to_json_text
+
     if as_json:
-        typer.echo(json.dumps(written, ensure_ascii=False))
+        typer.echo(to_json_text(written))
     count = len(written["annotations"])
     text = f"{count} mask{'' if count == 1 else 's'} in '{out}' ({written['info']['engine']})"
     stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)
