@@ -38,6 +38,7 @@ __all__ = [
     "Run",
     "Settings",
     "Throughput",
+    "is_record",
     "read_run",
     "read_runs",
     "write_run",
@@ -435,16 +436,15 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     files: list[Path] = []
     for path in paths:
         files += (
-            [entry for entry in sorted(path.glob("*.json")) if _has_schema(entry)]
-            if path.is_dir()
-            else [path]
+            [entry for entry in sorted(path.glob("*.json")) if is_record(entry)] if path.is_dir() else [path]
         )
     if not files:
         raise BadInputError("no record files found: make one with  seg-bench run --out results/run.json")
     return sorted((read_run(file) for file in files), key=lambda run: run.started_utc)
 
 
-def _has_schema(path: Path) -> bool:
+def is_record(path: Path) -> bool:
+    """Whether a file begins as a record of ours does."""
     try:
         head = path.read_text(encoding="utf-8")[:200]
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Every field of a checkpoint with values of other types and ranges: one clear error, or a model that works."""
+"""Every field of a checkpoint with values of other types and ranges: one clear error, or a model."""
 
 from __future__ import annotations
 

@@ -120,6 +120,7 @@ def report(
         raise BadInputError("--columns chooses those of a Markdown table: add  --format markdown")
     if wide and (form is not ReportFormat.TERMINAL or out is not None):
         raise BadInputError("--wide is for the table in a terminal: every other form has all columns")
+    _keep_records(records, out)
     runs = read_runs(records)
     if images is not None:
         _emit(_page_with_masks(runs, images, repo, worst), out)
@@ -130,6 +131,17 @@ def report(
         print_report(runs, stdout_console(), wide)
     else:
         _emit(_render(runs, form, [key.strip() for key in columns.split(",") if key.strip()]), out)
+
+
+def _keep_records(records: list[Path], out: Path | None) -> None:
+    """Refuse to write the report over what it is made of, or over any other record."""
+    from seg_bench.records import is_record
+    from seg_runtime.errors import BadInputError
+
+    if out is None:
+        return
+    if is_record(out) or any(out.resolve() == record.resolve() for record in records):
+        raise BadInputError(f"'{out}' is a record, which the report would replace: write to another file")
 
 
 def _update(page: Path, records: list[Path], out: Path | None) -> None:

@@ -56,7 +56,7 @@ def traceable_models(
         # Arguments that a file names can be of any type.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CheckpointError(
-            f"cannot make a model of a {checkpoint.family} with the arguments {checkpoint.arguments} ({reason})"
+            f"cannot make a {checkpoint.family} with the arguments {checkpoint.arguments} ({reason})"
         ) from error
 
 
