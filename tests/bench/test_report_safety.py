@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from bench_records import full_run
-from seg_bench.cli.main import app
 from typer.testing import CliRunner
 
+from seg_bench.cli import app
 from seg_bench.records import read_run, write_run
 from seg_bench.report.csv_report import to_csv
 from seg_runtime.errors import BadInputError

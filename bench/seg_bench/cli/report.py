@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from seg_bench.records import Run
+    from seg_runtime.errors import EdgesegError
 
 __all__ = ["ReportFormat", "report"]
 
@@ -89,6 +90,8 @@ def report(
 ) -> None:
     """Show the Dice / latency table of measured runs, several machines and dates side by side.
 
+    A record that cannot be read is left out, and the exit code is then 2.
+
     A terminal gets the columns that decide, or all with --wide; Markdown, CSV,
     JSON and HTML have all.
 
@@ -103,7 +106,7 @@ def report(
         --repo triton_repo
       seg-bench report --update README.md
     """
-    from seg_bench.records import read_runs
+    from seg_bench.records import readable_runs
     from seg_runtime.errors import BadInputError
 
     if update is not None:
@@ -121,7 +124,7 @@ def report(
     if wide and (form is not ReportFormat.TERMINAL or out is not None):
         raise BadInputError("--wide is for the table in a terminal: every other form has all columns")
     _keep_records(records, out)
-    runs = read_runs(records)
+    runs, errors = readable_runs(records)
     if images is not None:
         _emit(_page_with_masks(runs, images, repo, worst), out)
     elif form is ReportFormat.TERMINAL and out is None:
@@ -131,6 +134,18 @@ def report(
         print_report(runs, stdout_console(), wide)
     else:
         _emit(_render(runs, form, [key.strip() for key in columns.split(",") if key.strip()]), out)
+    _say_left_out(errors, len(runs))
+
+
+def _say_left_out(errors: list[EdgesegError], read: int) -> None:
+    """Raises BadInputError after a report that lacks some of its records."""
+    from seg_runtime.boundary import one_line
+    from seg_runtime.errors import BadInputError
+
+    for error in errors:
+        typer.echo(f"left out: {one_line(error)}", err=True)
+    if errors:
+        raise BadInputError(f"{len(errors)} of {len(errors) + read} records were left out")
 
 
 def _keep_records(records: list[Path], out: Path | None) -> None:

@@ -140,10 +140,8 @@ def _graph(repository: Repository, name: str) -> _Graph:
 
 def _built_graphs(repository: Repository) -> list[_Graph]:
     """Those of all models of ours that have one; a model that nobody named is in nobody's way."""
-    specs = [
-        spec for spec in repository.readable_specs() if not spec.steps and repository.versions(spec.name)
-    ]
-    found = [attempt(partial(_graph, repository, spec.name)) for spec in specs]
+    single = [spec.name for spec in repository.readable_specs() if not spec.steps]
+    found = [attempt(partial(_graph, repository, name)) for name in filter(repository.versions, single)]
     return [graph for graph in found if isinstance(graph, _Graph)]
 
 
