@@ -10,13 +10,15 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.metrics.summary import MetricSummary
-from seg_runtime.errors import BadInputError
+from seg_runtime.boundary import attempt
+from seg_runtime.errors import BadInputError, EdgesegError
 
 __all__ = [
     "READABLE",
@@ -38,8 +40,10 @@ __all__ = [
     "Run",
     "Settings",
     "Throughput",
+    "is_record",
     "read_run",
     "read_runs",
+    "readable_runs",
     "write_run",
 ]
 
@@ -432,19 +436,36 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     Other JSON files inside a folder are left alone. Raises BadInputError as `read_run`, and when
     there is nothing to read.
     """
+    return sorted(map(read_run, _record_files(paths)), key=lambda run: run.started_utc)
+
+
+def readable_runs(paths: Iterable[Path]) -> tuple[list[Run], list[EdgesegError]]:
+    """As `read_runs`, and the errors of the files that cannot be read, which do not stop the others.
+
+    Raises:
+        BadInputError: there is nothing to read, or none of it can be.
+    """
+    read = [attempt(partial(read_run, file)) for file in _record_files(paths)]
+    errors = [each for each in read if isinstance(each, EdgesegError)]
+    runs = [each for each in read if isinstance(each, Run)]
+    if not runs:
+        raise errors[0]
+    return sorted(runs, key=lambda run: run.started_utc), errors
+
+
+def _record_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         files += (
-            [entry for entry in sorted(path.glob("*.json")) if _has_schema(entry)]
-            if path.is_dir()
-            else [path]
+            [entry for entry in sorted(path.glob("*.json")) if is_record(entry)] if path.is_dir() else [path]
         )
     if not files:
         raise BadInputError("no record files found: make one with  seg-bench run --out results/run.json")
-    return sorted((read_run(file) for file in files), key=lambda run: run.started_utc)
+    return files
 
 
-def _has_schema(path: Path) -> bool:
+def is_record(path: Path) -> bool:
+    """Whether a file begins as a record of ours does."""
     try:
         head = path.read_text(encoding="utf-8")[:200]
     except (OSError, UnicodeDecodeError):

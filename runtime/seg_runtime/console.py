@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from seg_runtime.boundary import known_error, one_line
 from seg_runtime.errors import EdgesegError
 
 if TYPE_CHECKING:
@@ -18,12 +19,11 @@ __all__ = ["progress_bar", "run_app", "stderr_console", "stdout_console", "worki
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command; a known error becomes one line on stderr and its exit code, Ctrl-C becomes 130."""
+    """Run a command; an error becomes one line on stderr and its exit code, Ctrl-C becomes 130."""
     try:
         app()
     except EdgesegError as error:
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {one_line(error)}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -31,6 +31,9 @@ def run_app(app: typer.Typer) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:  # noqa: BLE001 - known_error shows its traceback to who asks for it
+        sys.stderr.write(f"error: {one_line(known_error(error))}\n")
+        sys.exit(1)
 
 
 def stderr_console() -> Console:

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, get_args
 
-from seg_runtime.spec import VERSION_WITH_STATISTICS, ClaheSpec, ModelSpec
+from seg_runtime.spec import VERSION_WITH_STATISTICS, ClaheSpec, ModelSpec, TensorSpec
 
-__all__ = ["LARGEST_SIDE", "MOST_CHANNELS", "check_contract", "check_stated", "one_of"]
+__all__ = [
+    "LARGEST_SIDE",
+    "MOST_CHANNELS",
+    "check_clahe_range",
+    "check_class_names",
+    "check_contract",
+    "check_probability",
+    "check_scale",
+    "check_size",
+    "check_stated",
+    "check_statistics",
+    "one_of",
+]
 
 LARGEST_SIDE = 16384
 MOST_CHANNELS = 16
 MOST_BATCHED = 4096
 MOST_TILES = 256
+MOST_VALUES = 2**31
+HIGHEST_CLIP = 1e6
 
 
 def one_of(values: Any, what: str, value: str) -> Any:
@@ -66,25 +81,101 @@ def check_contract(spec: ModelSpec) -> None:
         ("version", spec.version, 1, math.inf),
         ("contract", spec.contract_version, 1, math.inf),
         ("max_batch_size", spec.max_batch_size, 0, MOST_BATCHED),
-        ("height of the input", spec.input_size_hw[0], 1, LARGEST_SIDE),
-        ("width of the input", spec.input_size_hw[1], 1, LARGEST_SIDE),
         ("channels", spec.channels, 1, MOST_CHANNELS),
         ("parameter_count", spec.parameter_count, 0, math.inf),
     ):
-        if not lowest <= value <= highest:
-            most = f"{lowest} to {highest}" if math.isfinite(highest) else f"at least {lowest}"
-            raise ValueError(f"{what} {value}, expected {most}")
-    for what, numbers in (("mean", spec.mean), ("std", spec.std)):
-        if numbers and len(numbers) != spec.channels:
-            raise ValueError(f"{what} has {len(numbers)} values, expected {spec.channels}, one per channel")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"{what} {list(numbers)}, expected finite numbers")
+        _check_whole(what, value, lowest, highest)
+    check_size(spec.input_size_hw)
     if bool(spec.mean) != bool(spec.std):
         raise ValueError("mean without std, or std without mean")
-    if not all(number > 0 for number in (*spec.std, spec.scale)) or not math.isfinite(spec.scale):
-        raise ValueError(f"std {list(spec.std)} and scale {spec.scale}, expected numbers above 0")
-    if not math.isfinite(spec.threshold):
-        raise ValueError(f"threshold {spec.threshold}, expected a finite number")
-    clahe = spec.clahe or ClaheSpec()
-    if not (clahe.clip_limit > 0 and all(1 <= tiles <= MOST_TILES for tiles in clahe.tile_grid_hw)):
-        raise ValueError(f"clahe {clahe}, expected a limit above 0 and 1 to {MOST_TILES} tiles each way")
+    if spec.mean:
+        check_statistics(spec.mean, spec.std, spec.channels)
+    check_scale(spec.scale)
+    check_clahe_range(spec.clahe)
+    _check_threshold(spec)
+    check_class_names(spec.class_names)
+    for tensor in (*spec.inputs, *spec.outputs, *spec.by_products):
+        _check_tensor(tensor)
+    if spec.parity is not None:
+        figures = (spec.parity.max_abs, spec.parity.max_rel, spec.parity.mask_iou)
+        if not (all(is_number(each) and each >= 0 for each in figures) and spec.parity.mask_iou <= 1):
+            raise ValueError(f"{spec.parity}, expected numbers of at least 0, and an IoU of at most 1")
+    if not all(isinstance(each, str) for each in (*spec.assumed, *spec.assumed.values())):
+        raise ValueError(f"assumed {dict(spec.assumed)}, expected names and values as text")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which True and text are not."""
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+
+
+def check_size(size_hw: Sequence[Any]) -> None:
+    """Refuse an input that no image is resized to. Raises ValueError."""
+    for what, side in zip(("height", "width"), size_hw, strict=True):
+        _check_whole(f"{what} of the input", side, 1, LARGEST_SIDE)
+
+
+def check_statistics(mean: Sequence[Any], std: Sequence[Any], channels: int | None = None) -> None:
+    """Refuse a mean and a standard deviation that no channels have. Raises ValueError.
+
+    Args:
+        mean: a value per channel.
+        std: a value per channel.
+        channels: how many; None for as many as `mean` has.
+    """
+    count = len(mean) if channels is None else channels
+    for what, numbers in (("mean", mean), ("std", std)):
+        if len(numbers) != count or not numbers:
+            raise ValueError(f"{what} has {len(numbers)} values, expected {count or 1}, one per channel")
+        if not all(map(is_number, numbers)):
+            raise ValueError(f"{what} {list(numbers)}, expected finite numbers")
+    if not all(number > 0 for number in std):
+        raise ValueError(f"std {list(std)}, expected numbers above 0")
+
+
+def check_scale(scale: Any) -> None:
+    """Refuse what no pixel can be divided by. Raises ValueError."""
+    if not is_number(scale) or scale <= 0:
+        raise ValueError(f"scale {scale!r}, expected a finite number above 0")
+
+
+def check_clahe_range(clahe: ClaheSpec | None) -> None:
+    """Refuse what OpenCV cannot compute, or dies of. Raises ValueError."""
+    if clahe is None:
+        return
+    if not is_number(clahe.clip_limit) or not 0 < clahe.clip_limit <= HIGHEST_CLIP:
+        raise ValueError(f"clahe limit {clahe.clip_limit!r}, expected a number above 0 to {HIGHEST_CLIP}")
+    for tiles in clahe.tile_grid_hw:
+        _check_whole("clahe grid", tiles, 1, MOST_TILES)
+
+
+def check_class_names(names: Sequence[Any]) -> None:
+    """Refuse names that are no text, or empty. Raises ValueError."""
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"class names {list(names)}, expected texts that are not empty")
+
+
+def check_probability(value: Any) -> None:
+    """Refuse a threshold that no probability reaches. Raises ValueError."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"threshold {value!r}, expected a probability, 0 to 1")
+
+
+def _check_threshold(spec: ModelSpec) -> None:
+    if spec.task in ("semantic", "instances"):
+        check_probability(spec.threshold)
+    elif not is_number(spec.threshold):
+        raise ValueError(f"threshold {spec.threshold!r}, expected a finite number")
+
+
+def _check_tensor(tensor: TensorSpec) -> None:
+    if not all(axis == -1 or 1 <= axis < MOST_VALUES for axis in tensor.shape):
+        raise ValueError(
+            f"tensor '{tensor.name}' of shape {list(tensor.shape)}, expected axes of 1 and more, or -1"
+        )
+
+
+def _check_whole(what: str, value: Any, lowest: int, highest: float) -> None:
+    if type(value) is bool or not isinstance(value, Integral) or not lowest <= int(value) <= highest:
+        most = f"{lowest} to {highest}" if math.isfinite(highest) else f"at least {lowest}"
+        raise ValueError(f"{what} {value!r}, expected {most}")

@@ -20,6 +20,7 @@ __all__ = [
     "ServerLostError",
     "ServerTimeoutError",
     "ServerUnavailableError",
+    "UnexpectedError",
     "VideoEndedError",
 ]
 
@@ -31,6 +32,10 @@ class EdgesegError(Exception):
     """
 
     exit_code = 2
+
+
+class UnexpectedError(EdgesegError):
+    """An error that this package does not know, such as a decoder's own on damaged bytes."""
 
 
 class BadInputError(EdgesegError, ValueError):

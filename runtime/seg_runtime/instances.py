@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.paste import MaskCrop, paste_crops, to_masks
-from seg_runtime.preprocess import check_image
+from seg_runtime.preprocess import check_batch_size, check_image
 from seg_runtime.sam.rle import coco_rle, encode_counts
 from seg_runtime.session import Session
 from seg_runtime.spec import ModelSpec
@@ -168,9 +168,10 @@ class InstanceSegmenter:
         Raises:
             BadInputError: as from `segment`, or a batch larger than the model takes.
         """
-        largest = max(1, self.spec.max_batch_size)
-        if not 1 <= batch_size <= largest:
-            raise BadInputError(f"model '{self.spec.name}' takes batches of 1 to {largest}, not {batch_size}")
+        check_batch_size(self.spec, batch_size)
+        return self._stream(images, batch_size)
+
+    def _stream(self, images: Iterable[NDArray[np.uint8]], batch_size: int) -> Iterator[InstanceResult]:
         source = iter(images)
         while batch := list(islice(source, batch_size)):
             yield from self._run(batch)

@@ -102,7 +102,8 @@ def from_config(config: Any) -> ModelSpec:
         RepositoryError: the message lacks what a client must know, or says it wrongly.
     """
     values = {key: parameter.string_value for key, parameter in config.parameters.items()}
-    if (number := values.get("contract", "1")).isdigit() and int(number) > CONTRACT_VERSION:
+    number = values.get("contract", "1")
+    if number.isdecimal() and len(number) < 10 and int(number) > CONTRACT_VERSION:
         raise RepositoryError(
             f"model '{config.name}' has a contract of version {number}, of edgeseg "
             f"{values.get('toolkit_version', '')}; this one reads up to {CONTRACT_VERSION}: upgrade edgeseg"
@@ -112,7 +113,7 @@ def from_config(config: Any) -> ModelSpec:
         spec = _spec(config, values)
         check_contract(spec)
         return spec
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # what a hand writes into JSON can raise anything
         raise RepositoryError(
             f"model '{config.name}' has no usable edgeseg contract in its config.pbtxt "
             f"({type(error).__name__}: {error}): publish it again with seg-export"

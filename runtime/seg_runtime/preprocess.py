@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.spec import ClaheSpec
+from seg_runtime.spec import ClaheSpec, ModelSpec
 
 __all__ = [
     "apply_clahe",
+    "check_batch_size",
     "check_clahe",
     "check_image",
     "probabilities_to_frame",
@@ -105,6 +106,13 @@ def check_image(image: NDArray[np.uint8], channels: int) -> None:
             f"the model wants an image of shape {wanted} and dtype uint8; "
             f"it was given {shape} and {image.dtype.name}"
         )
+
+
+def check_batch_size(spec: ModelSpec, batch_size: int) -> None:
+    """Refuse a batch larger than a model takes. Raises BadInputError."""
+    largest = max(1, spec.max_batch_size)
+    if not 1 <= batch_size <= largest:
+        raise BadInputError(f"model '{spec.name}' takes batches of 1 to {largest}, not {batch_size}")
 
 
 def check_clahe(channels: int, clahe: ClaheSpec | None) -> None:

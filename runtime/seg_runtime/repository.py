@@ -12,6 +12,7 @@ a version current, and everything before that step is invisible.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +20,12 @@ from pathlib import Path
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["CONFIG_FILE", "GRAPH_FILE", "Repository", "model_not_found", "version_file"]
+__all__ = ["CONFIG_FILE", "GRAPH_FILE", "Repository", "model_not_found", "version_file", "version_folders"]
 
 CONFIG_FILE = "config.pbtxt"
 GRAPH_FILE = "model.onnx"
+
+_VERSION = re.compile("[1-9][0-9]{0,17}")
 
 
 class Repository:
@@ -57,10 +60,7 @@ class Repository:
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Versions of a model that are on disk, ascending."""
-        folder = self._folder(model)
-        return tuple(
-            sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit())
-        )
+        return tuple(sorted(version_folders(self._folder(model))))
 
     def spec(self, model: str) -> ModelSpec:
         """The contract of the served version. Raises ModelNotFoundError or RepositoryError."""
@@ -98,6 +98,15 @@ class Repository:
         if model not in self.models():
             raise model_not_found(model, self.models(), f"in '{self.path}'")
         return self.path / model
+
+
+def version_folders(model: Path) -> list[int]:
+    """Versions in a model's folder; Triton's names of them are ASCII digits without a leading zero."""
+    return [
+        int(entry.name)
+        for entry in model.iterdir()
+        if _VERSION.fullmatch(entry.name) is not None and entry.is_dir()
+    ]
 
 
 def version_file(spec: ModelSpec, folder: Path, name: str) -> Path:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.postprocess import PostProcess, apply_postprocess
-from seg_runtime.preprocess import check_clahe, check_image, probabilities_to_frame, to_batch
+from seg_runtime.preprocess import (
+    check_batch_size,
+    check_clahe,
+    check_image,
+    probabilities_to_frame,
+    to_batch,
+)
 from seg_runtime.session import Session
 from seg_runtime.spec import ClaheSpec, ModelSpec
 from seg_runtime.tiling import check_overlap, segment_tiles
@@ -118,9 +124,7 @@ class SemanticSegmenter:
         Raises:
             BadInputError: as from `segment`, or a batch larger than the model takes.
         """
-        largest = max(1, self.spec.max_batch_size)
-        if not 1 <= batch_size <= largest:
-            raise BadInputError(f"model '{self.spec.name}' takes batches of 1 to {largest}, not {batch_size}")
+        check_batch_size(self.spec, batch_size)
         return self._stream(images, batch_size)
 
     def _stream(self, images: Iterable[NDArray[np.uint8]], batch_size: int) -> Iterator[SemanticResult]:

@@ -46,7 +46,7 @@ def options(repo: Path, xray_folder: Path) -> RunOptions:
 
 def chosen(options: RunOptions, **changes: object) -> list[str]:
     changed = replace(options, **changes)
-    return [subject.name for subject in choose_local(changed, Repository(changed.repo))]
+    return [subject.name for subject in choose_local(changed, Repository(changed.repo)).subjects]
 
 
 def test_patterns_and_precisions_choose_among_the_models_that_are_built(options: RunOptions) -> None:
@@ -84,7 +84,13 @@ def test_a_broken_contract_stops_only_a_run_that_asks_for_its_model(
         chosen(options, repo=copied, models=("unet_aa",))
     with pytest.raises(BadInputError, match=r"matches no model; there are: other \(semantic, fp32\), unet_a"):
         chosen(options, repo=copied, models=("x*",))
-    for asked in ("broken", "b*", "sam", "*"):
+    assert chosen(options, repo=copied) == ["other", "unet_a", "unet_b"]
+    plan = make_plan(replace(options, repo=copied), tmp_path)
+    assert [note.split(":")[0] for note in plan.left_out] == [
+        "left out 'broken'", "left out 'sam'", "left out 'sam_decoder'", "left out 'sam_encoder'",
+    ]  # fmt: skip
+    assert set(plan.left_out) <= set(plan.notes(options))
+    for asked in ("broken", "b*", "sam"):
         with pytest.raises(RepositoryError, match=r"broken/config\.pbtxt|sam_encoder/config\.pbtxt"):
             chosen(options, repo=copied, models=(asked,))
     gated = replace(options, repo=copied, models=("unet_a",), gate=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from seg_bench.data.archive import unpack_zip
+from seg_export.checkpoints import http_transfer
 from seg_export.checkpoints.download import download
+from seg_export.checkpoints.http_transfer import stated_length
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
 
 CONTENT = bytes(range(256)) * 4096
@@ -31,6 +35,8 @@ class FileServer:
     breaks: int = 0
     status: int = 0
     supports_ranges: bool = True
+    redirect: str = ""
+    length: str = ""
     ranges: list[str | None] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -39,10 +45,15 @@ class FileServer:
         if self.status:
             request.send_error(self.status)
             return
+        if self.redirect:
+            request.send_response(302)
+            request.send_header("Location", self.redirect)
+            request.end_headers()
+            return
         fits = request.headers.get("If-Range") in (None, self.etag)
         start = int(asked[len("bytes=") : -1]) if asked and self.supports_ranges and fits else 0
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(self.content) - start))
+        request.send_header("Content-Length", self.length or str(len(self.content) - start))
         request.send_header("ETag", self.etag)
         request.end_headers()
         end = len(self.content)
@@ -165,6 +176,43 @@ def test_address_with_nobody_listening_is_told(tmp_path: Path) -> None:
 def test_address_of_another_scheme_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="expected an http"):
         download("file:///etc/hosts", tmp_path / "set.zip")
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/set.zip", "file:///etc/hosts", "data:,x"])
+def test_a_redirect_to_another_scheme_is_refused(server: FileServer, tmp_path: Path, target: str) -> None:
+    server.redirect = target
+    with pytest.raises(EdgesegError, match=r"redirect"):
+        download(server.url, tmp_path / "set.zip", attempts=1, pause_s=0.0)
+    assert not (tmp_path / "set.zip").exists()
+
+
+@pytest.mark.parametrize("length", [str(10**15), str(10**19)])
+def test_a_length_that_no_disk_holds_is_refused_before_it_is_fetched(
+    server: FileServer, tmp_path: Path, length: str
+) -> None:
+    server.length = length
+    with pytest.raises(EdgesegError, match=f"announces {length} bytes"):
+        download(server.url, tmp_path / "set.zip", attempts=1)
+    assert not (tmp_path / "set.zip.part").exists()
+
+
+@pytest.mark.parametrize("text", ["lots", "-5", "²", "1e9", "", None, "9" * 5000])
+def test_a_length_that_is_no_number_says_nothing(text: str | None, tmp_path: Path) -> None:
+    assert stated_length(text, 0, tmp_path) is None
+
+
+def test_without_a_network_it_ends_in_seconds_and_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*address: object, **options: object) -> None:
+        time.sleep(2)
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    monkeypatch.setattr(http_transfer, "_REACH_S", 0.1)
+    begin = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match=r"nobody answers.* and pass it with --checkpoint FILE"):
+        download("https://example.org/sam.pth", tmp_path / "sam.pth", option="--checkpoint")
+    assert time.monotonic() - begin < 1.5
 
 
 def test_folder_that_cannot_be_written_is_told(server: FileServer, tmp_path: Path) -> None:

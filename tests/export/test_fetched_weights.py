@@ -144,7 +144,8 @@ def test_a_command_that_reaches_nobody_says_at_once_how_to_go_on(
     assert isinstance(error, ServerUnavailableError)
     assert str(error) == (
         "nobody answers at http://127.0.0.1:9/weights.pth ([Errno 111] Connection refused): "
-        f"check the network, or fetch weights.pth by hand (SHA-256 {SHA256}) and pass it with --checkpoint"
+        f"check the network, or fetch weights.pth by hand "
+        f"(SHA-256 {SHA256}) and pass it with --checkpoint FILE"
     )
 
 
@@ -181,6 +182,6 @@ def test_a_data_set_is_saved_where_the_command_looks_for_it(tmp_path: Path) -> N
 
 def test_a_file_that_is_gone_says_what_to_pass_instead(server: str, tmp_path: Path) -> None:
     with pytest.raises(
-        BadInputError, match=r"answers 404 .*fetch gone\.pth by hand and pass it with --checkpoint"
+        BadInputError, match=r"answers 404 .*fetch gone\.pth by hand and pass it with --checkpoint FILE"
     ):
         download(f"{server}.gone", tmp_path / "gone.pth", option="--checkpoint")

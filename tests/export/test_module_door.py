@@ -100,7 +100,7 @@ def test_network_of_five_bands_is_served_from_npy_and_tiff_as_pytorch_computes_i
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and "1 of 3 images could not be read" in done.stderr
+    assert done.returncode == 2 and "1 of 3 images were left out" in done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert "wants 5 bands and it has 4" in rows[2]["error"]
     for row in rows[:2]:

@@ -91,11 +91,11 @@ def test_a_contract_of_a_later_version_is_refused_with_what_to_do() -> None:
         ("mean", (0.5, float("nan"), 0.1), "expected finite numbers"),
         ("mean", (), "std without mean"),
         ("std", (0.5, 0.0, 0.1), "expected numbers above 0"),
-        ("scale", 0.0, "expected numbers above 0"),
-        ("scale", float("inf"), "expected numbers above 0"),
-        ("threshold", float("nan"), "threshold nan, expected a finite number"),
-        ("clahe", ClaheSpec(0.0), "expected a limit above 0"),
-        ("clahe", ClaheSpec(2.0, (0, 8)), "1 to 256 tiles each way"),
+        ("scale", 0.0, "expected a finite number above 0"),
+        ("scale", float("inf"), "expected a finite number above 0"),
+        ("threshold", float("nan"), "threshold nan, expected a probability, 0 to 1"),
+        ("clahe", ClaheSpec(0.0), "clahe limit 0.0, expected a number above 0"),
+        ("clahe", ClaheSpec(2.0, (0, 8)), "clahe grid 0, expected 1 to 256"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(field: str, value: Any, message: str) -> None:

@@ -58,7 +58,7 @@ def test_an_image_that_cannot_be_read_is_left_out(
     out = tmp_path / "out"
     code, _, error = run(str(empty), str(good), "--repo", str(tiny_maskrcnn_repo), "-o", str(out))
     assert code != 0 and isinstance(error, BadImageError)
-    assert "1 of 2 images could not be read" in str(error)
+    assert "1 of 2 images were left out" in str(error)
     assert len(json.loads((out / "instances.json").read_text())["images"]) == 1
     code, _, error = run(str(empty), "--repo", str(tiny_maskrcnn_repo), "-o", str(tmp_path / "none"))
     assert isinstance(error, BadImageError) and not (tmp_path / "none").exists()

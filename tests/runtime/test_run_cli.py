@@ -110,7 +110,7 @@ class TestSegment:
         assert ["error" in row for row in found] == [False, True, False, True, False, True]
         lines = capsys.readouterr().err.splitlines()
         assert [line.startswith("left out: cannot read image") for line in lines] == [True] * 3 + [False]
-        assert lines[3] == f"error: 3 of 6 images could not be read; 3 masks are in '{out}'"
+        assert lines[3] == f"error: 3 of 6 images were left out; 3 masks are in '{out}'"
 
     def test_files_of_the_same_name_do_not_overwrite_each_other(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from seg_bench.records import Run
+    from seg_runtime.errors import EdgesegError
 
 __all__ = ["ReportFormat", "report"]
 
@@ -89,6 +90,8 @@ def report(
 ) -> None:
     """Show the Dice / latency table of measured runs, several machines and dates side by side.
 
+    A record that cannot be read is left out, and the exit code is then 2.
+
     A terminal gets the columns that decide, or all with --wide; Markdown, CSV,
     JSON and HTML have all.
 
@@ -103,7 +106,7 @@ def report(
         --repo triton_repo
       seg-bench report --update README.md
     """
-    from seg_bench.records import read_runs
+    from seg_bench.records import readable_runs
     from seg_runtime.errors import BadInputError
 
     if update is not None:
@@ -120,7 +123,8 @@ def report(
         raise BadInputError("--columns chooses those of a Markdown table: add  --format markdown")
     if wide and (form is not ReportFormat.TERMINAL or out is not None):
         raise BadInputError("--wide is for the table in a terminal: every other form has all columns")
-    runs = read_runs(records)
+    _keep_records(records, out)
+    runs, errors = readable_runs(records)
     if images is not None:
         _emit(_page_with_masks(runs, images, repo, worst), out)
     elif form is ReportFormat.TERMINAL and out is None:
@@ -130,6 +134,29 @@ def report(
         print_report(runs, stdout_console(), wide)
     else:
         _emit(_render(runs, form, [key.strip() for key in columns.split(",") if key.strip()]), out)
+    _say_left_out(errors, len(runs))
+
+
+def _say_left_out(errors: list[EdgesegError], read: int) -> None:
+    """Raises BadInputError after a report that lacks some of its records."""
+    from seg_runtime.boundary import one_line
+    from seg_runtime.errors import BadInputError
+
+    for error in errors:
+        typer.echo(f"left out: {one_line(error)}", err=True)
+    if errors:
+        raise BadInputError(f"{len(errors)} of {len(errors) + read} records were left out")
+
+
+def _keep_records(records: list[Path], out: Path | None) -> None:
+    """Refuse to write the report over what it is made of, or over any other record."""
+    from seg_bench.records import is_record
+    from seg_runtime.errors import BadInputError
+
+    if out is None:
+        return
+    if is_record(out) or any(out.resolve() == record.resolve() for record in records):
+        raise BadInputError(f"'{out}' is a record, which the report would replace: write to another file")
 
 
 def _update(page: Path, records: list[Path], out: Path | None) -> None:

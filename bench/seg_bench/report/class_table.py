@@ -85,7 +85,7 @@ def _cells(rows: Sequence[PlottedRow], name: str) -> tuple[Cell, ...]:
     images = class_images(rows, name)
     return (
         Cell(name),
-        Cell(images, float(images) if images.isdigit() else None),
+        Cell(images, float(images) if images.isdecimal() else None),
         *(_score(each.dice if each else None) for each in found),
         *(_score(each.iou if each else None) for each in found),
     )

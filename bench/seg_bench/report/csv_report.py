@@ -12,6 +12,9 @@ from seg_bench.report.data_rows import data_rows
 
 __all__ = ["to_csv"]
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets take for a formula."""
+
 _NAMES = ("machine", "measured", "data", "model", "precision", "where", "engine", "batch", "runtime")
 
 
@@ -20,7 +23,8 @@ def to_csv(runs: Sequence[Run]) -> str:
 
     Columns are those of the JSON report; an interval is two columns, `..._low` and `..._high`, Dice under a
     condition is `dice_under_NAME`, Dice and IoU of a class are `dice_of_NAME` and `iou_of_NAME`, and lines of
-    load have `concurrency` and `rate_per_s`. What was not measured is an empty field.
+    load have `concurrency` and `rate_per_s`. What was not measured is an empty field. Text that begins as a
+    formula does gets an apostrophe in front.
     """
     lines = []
     for row in data_rows(runs):
@@ -38,6 +42,11 @@ def to_csv(runs: Sequence[Run]) -> str:
     return text.getvalue()
 
 
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would compute, behind an apostrophe, as OWASP advises; all else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in line.items():
@@ -46,5 +55,5 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
             stem = key.removesuffix("_interval")
             flat |= {f"{stem}_low": low, f"{stem}_high": high}
         else:
-            flat[key] = value
+            flat[key] = _inert(value)
     return flat

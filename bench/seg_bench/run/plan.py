@@ -49,6 +49,7 @@ class Plan:
         official: folders of the original library's own exports, by subject.
         fp32_graphs: the fp32 model of the same checkpoint, by subject; empty when none is needed.
         cases: conditions that models were not trained for, under which they are scored too.
+        left_out: a line for each model that matches what is asked for and cannot be used.
     """
 
     samples: tuple[str, ...]
@@ -60,6 +61,7 @@ class Plan:
     official: Mapping[str, Path]
     fp32_graphs: Mapping[str, str] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def models_of(self, subjects: Collection[str]) -> tuple[str, ...]:
         """Names of the models that these subjects run."""
@@ -83,6 +85,7 @@ class Plan:
 
     def notes(self, options: RunOptions) -> Iterator[str]:
         """What a reader of the records must know of how the run was laid out."""
+        yield from self.left_out
         groups = self.groups(options)
         if len(groups) > 1:
             names = " | ".join(", ".join(group) for group in groups)
@@ -201,13 +204,14 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     """
     samples, split = _samples(options)
     if options.url and "in-process" not in options.where:
-        subjects = choose_remote(options)
+        choice = choose_remote(options)
         graphs: dict[str, Path] = {}
     else:
         repository = Repository(options.repo)
-        subjects = choose_local(options, repository)
-        models = [spec.name for subject in subjects for spec in subject.specs]
+        choice = choose_local(options, repository)
+        models = [spec.name for subject in choice.subjects for spec in subject.specs]
         graphs = {name: repository.graph_path(name) for name in models}
+    subjects = choice.subjects
     _check(options, samples, subjects)
     prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
@@ -230,6 +234,7 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         official=official_exports(options, every, subjects, checkpoints, folder),
         fp32_graphs=_fp32_graphs(options, subjects) if options.gate else {},
         cases=cases,
+        left_out=choice.left_out,
     )
 
 

@@ -11,6 +11,7 @@ from seg_bench.candidate import COMPILED, PYTORCH, Candidate
 from seg_bench.machine import shown_text
 from seg_bench.records import Accuracy, Agreement, Condition, Energy, Latency, LoadPoint, Throughput
 from seg_bench.run.worker_process import WorkerProcess
+from seg_runtime.boundary import known_error
 from seg_runtime.errors import EdgesegError
 
 __all__ = ["Progress", "Row", "failing_alone", "live_rows", "open_rows"]
@@ -103,5 +104,5 @@ def failing_alone(row: Row) -> Iterator[None]:
     """An error of the block is noted on its row and goes no further."""
     try:
         yield
-    except EdgesegError as error:
-        row.fail(error)
+    except Exception as error:  # noqa: BLE001 - the other rows go on after whatever it is
+        row.fail(known_error(error))

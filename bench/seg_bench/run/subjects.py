@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from seg_bench.tracked import MEMORIES, split_name, tracked_name
+from seg_runtime.boundary import attempt
 from seg_runtime.contracts import ListedContracts
-from seg_runtime.errors import BadInputError, RepositoryError
+from seg_runtime.errors import BadInputError, EdgesegError, RepositoryError
 from seg_runtime.sam.decoder import sam_pair
 from seg_runtime.sam2.models import IMAGE_PARTS, VIDEO_PARTS, sam2_models
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["Subject", "matching_subjects", "named_subject", "readable_subjects"]
+__all__ = ["Matching", "Subject", "matching_subjects", "named_subject", "readable_subjects"]
 
 _HALVES = ("_encoder", "_decoder")
 _SINGLE = ("semantic", "instances")
@@ -94,6 +96,19 @@ class Subject:
         return self.spec.weights
 
 
+@dataclass(frozen=True)
+class Matching:
+    """What matches a pattern.
+
+    Attributes:
+        subjects: those that can be measured, by name.
+        left_out: the errors of the others, by name.
+    """
+
+    subjects: tuple[Subject, ...]
+    left_out: Mapping[str, EdgesegError]
+
+
 def named_subject(contracts: ListedContracts, name: str) -> Subject:
     """The model, the SAM, or the SAM2 with an image or a tracked frame, of a name.
 
@@ -123,25 +138,34 @@ def named_subject(contracts: ListedContracts, name: str) -> Subject:
     )
 
 
-def matching_subjects(
-    contracts: ListedContracts, models: Iterable[str], pattern: str = "*"
-) -> tuple[Subject, ...]:
+def matching_subjects(contracts: ListedContracts, models: Iterable[str], pattern: str = "*") -> Matching:
     """The models of masks or objects, and the whole SAMs and SAM2s, whose names match a pattern, by name.
+
+    One whose contract is broken, or no contract of ours, is left out.
 
     Args:
         contracts: of the models; those that cannot matter are not read.
         models: names to choose from.
         pattern: as "unet*".
-
-    Raises:
-        RepositoryError: a contract that is broken.
-        BadInputError: the parts of a SAM are of different checkpoints.
     """
     models = tuple(models)
-    named = [name for name in models if fnmatchcase(name, pattern)]
-    single = [name for name in named if contracts.spec(name).task in _SINGLE]
+    left_out: dict[str, EdgesegError] = {}
+    single = []
+    for name in (name for name in models if fnmatchcase(name, pattern)):
+        spec = attempt(partial(contracts.spec, name))
+        if isinstance(spec, EdgesegError):
+            left_out[name] = spec
+        elif spec.task in _SINGLE:
+            single.append(name)
     several = [name for name in _several(models) if fnmatchcase(name, pattern) and name not in single]
-    return tuple(named_subject(contracts, name) for name in sorted([*single, *several]))
+    subjects = []
+    for name in sorted([*single, *several]):
+        subject = attempt(partial(named_subject, contracts, name))
+        if isinstance(subject, EdgesegError):
+            left_out[name] = subject
+        else:
+            subjects.append(subject)
+    return Matching(tuple(subjects), left_out)
 
 
 def readable_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:

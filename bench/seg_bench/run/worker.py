@@ -43,6 +43,7 @@ from seg_bench.json_fields import from_json, to_json
 from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
 from seg_bench.run.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
 from seg_bench.run.server_time import ServerClock
+from seg_runtime.boundary import known_error
 from seg_runtime.errors import EdgesegError
 
 __all__ = ["Measurement", "main"]
@@ -166,8 +167,8 @@ def main() -> None:
     with suppress(BrokenPipeError), _answers() as answer:
         try:
             _serve(iter(sys.stdin.readline, ""), answer)
-        except EdgesegError as error:
-            answer({"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this row alone
+            answer({"error": str(known_error(error))})
 
 
 def _serve(lines: Iterator[str], answer: Callable[[Mapping[str, Any]], None]) -> None:

@@ -7,6 +7,7 @@ tensor shapes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,17 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from seg_export.checkpoints.document import read_document
 from seg_export.checkpoints.files import read_plain, write_atomically
 from seg_export.checkpoints.huggingface import weights_file
 from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.state_dicts import Recogniser, recognise
-from seg_export.checkpoints.tensors import cast, check_finite, float32
+from seg_export.checkpoints.tensors import cast, check_finite
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
-from seg_export.families import FAMILIES, family_named
-from seg_runtime.contract import one_of
-from seg_runtime.errors import BadInputError, CheckpointError
-from seg_runtime.hashing import file_sha256
-from seg_runtime.spec import ChannelOrder, ClaheSpec, Resize
+from seg_export.families import family_named
+from seg_runtime.errors import CheckpointError
 
 __all__ = [
     "FORMAT",
@@ -121,7 +120,7 @@ def load_checkpoint(path: Path, weights: str | None = None, *, first: Recogniser
             f"--weights {weights} has no effect: checkpoint {path} holds one set of weights; leave it out"
         )
     else:
-        checkpoint = _from_document(document, path)
+        checkpoint = read_document(document, path)
     check_finite(checkpoint.state_dict, path)
     return checkpoint
 
@@ -133,21 +132,16 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
         CheckpointError: an unknown family, arguments that the constructor refuses, or weights that
             do not fit it (the first three are named).
     """
+    _check_size(checkpoint)
     try:
         model = untrained_model(checkpoint.family, checkpoint.arguments)
-    except (BadInputError, TypeError, ValueError) as error:
+    except Exception as error:
         raise CheckpointError(
-            f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: {error}"
+            f"cannot build a {checkpoint.family} from the arguments {checkpoint.arguments}: "
+            + " ".join(str(error).split())
         ) from error
     wanted = model.state_dict()
-    # Counters of batches, which files from before PyTorch 0.4 lack and evaluation never reads.
-    counters = {
-        name: tensor
-        for name, tensor in wanted.items()
-        if name.endswith("num_batches_tracked")
-        and f"{name.removesuffix('num_batches_tracked')}running_var" in checkpoint.state_dict
-    }
-    state_dict = counters | checkpoint.state_dict
+    state_dict = _with_counters(checkpoint, wanted)
     _check_fit(wanted, replace(checkpoint, state_dict=state_dict))
     model.load_state_dict(state_dict, assign=True)
     return model.eval()
@@ -185,40 +179,26 @@ def misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
     return problems
 
 
-def _from_document(document: Mapping[str, Any], path: Path) -> Checkpoint:
-    if document.get("family") not in FAMILIES:
-        raise CheckpointError(
-            f"checkpoint {path} is of the unknown model family {document.get('family')!r}: "
-            f"this version knows {', '.join(sorted(FAMILIES))}"
-        )
+def _check_size(checkpoint: Checkpoint) -> None:
+    """Refuse arguments of another network before it takes memory, where its constructor allows that."""
     try:
-        return Checkpoint(
-            family=document["family"],
-            arguments=dict(document["arguments"]),
-            state_dict=float32(document["state_dict"], path),
-            preprocessing=_preprocessing(document["preprocessing"]),
-            class_names=tuple(document["class_names"]),
-            metadata=dict(document["metadata"]),
-            sha256=file_sha256(path),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} lacks a field or has a wrong one: {error!r}") from error
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            wanted = untrained_model(checkpoint.family, checkpoint.arguments).state_dict()
+    except Exception:  # noqa: BLE001 - it is built again, and then says what is wrong
+        return
+    _check_fit(wanted, replace(checkpoint, state_dict=_with_counters(checkpoint, wanted)))
 
 
-def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    clahe = values["clahe"]
-    height, width = values["input_size_hw"]
-    return Preprocessing(
-        mean=tuple(map(float, values["mean"])),
-        std=tuple(map(float, values["std"])),
-        clahe=clahe and ClaheSpec(float(clahe["clip_limit"]), tuple(clahe["tile_grid_hw"])),
-        input_size_hw=(int(height), int(width)),
-        # Checkpoints of earlier versions do not have these.
-        scale=float(values.get("scale", 255.0)),
-        channel_order=one_of(ChannelOrder, "channel order", values.get("channel_order", "rgb")),
-        threshold=float(values.get("threshold", 0.5)),
-        resize=values.get("resize") and one_of(Resize, "resize", values["resize"]),
-    )
+def _with_counters(checkpoint: Checkpoint, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Its weights with counters of batches, which files from before PyTorch 0.4 lack and nothing reads."""
+    counters = {
+        name: tensor
+        for name, tensor in wanted.items()
+        if name.endswith("num_batches_tracked")
+        and f"{name.removesuffix('num_batches_tracked')}running_var" in checkpoint.state_dict
+    }
+    return counters | checkpoint.state_dict
 
 
 def _check_fit(wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seg_export.checkpoints.http_transfer import MOST_BYTES, check_reachable, open_url, stated_length
 from seg_runtime.errors import BadInputError, EdgesegError, ServerUnavailableError
 from seg_runtime.hashing import file_sha256
 
@@ -68,9 +69,9 @@ def download(
         option: of the command, that takes a file which was fetched by hand.
 
     Raises:
-        BadInputError: not an http(s) address, or the server refuses it.
+        BadInputError: not an http(s) address, or the server refuses it or redirects to another scheme.
         ServerUnavailableError: nobody answers, or the transfer broke off too often.
-        EdgesegError: the file cannot be written, or has another hash than `sha256`.
+        EdgesegError: the file cannot be written, is too long, or has another hash than `sha256`.
     """
     if not url.startswith(("http://", "https://")):
         raise BadInputError(f"cannot download '{url}': expected an http:// or https:// address")
@@ -93,7 +94,7 @@ def cache_folder() -> Path:
 
 def _by_hand(path: Path, sha256: str | None, option: str) -> str:
     """What to do where the server is out of reach, as behind a firewall."""
-    where = f"pass it with {option}" if option else f"save it as {path} and run the same command again"
+    where = f"pass it with {option} FILE" if option else f"save it as {path} and run the same command again"
     begins = "" if sha256 is None or len(sha256) == 64 else "begins with "
     check = "" if sha256 is None else f" (SHA-256 {begins}{sha256})"
     return f"fetch {path.name} by hand{check} and {where}"
@@ -106,6 +107,8 @@ def _fetch(
     failures, before, begun = 0, -1, _size(part)
     while True:
         try:
+            if failures == 0:
+                check_reachable(url)
             _transfer(url, part, on_bytes)
             break
         except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
@@ -137,15 +140,17 @@ def _transfer(url: str, part: Path, on_bytes: OnBytes | None) -> None:
         if validator := _read_validator(part):
             # A server whose file has changed then sends all of it instead of a tail that does not fit.
             headers["If-Range"] = validator
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as response:
+    with open_url(urllib.request.Request(url, headers=headers), _TIMEOUT_S) as response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         at_hand = at_hand if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = at_hand + int(length) if length else None
+        length = stated_length(response.headers.get("Content-Length"), at_hand, part.parent)
+        total = None if length is None else at_hand + length
         _write_validator(part, response.headers)
         with part.open("ab" if resumed else "wb") as file:
             while piece := response.read(_PIECE):
                 at_hand += file.write(piece)
+                if at_hand > MOST_BYTES:
+                    raise EdgesegError(f"{url} does not end after {MOST_BYTES} bytes: check the address")
                 if on_bytes:
                     on_bytes(at_hand, total)
             file.flush()

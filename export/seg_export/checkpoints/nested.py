@@ -90,7 +90,7 @@ def _walk(value: Any, way: tuple[str, ...], passed: tuple[str, ...]) -> Iterator
     tensors = {name: each for name, each in items.items() if isinstance(each, torch.Tensor)}
     if any(map(is_weight, tensors.values())):
         others = (*passed, *(name for name in items if name not in tensors))
-        unnamed = all(name.isdigit() for name in tensors)
+        unnamed = all(name.isdecimal() for name in tensors)
         yield Weights(".".join(way), tensors, _unwrapped(way, others), unnamed=unnamed)
     for name, each in items.items():
         if not names_training(name):

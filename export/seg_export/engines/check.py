@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from seg_export.engines.network import (
@@ -17,6 +18,7 @@ from seg_export.engines.network import (
 )
 from seg_export.engines.profiles import profile_of
 from seg_export.engines.reasons import BuildError
+from seg_runtime.boundary import attempt
 from seg_runtime.engines.tensorrt_api import TensorRT, load_tensorrt
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.repository import Repository
@@ -125,13 +127,22 @@ def _graphs(models: Sequence[str], repo: Path) -> list[_Graph]:
     if models and not named:
         return graphs
     repository = Repository(repo)
-    for name in named or repository.models():
-        spec = repository.spec(name)
-        if named or (not spec.steps and repository.versions(name)):
-            graphs.append(_Graph(name, repository.graph_path(name), spec))
+    graphs += [_graph(repository, name) for name in named]
+    graphs += [] if named else _built_graphs(repository)
     if not graphs:
         raise RepositoryError(f"repository '{repo}' has no graph to check: publish one with seg-export")
     return graphs
+
+
+def _graph(repository: Repository, name: str) -> _Graph:
+    return _Graph(name, repository.graph_path(name), repository.spec(name))
+
+
+def _built_graphs(repository: Repository) -> list[_Graph]:
+    """Those of all models of ours that have one; a model that nobody named is in nobody's way."""
+    single = [spec.name for spec in repository.readable_specs() if not spec.steps]
+    found = [attempt(partial(_graph, repository, name)) for name in filter(repository.versions, single)]
+    return [graph for graph in found if isinstance(graph, _Graph)]
 
 
 def _check(

@@ -12,7 +12,7 @@ from seg_export.families.onnx import ONNX, export_onnx
 from seg_export.families.sam import SAM
 from seg_export.families.sam2 import SAM2
 from seg_export.families.semantic import TRANSUNET, UNET, UNETPP
-from seg_runtime.errors import CheckpointError
+from seg_runtime.errors import CheckpointError, EdgesegError
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.types import Checkpoint
@@ -47,7 +47,17 @@ def traceable_models(
         CheckpointError: an unknown family, or weights that do not fit it.
         BadInputError: a size or batch that the model cannot take.
     """
-    return family_named(checkpoint.family).models(checkpoint, name, size_hw, max_batch_size)
+    family = family_named(checkpoint.family)
+    try:
+        return family.models(checkpoint, name, size_hw, max_batch_size)
+    except EdgesegError:
+        raise
+    except Exception as error:
+        # Arguments that a file names can be of any type.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"cannot make a {checkpoint.family} with the arguments {checkpoint.arguments} ({reason})"
+        ) from error
 
 
 def traceable_model(

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seg_export.publishing.staging import locked, repository_errors, sync, sync_tree
+from seg_runtime.contract import check_contract
 from seg_runtime.errors import BadInputError, RepositoryError
-from seg_runtime.repository import CONFIG_FILE, Repository
+from seg_runtime.repository import CONFIG_FILE, Repository, version_folders
 from seg_runtime.spec import ModelSpec, ServingSpec
 
 __all__ = [
@@ -100,6 +101,8 @@ def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[Publish
         check_model_name(model.spec.name)
     with repository_errors(repo), locked(repo):
         specs = _numbered(repo, [model.spec for model in models])
+        for spec in specs:
+            _check(spec)
         for spec, model in zip(specs, models, strict=True):
             text = republished(model.config, spec) if model.config else to_text(spec, model.serving)
             (model.folder / CONFIG_FILE).write_text(text, encoding="utf-8")
@@ -111,6 +114,14 @@ def publish_together(repo: Path, models: Sequence[StagedModel]) -> tuple[Publish
     return tuple(
         PublishedModel(spec, folder, size_bytes(folder)) for spec, folder in zip(specs, folders, strict=True)
     )
+
+
+def _check(spec: ModelSpec) -> None:
+    """Refuse to publish what no client could follow. Raises BadInputError."""
+    try:
+        check_contract(spec)
+    except ValueError as error:
+        raise BadInputError(f"model '{spec.name}' cannot be published: {error}") from error
 
 
 def _numbered(repo: Path, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
@@ -159,7 +170,7 @@ def replace_config(model: Path, config: Path) -> None:
 def _versions(model: Path) -> tuple[int, ...]:
     if not model.is_dir():
         return ()
-    return tuple(int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit())
+    return tuple(version_folders(model))
 
 
 def served_version(model: Path) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +21,7 @@ from seg_runtime.console import progress_bar, stderr_console
 
 if TYPE_CHECKING:
     from seg_runtime.files.instances import InstanceFileResult
-    from seg_runtime.files.segment import FileResult
+    from seg_runtime.files.results import FileResult
     from seg_runtime.session import Session
 
 __all__ = ["instances"]
@@ -64,8 +63,8 @@ def instances(
 ) -> None:
     """Find objects: an overlay for each image, and all of them in COCO's format.
 
-    An image that cannot be read is reported and left out; the others are
-    done, and the exit code is 2.
+    An image that cannot be read or used is reported and left out; the others
+    are done, and the exit code is 2.
 
     Examples:
 
@@ -79,6 +78,7 @@ def instances(
     from seg_runtime.errors import BadImageError
     from seg_runtime.files.images import list_images
     from seg_runtime.files.instances import segment_instance_files
+    from seg_runtime.files.results import to_json_text
     from seg_runtime.instances import InstanceSegmenter
     from seg_runtime.triton.access import ServerAccess
 
@@ -97,7 +97,7 @@ def instances(
         results = segment_instance_files(segmenter, files, out, overlay=overlay, batch_size=batch)
         for result in results:
             if as_json:
-                typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+                typer.echo(to_json_text(result.to_json()))
             note, count = _outcome(result)
             objects += count
             if result.error is not None:
@@ -113,7 +113,7 @@ def instances(
         raise BadImageError(
             errors[0]
             if len(files) == 1
-            else f"{len(errors)} of {len(files)} images could not be read; the others are in '{out}'"
+            else f"{len(errors)} of {len(files)} images were left out; the others are in '{out}'"
         )
     stderr_console().print(
         f"{objects} object{'' if objects == 1 else 's'} in {len(files)} "
@@ -140,7 +140,7 @@ def _only_model(session: Session) -> str:
 
 def _outcome(result: InstanceFileResult | FileResult) -> tuple[str, int]:
     """What to tell about a file, if anything, and how many objects it has."""
-    from seg_runtime.files.segment import FileResult
+    from seg_runtime.files.results import FileResult
 
     if isinstance(result, FileResult):
         return f"left out: {result.error}", 0

@@ -24,7 +24,7 @@ from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_co
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from seg_runtime.files.segment import FileResult
+    from seg_runtime.files.results import FileResult
     from seg_runtime.spec import ClaheSpec, ModelSpec
 
 __all__ = ["app", "main"]
@@ -106,8 +106,8 @@ def segment(
     """Segment images: a mask, an overlay and a line in results.jsonl for each.
 
     A mask is 0 and 255 for a model of one class and class ids otherwise.
-    An image that cannot be read is reported and left out; the others are
-    done, and the exit code is 2.
+    An image that cannot be read or used is reported and left out; the others
+    are done, and the exit code is 2.
 
     Examples:
 
@@ -232,15 +232,16 @@ def _overlap(tile: bool, share: float | None) -> float | None:
 
 
 def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, as_json: bool) -> None:
-    """Show results as they come; raise at the end when some images could not be read."""
+    """Show results as they come; raise at the end when some images were left out."""
     from seg_runtime.errors import BadImageError
+    from seg_runtime.files.results import to_json_text
 
     errors = []
     with progress_bar() as progress:
         task = progress.add_task("segmenting", total=count)
         for result in results:
             if as_json:
-                typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+                typer.echo(to_json_text(result.to_json()))
             for warning in result.warnings:
                 progress.console.print(
                     f"warning: {result.path}: {warning}", markup=False, highlight=False, soft_wrap=True
@@ -256,7 +257,7 @@ def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, a
         raise BadImageError(errors[0])
     if errors:
         raise BadImageError(
-            f"{len(errors)} of {count} images could not be read; {count - len(errors)} masks are in '{out}'"
+            f"{len(errors)} of {count} images were left out; {count - len(errors)} masks are in '{out}'"
         )
     _note(f"{count} image{'' if count == 1 else 's'} segmented into '{out}' ({engine})")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,8 +216,10 @@ def _numbers(text: str, option: str, form: str, counts: tuple[int, ...]) -> list
 
 
 def _report(written: dict[str, Any], out: Path, as_json: bool) -> None:
+    from seg_runtime.files.results import to_json_text
+
     if as_json:
-        typer.echo(json.dumps(written, ensure_ascii=False))
+        typer.echo(to_json_text(written))
     for warning in written["warnings"]:
         stderr_console().print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     count = len(written["annotations"])

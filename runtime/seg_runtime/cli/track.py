@@ -189,9 +189,10 @@ class _Shown:
 def _report(result: TrackResult, source: FrameSource, as_json: bool) -> None:
     """What was written; then an error for a file that broke off, and Ctrl-C's own exit code."""
     from seg_runtime.errors import VideoEndedError
+    from seg_runtime.files.results import to_json_text
 
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        typer.echo(to_json_text(result.to_json()))
     objects, frames = (
         f"{count} {kind}{'' if count == 1 else 's'}"
         for count, kind in ((len(result.object_ids), "object"), (result.tracked, "frame"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,12 @@ import numpy as np
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.doubts import input_doubts
-from seg_runtime.files.images import write_png
+from seg_runtime.files.each import ReadImage, each_file
+from seg_runtime.files.images import read_image, write_png
 from seg_runtime.files.instance_overlay import draw_instances
-from seg_runtime.files.segment import FileResult, ImageReader, ReadImage, ResultsFile, check_out, unwritable
+from seg_runtime.files.results import FileResult, check_out, to_json_text, unwritable
 from seg_runtime.instances import InstanceResult, InstanceSegmenter
+from seg_runtime.preprocess import check_batch_size
 
 __all__ = ["COCO_FILE", "InstanceFileResult", "find_instances_model", "segment_instance_files"]
 
@@ -73,8 +74,9 @@ class _Coco:
     def add(self, path: Path, result: InstanceResult) -> None:
         number = len(self.images) + 1
         height, width = result.size_hw
+        annotations = result.coco(number, len(self.annotations) + 1)
         self.images.append({"id": number, "file_name": str(path), "height": height, "width": width})
-        self.annotations += result.coco(number, len(self.annotations) + 1)
+        self.annotations += annotations
 
     def write(self, out: Path) -> None:
         names = self.segmenter.spec.class_names
@@ -86,7 +88,7 @@ class _Coco:
         }
         temporary = out / f".{uuid.uuid4().hex}.partial"
         try:
-            temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+            temporary.write_text(to_json_text(document), encoding="utf-8")
             temporary.replace(out / COCO_FILE)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -103,9 +105,9 @@ def segment_instance_files(
 ) -> Iterator[InstanceFileResult | FileResult]:
     """Find objects in image files, writing as it goes and holding one batch of images at a time.
 
-    `out` receives `<name>_overlay.png` and, at the end, `results.jsonl` with a line per file and
-    `instances.json` in COCO's format with boxes and run-length encoded masks. Nothing is created before
-    the first image was segmented, and a file that is there is complete.
+    `out` receives `<name>_overlay.png` and, once the iteration ends for whatever reason, `results.jsonl`
+    with a line per file and `instances.json` in COCO's format with boxes and run-length encoded masks.
+    Nothing is created before the first image was segmented, and a file that is there is complete.
 
     Args:
         segmenter: what to run.
@@ -115,50 +117,45 @@ def segment_instance_files(
         batch_size: how many images to run together.
 
     Yields:
-        One result per path, in order; a file that cannot be used is a `FileResult` with an error.
+        One result per path, in order; a file that fails in whatever way is a `FileResult` with an error.
 
     Raises:
-        BadInputError: `out` cannot be written to or holds one of the images, an image is too small or too
-            long, or the batch is too large.
-        InferenceError, ServerError: as from `Session.infer`.
+        BadInputError: `out` cannot be written to or holds one of the images, or the batch is too large.
+        ServerError: as from `Session.infer`.
     """
     out = Path(out)
     check_out(out, paths)
-    reader = ImageReader(paths, 3, True)
-    results = segmenter.stream(reader, batch_size)
-    return _segment(segmenter, reader, results, out, overlay)
+    check_batch_size(segmenter.spec, batch_size)
+    return _segment(segmenter, paths, out, overlay, batch_size)
 
 
 def _segment(
-    segmenter: InstanceSegmenter,
-    reader: ImageReader,
-    results: Iterator[InstanceResult],
-    out: Path,
-    overlay: bool,
+    segmenter: InstanceSegmenter, paths: Sequence[Path], out: Path, overlay: bool, batch_size: int
 ) -> Iterator[InstanceFileResult | FileResult]:
     coco = _Coco(segmenter)
-    with ResultsFile(out) as file:
-        for result in results:
-            read = reader.take()
-            for failed in read.failed_before:
-                yield file.add(failed)
-            file.open()
-            coco.add(read.path, result)
-            yield file.add(_write(segmenter, read, result, out, overlay))
-        for failed in reader.failed:
-            yield file.add(failed)
+    try:
+        yield from each_file(
+            paths,
+            out,
+            read=lambda path: read_image(path, 3, gray=True),
+            stream=lambda images: segmenter.stream(images, batch_size),
+            write=lambda read, result: _write(coco, read, result, out, overlay),
+            batch_size=batch_size,
+        )
+    finally:
         if coco.images:
             coco.write(out)
 
 
 def _write(
-    segmenter: InstanceSegmenter, read: ReadImage, result: InstanceResult, out: Path, overlay: bool
+    coco: _Coco, read: ReadImage, result: InstanceResult, out: Path, overlay: bool
 ) -> InstanceFileResult:
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
     if overlay_path is not None:
         write_png(overlay_path, draw_instances(read.image, result))
-    doubts = input_doubts(segmenter.spec, read.image) + _doubts(result)
-    return InstanceFileResult(read.path, result, overlay_path, segmenter.engine, warnings=tuple(doubts))
+    coco.add(read.path, result)
+    doubts = input_doubts(coco.segmenter.spec, read.image) + _doubts(result)
+    return InstanceFileResult(read.path, result, overlay_path, coco.segmenter.engine, warnings=tuple(doubts))
 
 
 def _doubts(result: InstanceResult) -> list[str]:

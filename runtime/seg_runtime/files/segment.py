@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TextIO, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.errors import BadInputError
 from seg_runtime.files.doubts import class_doubts, input_doubts
+from seg_runtime.files.each import ReadImage, each_file
 from seg_runtime.files.images import read_image, write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
+from seg_runtime.files.results import RESULTS_FILE, FileResult, check_out
+from seg_runtime.preprocess import check_batch_size
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
 
-__all__ = [
-    "RESULTS_FILE",
-    "FileResult",
-    "ImageReader",
-    "ReadImage",
-    "ResultsFile",
-    "check_out",
-    "segment_files",
-    "unwritable",
-]
-
-RESULTS_FILE = "results.jsonl"
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What became of one image file.
-
-    Attributes:
-        path: the image as it was given.
-        error: why it was left out, in one line; None when it was segmented, and then the rest is set.
-        size_hw: (height, width) of the image in pixels.
-        mask_path: the mask: 0 and 255 for a model of one class, class ids otherwise.
-        overlay_path: the overlay, or None when none was asked for.
-        area_px: pixels per class name; the background of a model with several classes is one of them.
-        timings_ms: as in `SemanticResult`.
-        engine: what computed it, as `Session.engine`.
-        warnings: why the mask may be of no use, a line each, see `seg_runtime.files.doubts`.
-    """
-
-    path: Path
-    error: str | None = None
-    size_hw: tuple[int, int] = (0, 0)
-    mask_path: Path | None = None
-    overlay_path: Path | None = None
-    area_px: dict[str, int] | None = None
-    timings_ms: dict[str, float] | None = None
-    engine: str | None = None
-    warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """A row for `results.jsonl`: path and error, or path and everything found."""
-        if self.error is not None:
-            return {"path": str(self.path), "error": self.error}
-        height, width = self.size_hw
-        timings = {step: round(spent, 3) for step, spent in (self.timings_ms or {}).items()}
-        return {
-            "path": str(self.path),
-            "height": height,
-            "width": width,
-            "mask": str(self.mask_path),
-            "overlay": str(self.overlay_path) if self.overlay_path else None,
-            "area_px": self.area_px,
-            "timings_ms": timings,
-            "engine": self.engine,
-            "warnings": list(self.warnings),
-        }
+__all__ = ["RESULTS_FILE", "FileResult", "segment_files"]
 
 
 def segment_files(
@@ -105,12 +45,12 @@ def segment_files(
         batch_size: how many images to run together.
 
     Yields:
-        One `FileResult` per path, in order; a file that cannot be read is one with an error.
+        One `FileResult` per path, in order; a file that fails in whatever way is one with an error.
 
     Raises:
         BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, or
             `gray` for a model of several channels.
-        InferenceError, ServerError: as from `Session.infer`.
+        ServerError: as from `Session.infer`.
     """
     out, channels = Path(out), segmenter.spec.channels
     if gray and channels != 1:
@@ -119,123 +59,15 @@ def segment_files(
             "leave it out"
         )
     check_out(out, paths)
-    reader = ImageReader(paths, channels, gray)
-    results = segmenter.stream(reader, batch_size)
-    return _segment_files(segmenter, reader, results, out, overlay)
-
-
-def _segment_files(
-    segmenter: SemanticSegmenter,
-    reader: ImageReader,
-    results: Iterator[SemanticResult],
-    out: Path,
-    overlay: bool,
-) -> Iterator[FileResult]:
-    with ResultsFile(out) as file:
-        for result in results:
-            read = reader.take()
-            for failed in read.failed_before:
-                yield file.add(failed)
-            file.open()
-            yield file.add(_write(segmenter, read, result, out, overlay))
-        for failed in reader.failed:
-            yield file.add(failed)
-
-
-@dataclass(frozen=True)
-class ReadImage:
-    """An image that could be read, its file, the name of its results, and files before it that could not."""
-
-    path: Path
-    name: str
-    image: NDArray[np.uint8]
-    failed_before: list[FileResult]
-
-
-class ImageReader:
-    """Yields readable images to the segmenter and remembers which files they, and the others, were."""
-
-    def __init__(self, paths: Sequence[Path], channels: int, gray: bool) -> None:
-        self._files = zip(paths, _unique_names(paths), strict=True)
-        self._channels = channels
-        self._gray = gray
-        self._read: deque[ReadImage] = deque()
-        self.failed: list[FileResult] = []
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        for path, name in self._files:
-            try:
-                image = read_image(path, self._channels, gray=self._gray)
-            except BadImageError as error:
-                self.failed.append(FileResult(path, " ".join(str(error).split())))
-                continue
-            self._read.append(ReadImage(path, name, image, self.failed))
-            self.failed = []
-            yield image
-
-    def take(self) -> ReadImage:
-        """The file of the next result."""
-        return self._read.popleft()
-
-
-class Row(Protocol):
-    """What becomes a line of `results.jsonl`."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-
-
-RowT = TypeVar("RowT", bound=Row)
-
-
-class ResultsFile:
-    """`results.jsonl`, under a temporary name until the `with` block ends."""
-
-    def __init__(self, out: Path) -> None:
-        self._path = out / RESULTS_FILE
-        self._temporary = out / f".{uuid.uuid4().hex}.partial"
-        self._file: TextIO | None = None
-        self._waiting: list[Row] = []
-
-    def open(self) -> None:
-        """Create folder and file, for all rows so far and to come; calling it again does nothing."""
-        if self._file is not None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("w", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(self._path.parent, error) from error
-        for row in self._waiting:
-            self.add(row)
-        self._waiting = []
-
-    def add(self, row: RowT) -> RowT:
-        """Write a row, or keep it until there is a file; returns the row."""
-        if self._file is None:
-            self._waiting.append(row)
-            return row
-        try:
-            self._file.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise unwritable(self._path, error) from error
-        return row
-
-    def __enter__(self) -> ResultsFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.close()
-            self._temporary.replace(self._path)
-        except OSError as failure:
-            self._temporary.unlink(missing_ok=True)
-            raise unwritable(self._path, failure) from failure
+    check_batch_size(segmenter.spec, batch_size)
+    return each_file(
+        paths,
+        out,
+        read=lambda path: read_image(path, channels, gray=gray),
+        stream=lambda images: segmenter.stream(images, batch_size),
+        write=lambda read, result: _write(segmenter, read, result, out, overlay),
+        batch_size=batch_size,
+    )
 
 
 def _write(
@@ -269,32 +101,3 @@ def _areas(spec: ModelSpec, result: SemanticResult) -> dict[str, int]:
     first_id = 1 if count == 1 else 0
     areas = np.bincount(result.mask.ravel(), minlength=first_id + count)[first_id:]
     return {name: int(area) for name, area in zip(names, areas, strict=True)}
-
-
-def _unique_names(paths: Sequence[Path]) -> list[str]:
-    # Compared without case: 'A_mask.png' and 'a_mask.png' are one file on some systems.
-    used: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = path.stem, 1
-        while name.casefold() in used:
-            number += 1
-            name = f"{path.stem}_{number}"
-        used.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def check_out(out: Path, paths: Sequence[Path]) -> None:
-    """Refuse to write into a file, or beside the images. Raises BadInputError."""
-    if out.exists() and not out.is_dir():
-        raise BadInputError(f"'{out}' is a file: give a folder to write to")
-    folder = out.resolve()
-    if any(parent.resolve() == folder for parent in {path.parent for path in paths}):
-        raise BadInputError(
-            f"'{out}' holds images to segment: write to another folder, or masks would mix with them"
-        )
-
-
-def unwritable(path: Path, error: OSError) -> BadInputError:
-    return BadInputError(f"cannot write '{path}': {error.strerror or error}")

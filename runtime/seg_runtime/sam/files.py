@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from seg_runtime.errors import BadInputError
 from seg_runtime.files.doubts import mask_doubts
 from seg_runtime.files.images import write_mask, write_png
 from seg_runtime.files.overlay import distinct_colors, draw_overlay
-from seg_runtime.files.segment import check_out
+from seg_runtime.files.results import check_out, to_json_text
 from seg_runtime.sam.mask_generator import SamAutomaticMaskGenerator
 from seg_runtime.sam.objects import ObjectPrompts
 from seg_runtime.sam.predictor import SamPredictor, best_first
@@ -181,7 +180,7 @@ class _Writer:
         }
         file = self._file(name)
         try:
-            file.write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
+            file.write_text(to_json_text(written), encoding="utf-8")
         except OSError as error:
             raise BadInputError(f"cannot write '{file}': {error.strerror or error}") from error
         return written

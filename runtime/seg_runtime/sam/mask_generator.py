@@ -39,7 +39,7 @@ class SamAutomaticMaskGenerator:
 
     Args:
         session: from `seg_runtime.connect`.
-        name: the published SAM; its models are `<name>_encoder` and `<name>_decoder`.
+        name: the published SAM; its models are `<name>_encoder` and `<name>_decoder`. None for the only one.
         points_per_side: points along one side of the grid; None when `point_grids` is given.
         points_per_batch: largest number of points in one run of the decoder; in process at most 16,
             which is faster there. The masks do not depend on it.
@@ -64,7 +64,7 @@ class SamAutomaticMaskGenerator:
     def __init__(
         self,
         session: Session,
-        name: str = "sam_vit_b",
+        name: str | None = None,
         points_per_side: int | None = 32,
         points_per_batch: int = 64,
         pred_iou_thresh: float = 0.88,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.preprocess import check_image
-from seg_runtime.sam.decoder import EMBEDDINGS, decode, sam_pair
+from seg_runtime.sam.decoder import EMBEDDINGS, decode, find_sam, sam_pair
 from seg_runtime.sam.masks import MaskFrame
 from seg_runtime.sam.memory import check_memory
 from seg_runtime.sam.prompts import Prompts, prompt_of_image, prompts_of_model
@@ -33,7 +33,7 @@ class SamPredictor:
 
     Args:
         session: from `seg_runtime.connect`.
-        name: the published SAM; its models are `<name>_encoder` and `<name>_decoder`.
+        name: the published SAM; its models are `<name>_encoder` and `<name>_decoder`. None for the only one.
         prompts_per_call: largest number of prompts in one run of the decoder; the answers do not
             depend on it. Much more than 16 is slower on a CPU and may be faster on a GPU.
 
@@ -43,14 +43,14 @@ class SamPredictor:
 
     Raises:
         ModelNotFoundError: encoder or decoder is missing.
-        BadInputError: they are of different checkpoints, or no SAM.
+        BadInputError: they are of different checkpoints, or no SAM; or there are several and no name.
     """
 
-    def __init__(self, session: Session, name: str = "sam_vit_b", *, prompts_per_call: int = 16) -> None:
+    def __init__(self, session: Session, name: str | None = None, *, prompts_per_call: int = 16) -> None:
         if prompts_per_call < 1:
             raise BadInputError(f"prompts_per_call is {prompts_per_call}: run 1 or more prompts at once")
         self.session = session
-        self._encoder, self._decoder = sam_pair(session, name)
+        self._encoder, self._decoder = sam_pair(session, name or find_sam(session))
         self._prompts_per_call = prompts_per_call
         self.transform = ResizeLongestSide(self._encoder.input_size_hw[0])
         self.mask_threshold = self._decoder.threshold

@@ -63,7 +63,7 @@ def parse_address(target: str) -> Address | None:
     """The server's address, or None for a folder. Raises BadInputError for anything else."""
     if "://" not in target:
         host, _, port = target.rpartition(":")
-        if host and port.isdigit() and not Path(target).exists():
+        if host and port.isdecimal() and not Path(target).exists():
             raise BadInputError(f"'{target}' is neither a folder nor an address: write grpc://{target}")
         return None
     try:

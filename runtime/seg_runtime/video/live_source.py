@@ -128,6 +128,6 @@ def _without_password(address: str) -> str:
 def _refused(target: int | str, name: str) -> str:
     if isinstance(target, str):
         return f"cannot open {name}: nothing answers there, or it is no video"
-    there = sorted(int(node.name[5:]) for node in Path("/dev").glob("video*") if node.name[5:].isdigit())
+    there = sorted(int(node.name[5:]) for node in Path("/dev").glob("video*") if node.name[5:].isdecimal())
     cameras = f"cameras here: {', '.join(map(str, there))}" if there else "no camera is connected"
     return f"cannot open {name}: {cameras}"

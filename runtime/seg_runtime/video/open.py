@@ -59,6 +59,6 @@ def _open(source: str | Path | int, latest: bool, allow_truncated: bool) -> Fram
     path = Path(source)
     if path.is_dir():
         return ImageFolderSource(path)
-    if not path.exists() and text.isascii() and text.isdigit():
+    if not path.exists() and text.isascii() and text.isdecimal():
         return LiveSource(int(text), latest=latest)
     return VideoFileSource(path, allow_truncated=allow_truncated)

@@ -78,7 +78,7 @@ def _named(outputs: Mapping[str, Any], wanted: str | int | None) -> str:
         raise BadInputError(f"the module has {len(outputs)} outputs: choose with --output one of {there}")
     if str(wanted) in outputs:
         return str(wanted)
-    if str(wanted).isdigit() and int(wanted) < len(outputs):
+    if str(wanted).isdecimal() and int(wanted) < len(outputs):
         return list(outputs)[int(wanted)]
     raise BadInputError(f"--output {wanted}: the module has no such output; there are {there}")
 

@@ -154,7 +154,7 @@ def _exact_session(onnxruntime: Any, graph: str, options: Any, providers: list[A
 
 def _threads(config: dict[str, Any]) -> int:
     wanted = os.environ.get(THREADS_VARIABLE, "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
     instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", [])) or 1
     return max(1, len(os.sched_getaffinity(0)) // instances)
