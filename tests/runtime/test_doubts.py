@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,23 @@ def test_a_mask_prompt_that_shows_nothing_is_refused(
     arguments = (tmp_path / "a.png", "--mask", tmp_path / "empty.png", "-o", tmp_path / "out")
     assert call(monkeypatch, "sam", *arguments) == 2
     assert "empty.png' is empty: it shows no object" in capsys.readouterr().err
+
+
+def test_no_object_and_objects_as_large_as_the_image_are_warned_of() -> None:
+    from seg_runtime.files.instances import _doubts
+
+    class Found(list[Any]):
+        size_hw = (6, 8)
+
+        @property
+        def crops(self) -> Found:
+            return self
+
+    def found(*masks: NDArray[np.bool_]) -> Any:
+        return Found(SimpleNamespace(mask=mask) for mask in masks)
+
+    assert _doubts(found()) == ["no object was found"]
+    assert _doubts(found(np.eye(6, 8) > 0)) == []
+    assert _doubts(found(np.eye(6, 8) > 0, np.ones((6, 8), bool))) == [
+        "the masks of 1 objects cover the whole image"
+    ]

@@ -50,9 +50,9 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool)
     if options.ood is not None:
         others = _spread(find_samples(options.ood), options.limit)
         check_sizes(others)
-        check_truths(others)
         if boxes:
             check_masks(others)
+        check_truths(others)
         cases.append(Case(options.ood.resolve().name, "data set", others))
     return tuple(cases)
 

@@ -215,12 +215,12 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     _check(options, samples, subjects)
     prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
-    check_truths(samples)
     for subject in subjects:
         if subject.class_names and subject.weights != "random":
             check_classes(samples, len(subject.class_names), subject.name)
     if prompted:
         check_masks(samples)
+    check_truths(samples)
     cases = make_cases(options, samples, boxes=prompted)
     every = [*samples, *(sample for case in cases for sample in case.samples)]
     checkpoints = find_checkpoints(options, subjects, folder)

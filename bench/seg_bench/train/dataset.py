@@ -45,7 +45,6 @@ def load_pairs(samples: Iterable[Sample], size_hw: tuple[int, int], clahe: Clahe
         BadInputError: all masks are empty, or they are written in two ways.
     """
     samples = tuple(samples)
-    check_truths(samples)
     names, images, masks = [], [], []
     for sample in samples:
         image, truth = sample.load_image(), sample.load_truth()
@@ -58,6 +57,7 @@ def load_pairs(samples: Iterable[Sample], size_hw: tuple[int, int], clahe: Clahe
         names.append(sample.name)
         images.append(apply_clahe(resize_image(image, size_hw), clahe))
         masks.append(_resized(truth, size_hw))
+    check_truths(samples)
     return Pairs(tuple(names), tuple(images), tuple(masks))
 
 

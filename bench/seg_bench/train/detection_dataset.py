@@ -70,8 +70,6 @@ def load_objects(samples: Iterable[InstanceSample], size_hw: tuple[int, int]) ->
     import cv2
 
     samples = tuple(samples)
-    check_truths(samples)
-
     images, maps = [], []
     for sample in samples:
         image, labels = sample.load_image(), sample.load_labels()
@@ -84,6 +82,7 @@ def load_objects(samples: Iterable[InstanceSample], size_hw: tuple[int, int]) ->
         images.append(np.asarray(cv2.resize(image, (width, height)), dtype=np.uint8))
         scaled = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
         maps.append(np.asarray(scaled, dtype=np.int32))
+    check_truths(samples)
     return Objects(tuple(images), tuple(maps))
 
 
