@@ -106,7 +106,7 @@ def check_contract(spec: ModelSpec) -> None:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, which True and text are not."""
-    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+    return _is(Real, value) and math.isfinite(value)
 
 
 def check_size(size_hw: Sequence[Any]) -> None:
@@ -176,6 +176,11 @@ def _check_tensor(tensor: TensorSpec) -> None:
 
 
 def _check_whole(what: str, value: Any, lowest: int, highest: float) -> None:
-    if type(value) is bool or not isinstance(value, Integral) or not lowest <= int(value) <= highest:
+    if not _is(Integral, value) or not lowest <= value <= highest:
         most = f"{lowest} to {highest}" if math.isfinite(highest) else f"at least {lowest}"
         raise ValueError(f"{what} {value!r}, expected {most}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    """As isinstance; True and False are no numbers."""
+    return isinstance(value, kind) and not isinstance(value, bool)

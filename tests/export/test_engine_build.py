@@ -23,6 +23,7 @@ from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
 from seg_export.engines import network
 from seg_export.engines.build import build_engines
+from seg_export.engines.check import _graphs
 from seg_export.engines.groups import partner_of
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
 from seg_export.export import export_models
@@ -139,6 +140,14 @@ def test_a_broken_contract_of_another_model_is_in_nobodys_way(repo: Path) -> Non
     assert [engine.model for engine in build(repo, "unet")] == ["unet"]
     with pytest.raises(RepositoryError, match=r"broken/config\.pbtxt"):
         build(repo)
+
+
+def test_a_foreign_model_is_left_out_of_a_check_unless_it_is_named(repo: Path) -> None:
+    (repo / "foreign" / "1").mkdir(parents=True)
+    (repo / "foreign" / CONFIG_FILE).write_text('name: "foreign" backend: "python"')
+    assert [graph.name for graph in _graphs([], repo)] == ["unet"]
+    with pytest.raises(RepositoryError, match="no usable edgeseg contract"):
+        _graphs(["foreign"], repo)
 
 
 def test_engine_that_strays_is_not_published(repo: Path) -> None:

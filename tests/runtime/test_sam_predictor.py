@@ -431,3 +431,11 @@ def test_a_model_that_is_no_sam_is_refused(discs: DiscSamSession) -> None:
         SamPredictor(discs, "sam_tiny")
     with pytest.raises(BadInputError, match="prompts_per_call is 0"):
         SamPredictor(discs, "sam_tiny", prompts_per_call=0)
+
+
+def test_without_a_name_the_only_sam_is_taken() -> None:
+    session = DiscSamSession()
+    (name,) = {model.removesuffix("_encoder").removesuffix("_decoder") for model in session.models()}
+    assert name != "sam_vit_b"
+    with SamPredictor(session) as predictor:
+        assert predictor.engine == SamPredictor(session, name).engine

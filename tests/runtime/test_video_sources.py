@@ -178,6 +178,18 @@ def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
         open_video(tmp_path / "none.mp4", fps=0)
 
 
+def test_a_video_that_is_damaged_in_the_middle_is_refused_or_says_so(tmp_path: Path) -> None:
+    data = bytearray((Path(__file__).parents[1] / "data" / "clips" / "cups.mp4").read_bytes())
+    data[len(data) * 45 // 100 : len(data) * 55 // 100] = bytes(len(data) * 55 // 100 - len(data) * 45 // 100)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    with pytest.raises(BadVideoError, match=r"is damaged in the middle: \d+ of the 40 frames"):
+        open_video(path)
+    with open_video(path, allow_truncated=True) as source:
+        assert source.frame_count is not None and 0 < source.frame_count < 40
+        assert source.note is not None and "damaged in the middle" in source.note
+
+
 def test_opencv_and_ffmpeg_print_nothing_of_their_own(tmp_path: Path) -> None:
     path = with_index_first(write_clip(tmp_path / "cut.mp4", 60))
     path.write_bytes(path.read_bytes()[:-700])

@@ -12,7 +12,7 @@ from seg_bench.report.data_rows import data_rows
 
 __all__ = ["to_csv"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 """What a cell begins with that spreadsheets take for a formula."""
 
 _NAMES = ("machine", "measured", "data", "model", "precision", "where", "engine", "batch", "runtime")

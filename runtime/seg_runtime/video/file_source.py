@@ -51,9 +51,10 @@ class VideoFileSource(FrameSource):
                 else f"cannot read video '{path}': OpenCV's FFmpeg does not know what it is"
             )
         try:
-            self._times_ms, claimed = self._scan(complete is False), self._claimed()
+            claimed = self._claimed()
+            self._times_ms, damaged = self._scan(complete is False, claimed)
             self.frame_count = len(self._times_ms)
-            self._check_count(self.frame_count, claimed, complete, allow_truncated)
+            self._check_count(self.frame_count, claimed, complete, damaged, allow_truncated)
             self._seekable = bool(np.all(np.diff(self._times_ms) > 0))
             self._reopen()
             self._grab()
@@ -63,16 +64,18 @@ class VideoFileSource(FrameSource):
             raise
         self.size_hw = (first.shape[0], first.shape[1])
 
-    def _scan(self, cut_off: bool) -> NDArray[np.float64]:
-        """(frames,) time of each frame in ms, as the decoder gives them."""
+    def _scan(self, cut_off: bool, claimed: int) -> tuple[NDArray[np.float64], bool]:
+        """(frames,) time of each frame in ms, as the decoder gives them; whether some follow a failure."""
         import cv2
 
         times = []
         capture = self._open_capture()
         while capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        # At the end of a sound file nothing follows; after damaged bytes the decoder finds frames again.
+        damaged = any(capture.grab() for _ in range(claimed - len(times)))
         # The last frame of a file that was cut off is a part of one, which FFmpeg fills up by guessing.
-        return np.array(times[:-1] if cut_off else times, dtype=np.float64)
+        return np.array(times[:-1] if cut_off else times, dtype=np.float64), damaged
 
     def _claimed(self) -> int:
         import cv2
@@ -82,18 +85,21 @@ class VideoFileSource(FrameSource):
         self.fps = fps if 0 < fps <= 1000 else _FPS
         return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
-    def _check_count(self, count: int, claimed: int, complete: bool | None, allow_truncated: bool) -> None:
+    def _check_count(
+        self, count: int, claimed: int, complete: bool | None, damaged: bool, allow_truncated: bool
+    ) -> None:
         if not count:
             raise BadVideoError(f"video '{self.name}' has no frames that can be read")
         short = claimed - count > max(2, _CLAIM_TOLERANCE * claimed)
         found = f"{count} of the {claimed} frames that it announces can be read"
-        if complete is False or (complete is None and short):
+        state = "damaged in the middle" if damaged else "cut off"
+        if damaged or complete is False or (complete is None and short):
             if not allow_truncated:
                 raise BadVideoError(
-                    f"video '{self.name}' is cut off: {found}; copy it again, or use those with "
+                    f"video '{self.name}' is {state}: {found}; copy it again, or use those with "
                     "--allow-truncated (allow_truncated=True)"
                 )
-            self.note = f"'{self.name}' is cut off: {found}"
+            self.note = f"'{self.name}' is {state}: {found}"
         elif short:
             # Editors hide frames in whole files too, so this is no error.
             self.note = f"'{self.name}': {found}"
