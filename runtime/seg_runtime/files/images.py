@@ -60,6 +60,10 @@ class LoadedImage:
     depth: BitDepth
     warnings: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in result files: the depth, whether it was a guess, and warnings."""
+        return self.depth.to_json() | {"warnings": list(self.warnings)}
+
 
 def read_image(
     path: str | Path, channels: int, *, gray: bool = False, bit_depth: int | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.bit_depth import check_bit_depth
 from seg_runtime.files.images import write_png
 from seg_runtime.files.instance_overlay import draw_instances
 from seg_runtime.files.segment import FileResult, ImageReader, ReadImage, ResultsFile, check_out, unwritable
@@ -31,6 +32,7 @@ class InstanceFileResult:
         result: boxes, classes and masks.
         overlay_path: the overlay, or None when none was asked for.
         engine: what computed it, as `Session.engine`.
+        read: the bit depth that the image was read by, and warnings; as `LoadedImage.to_json`.
         error: None, as for every image that could be read.
     """
 
@@ -38,7 +40,13 @@ class InstanceFileResult:
     result: InstanceResult
     overlay_path: Path | None
     engine: str
+    read: dict[str, Any]
     error: None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the results should know, a sentence each."""
+        return tuple(self.read["warnings"])
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: how many objects of each class, and the limit where it was met."""
@@ -55,6 +63,7 @@ class InstanceFileResult:
             "overlay": str(self.overlay_path) if self.overlay_path else None,
             "timings_ms": {step: round(spent, 3) for step, spent in result.timings_ms.items()},
             "engine": self.engine,
+            **self.read,
         }
 
 
@@ -94,6 +103,7 @@ def segment_instance_files(
     paths: Sequence[Path],
     out: str | Path,
     *,
+    bit_depth: int | None = None,
     overlay: bool = True,
     batch_size: int = 1,
 ) -> Iterator[InstanceFileResult | FileResult]:
@@ -107,6 +117,7 @@ def segment_instance_files(
         segmenter: what to run.
         paths: image files, from `seg_runtime.files.images.list_images`.
         out: the folder to write to; made when missing.
+        bit_depth: how many bits of 16-bit pixels count, whatever the files state.
         overlay: write overlays too.
         batch_size: how many images to run together.
 
@@ -120,7 +131,8 @@ def segment_instance_files(
     """
     out = Path(out)
     check_out(out, paths)
-    reader = ImageReader(paths, 3, True)
+    check_bit_depth(bit_depth)
+    reader = ImageReader(paths, 3, True, bit_depth)
     results = segmenter.stream(reader, batch_size)
     return _segment(segmenter, reader, results, out, overlay)
 
@@ -153,7 +165,7 @@ def _write(
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
     if overlay_path is not None:
         write_png(overlay_path, draw_instances(read.image, result))
-    return InstanceFileResult(read.path, result, overlay_path, segmenter.engine)
+    return InstanceFileResult(read.path, result, overlay_path, segmenter.engine, read.loaded.to_json())
 
 
 def find_instances_model(models: Mapping[str, str]) -> str:

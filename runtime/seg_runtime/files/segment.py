@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.files.images import read_image, write_mask, write_png
+from seg_runtime.files.bit_depth import check_bit_depth
+from seg_runtime.files.images import LoadedImage, load_image, write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
@@ -47,6 +48,7 @@ class FileResult:
         area_px: pixels per class name; the background of a model with several classes is one of them.
         timings_ms: as in `SemanticResult`.
         engine: what computed it, as `Session.engine`.
+        read: the bit depth that the image was read by, and warnings; as `LoadedImage.to_json`.
     """
 
     path: Path
@@ -57,6 +59,12 @@ class FileResult:
     area_px: dict[str, int] | None = None
     timings_ms: dict[str, float] | None = None
     engine: str | None = None
+    read: dict[str, Any] | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the results should know, a sentence each."""
+        return tuple((self.read or {}).get("warnings", ()))
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: path and error, or path and everything found."""
@@ -73,6 +81,7 @@ class FileResult:
             "area_px": self.area_px,
             "timings_ms": timings,
             "engine": self.engine,
+            **(self.read or {}),
         }
 
 
@@ -82,6 +91,7 @@ def segment_files(
     out: str | Path,
     *,
     gray: bool = False,
+    bit_depth: int | None = None,
     overlay: bool = True,
     batch_size: int = 1,
 ) -> Iterator[FileResult]:
@@ -97,6 +107,7 @@ def segment_files(
         paths: image files, from `seg_runtime.files.images.list_images`.
         out: the folder to write to; made when missing.
         gray: convert colour images for a model of one channel.
+        bit_depth: how many bits of 16-bit pixels count, whatever the files state.
         overlay: write overlays too.
         batch_size: how many images to run together.
 
@@ -104,8 +115,8 @@ def segment_files(
         One `FileResult` per path, in order; a file that cannot be read is one with an error.
 
     Raises:
-        BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, or
-            `gray` for a model of several channels.
+        BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, no
+            such bit depth, or `gray` for a model of several channels.
         InferenceError, ServerError: as from `Session.infer`.
     """
     out, channels = Path(out), segmenter.spec.channels
@@ -115,7 +126,8 @@ def segment_files(
             "leave it out"
         )
     check_out(out, paths)
-    reader = ImageReader(paths, channels, gray)
+    check_bit_depth(bit_depth)
+    reader = ImageReader(paths, channels, gray, bit_depth)
     results = segmenter.stream(reader, batch_size)
     return _segment_files(segmenter, reader, results, out, overlay)
 
@@ -144,30 +156,38 @@ class ReadImage:
 
     path: Path
     name: str
-    image: NDArray[np.uint8]
+    loaded: LoadedImage
     failed_before: list[FileResult]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The pixels, as the model takes them."""
+        return self.loaded.pixels
 
 
 class ImageReader:
     """Yields readable images to the segmenter and remembers which files they, and the others, were."""
 
-    def __init__(self, paths: Sequence[Path], channels: int, gray: bool) -> None:
+    def __init__(
+        self, paths: Sequence[Path], channels: int, gray: bool, bit_depth: int | None = None
+    ) -> None:
         self._files = zip(paths, _unique_names(paths), strict=True)
         self._channels = channels
         self._gray = gray
+        self._bit_depth = bit_depth
         self._read: deque[ReadImage] = deque()
         self.failed: list[FileResult] = []
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         for path, name in self._files:
             try:
-                image = read_image(path, self._channels, gray=self._gray)
+                loaded = load_image(path, self._channels, gray=self._gray, bit_depth=self._bit_depth)
             except BadImageError as error:
                 self.failed.append(FileResult(path, " ".join(str(error).split())))
                 continue
-            self._read.append(ReadImage(path, name, image, self.failed))
+            self._read.append(ReadImage(path, name, loaded, self.failed))
             self.failed = []
-            yield image
+            yield loaded.pixels
 
     def take(self) -> ReadImage:
         """The file of the next result."""
@@ -251,6 +271,7 @@ def _write(
         area_px=_areas(segmenter.spec, result),
         timings_ms=dict(result.timings_ms),
         engine=segmenter.engine,
+        read=read.loaded.to_json(),
     )
 
 
