@@ -59,7 +59,7 @@ def decide_depth(values: NDArray[np.uint16], stated: int | None, wanted: int | N
     `wanted` wins; then what the file states, unless its values contradict it. Else the depth is the smallest
     of 8, 10, 12 and 14 bits that holds all pixels but strays, and 16 when none does. Strays are at most 1 %
     of the pixels, and of the kind that a marker, a defect of the sensor or clipping leaves: most of them have
-    one of four values, or they exceed the range by less than a quarter, or they are no more than 0.01 %.
+    one of two values, or they exceed the range by less than a quarter, or they are no more than 0.01 %.
     Small bright objects, whose values spread, are none.
 
     Args:
@@ -129,6 +129,6 @@ def _holds(counts: NDArray[np.int64], bits: int) -> bool:
     strays, pixels = int(above.sum()), int(counts.sum())
     if strays > _STRAY_SHARE * pixels:
         return False
-    few_values = 2 * int(np.sort(above)[-4:].sum()) >= strays
+    few_values = 2 * int(np.sort(above)[-2:].sum()) >= strays
     clipped = not above[2**bits // 4 :].any()
     return few_values or clipped or strays <= _RARE_SHARE * pixels
