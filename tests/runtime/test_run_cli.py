@@ -625,3 +625,24 @@ def test_a_published_model_segments_real_xrays(
     assert [Path(str(row["path"])) for row in rows(out)] == images
     for row in rows(out):
         assert read_image(str(row["mask"]), 1).shape == (512, 512)
+
+
+def test_a_guessed_depth_and_what_was_skipped_are_said(
+    tmp_path: Path, tiny_repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(cv2.imencode(".png", ramp)[1].tobytes())
+    (folder / "notes.txt").write_text("text")
+    arguments = ("segment", folder, "--repo", tiny_repo, "--model", "unet_tiny", "-o", tmp_path / "out")
+    assert call(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("warning: ") == 1
+    assert "a.png and 1 more: the file does not say its bit depth: read as 12-bit" in shown
+    assert "skipped 1: not an image (notes.txt)" in shown
+    assert all((row["bit_depth"], row["bit_depth_from"]) == (12, "guess") for row in rows(tmp_path / "out"))
+    assert call(monkeypatch, *arguments, "--bit-depth", 14) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert all((row["bit_depth"], row["bit_depth_from"]) == (14, "option") for row in rows(tmp_path / "out"))

@@ -58,7 +58,8 @@ def test_one_point_gives_a_mask_an_overlay_and_annotations(
     assert (round(x.mean()), round(y.mean())) == (64, 48)
     assert read_image(out / "photo_overlay.png", 3).shape == (96, 128, 3)
     written = json.loads((out / "photo_masks.json").read_text(encoding="utf-8"))
-    assert written["images"] == [{"id": 1, "file_name": str(photo), "height": 96, "width": 128}]
+    read = {"bit_depth": 8, "bit_depth_from": "file", "warnings": []}
+    assert written["images"] == [{"id": 1, "file_name": str(photo), "height": 96, "width": 128, **read}]
     (annotation,) = written["annotations"]
     np.testing.assert_array_equal(rle_to_mask(annotation["segmentation"]), mask > 0)
     assert annotation["area"] == np.count_nonzero(mask)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_runtime.cli.file_warnings import FileWarnings
 from seg_runtime.cli.options import (
     ApiKeyFileOption,
+    BitDepthOption,
     CaOption,
     ClientCertOption,
     EngineOption,
@@ -57,6 +59,7 @@ def instances(
     ca: CaOption = None,
     client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
+    bit_depth: BitDepthOption = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
     batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
     as_json: JsonOption = False,
@@ -76,14 +79,15 @@ def instances(
         seg-run instances cells/ --url grpc://localhost:8001 -o out --json
     """
     from seg_runtime.errors import BadImageError
-    from seg_runtime.files.images import list_images
     from seg_runtime.files.instances import segment_instance_files
+    from seg_runtime.files.listing import find_images
     from seg_runtime.files.results import to_json_text
     from seg_runtime.instances import InstanceSegmenter
     from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
-    files = list_images(images)
+    listing = find_images(images)
+    files, warnings = listing.files, FileWarnings()
     with open_session(repo, url, access, engine) as session, progress_bar() as progress:
         segmenter = InstanceSegmenter(
             session,
@@ -94,7 +98,9 @@ def instances(
         )
         task = progress.add_task("finding objects", total=len(files))
         errors, objects, computed_by = [], 0, segmenter.engine
-        results = segment_instance_files(segmenter, files, out, overlay=overlay, batch_size=batch)
+        results = segment_instance_files(
+            segmenter, files, out, bit_depth=bit_depth, overlay=overlay, batch_size=batch
+        )
         for result in results:
             if as_json:
                 typer.echo(to_json_text(result.to_json()))
@@ -102,13 +108,12 @@ def instances(
             objects += count
             if result.error is not None:
                 errors.append(result.error)
-            for warning in result.warnings:
-                progress.console.print(
-                    f"warning: {result.path}: {warning}", markup=False, highlight=False, soft_wrap=True
-                )
             if note:
                 progress.console.print(note, markup=False, highlight=False, soft_wrap=True)
+            warnings.add(result.path, result.warnings)
             progress.advance(task)
+    for note in warnings.notes(listing):
+        stderr_console().print(note, markup=False, highlight=False, soft_wrap=True)
     if errors:
         raise BadImageError(
             errors[0]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiKeyFileOption",
+    "BitDepthOption",
     "CaOption",
     "ClientCertOption",
     "EngineOption",
@@ -62,6 +63,17 @@ EngineOption = Annotated[
         "--engine",
         help="What computes here: auto (the best that is there), onnxruntime, openvino, onnxruntime-cuda, "
         "onnxruntime-tensorrt or tensorrt.",
+    ),
+]
+BitDepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bit-depth",
+        help="How many bits of 16-bit pixels count: white is 2^N - 1.",
+        metavar="N",
+        min=8,
+        max=16,
+        show_default="as the file says, else a guess",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

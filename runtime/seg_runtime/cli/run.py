@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from seg_runtime.cli import instances, sam, track
+from seg_runtime.cli.file_warnings import FileWarnings
 from seg_runtime.cli.options import (
     ApiKeyFileOption,
+    BitDepthOption,
     CaOption,
     ClientCertOption,
     EngineOption,
@@ -24,6 +26,7 @@ from seg_runtime.console import progress_bar, run_app, stderr_console, stdout_co
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from seg_runtime.files.listing import ImageListing
     from seg_runtime.files.results import FileResult
     from seg_runtime.spec import ClaheSpec, ModelSpec
 
@@ -99,6 +102,7 @@ def segment(
     gray: Annotated[
         bool, typer.Option("--gray", help="Convert colour images for a model of one channel.")
     ] = False,
+    bit_depth: BitDepthOption = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
     batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
     as_json: JsonOption = False,
@@ -119,14 +123,14 @@ def segment(
         seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
     """
     from seg_runtime.crf import CrfSpec
-    from seg_runtime.files.images import list_images
+    from seg_runtime.files.listing import find_images
     from seg_runtime.files.segment import segment_files
     from seg_runtime.postprocess import PostProcess
     from seg_runtime.semantic import SemanticSegmenter
     from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
-    files = list_images(images)
+    listing = find_images(images)
     with open_session(repo, url, access, engine) as session:
         segmenter = SemanticSegmenter(
             session,
@@ -136,8 +140,16 @@ def segment(
             postprocess=PostProcess(CrfSpec() if crf else None, closing, opening, remove_small, keep_largest),
             tile_overlap=_overlap(tile, tile_overlap),
         )
-        results = segment_files(segmenter, files, out, gray=gray, overlay=overlay, batch_size=batch)
-        _report(results, len(files), out, segmenter.engine, as_json)
+        results = segment_files(
+            segmenter,
+            listing.files,
+            out,
+            gray=gray,
+            bit_depth=bit_depth,
+            overlay=overlay,
+            batch_size=batch,
+        )
+        _report(results, listing, out, segmenter.engine, as_json)
 
 
 @app.command()
@@ -231,28 +243,29 @@ def _overlap(tile: bool, share: float | None) -> float | None:
     return (0.25 if share is None else share) if tile else None
 
 
-def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, as_json: bool) -> None:
+def _report(
+    results: Iterable[FileResult], listing: ImageListing, out: Path, engine: str, as_json: bool
+) -> None:
     """Show results as they come; raise at the end when some images were left out."""
     from seg_runtime.errors import BadImageError
     from seg_runtime.files.results import to_json_text
 
-    errors = []
+    errors, warnings, count = [], FileWarnings(), len(listing.files)
     with progress_bar() as progress:
         task = progress.add_task("segmenting", total=count)
         for result in results:
             if as_json:
                 typer.echo(to_json_text(result.to_json()))
-            for warning in result.warnings:
-                progress.console.print(
-                    f"warning: {result.path}: {warning}", markup=False, highlight=False, soft_wrap=True
-                )
             if result.error is not None:
                 errors.append(result.error)
                 if count > 1:
                     progress.console.print(
                         f"left out: {result.error}", markup=False, highlight=False, soft_wrap=True
                     )
+            warnings.add(result.path, result.warnings)
             progress.advance(task)
+    for note in warnings.notes(listing):
+        _note(note)
     if count == 1 and errors:
         raise BadImageError(errors[0])
     if errors:

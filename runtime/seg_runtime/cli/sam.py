@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seg_runtime.cli.file_warnings import FileWarnings
 from seg_runtime.cli.options import (
     ApiKeyFileOption,
+    BitDepthOption,
     CaOption,
     ClientCertOption,
     EngineOption,
@@ -20,6 +22,7 @@ from seg_runtime.cli.options import (
 from seg_runtime.console import stderr_console, working
 
 if TYPE_CHECKING:
+    from seg_runtime.files.images import LoadedImage
     from seg_runtime.session import Session
 
 __all__ = ["everything", "sam"]
@@ -66,6 +69,7 @@ def sam(
     ca: CaOption = None,
     client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
+    bit_depth: BitDepthOption = None,
     overlay: OverlayOption = True,
     logits: Annotated[
         bool, typer.Option("--logits", help="Write low-resolution logits too, to refine with --mask.")
@@ -86,7 +90,6 @@ def sam(
         seg-run sam chest.png --point 160,250 --multimask \\
           --url grpc://localhost:8001 -o out
     """
-    from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamPredictor
     from seg_runtime.sam.files import segment_prompts
     from seg_runtime.sam.objects import group_prompts, read_mask_input
@@ -95,7 +98,8 @@ def sam(
     access = ServerAccess(api_key_file, ca, client_cert)
     points = [_point(text) for text in point or ()]
     boxes = [_box(text) for text in box or ()]
-    pixels = read_image(image, 3)
+    loaded = _load(image, bit_depth)
+    pixels = loaded.pixels
     size_hw = (pixels.shape[0], pixels.shape[1])
     with (
         open_session(repo, url, access, engine) as session,
@@ -105,7 +109,15 @@ def sam(
         prompts = group_prompts(points, boxes, dense, predictor.transform, size_hw)
         predictor.set_image(pixels)
         written = segment_prompts(
-            predictor, pixels, image, prompts, out, multimask=multimask, overlay=overlay, logits=logits
+            predictor,
+            pixels,
+            image,
+            prompts,
+            out,
+            multimask=multimask,
+            overlay=overlay,
+            logits=logits,
+            read=loaded.to_json(),
         )
     _report(written, out, as_json)
 
@@ -140,6 +152,7 @@ def everything(
     ca: CaOption = None,
     client_cert: ClientCertOption = None,
     engine: EngineOption = "auto",
+    bit_depth: BitDepthOption = None,
     overlay: OverlayOption = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write a file for each mask.")] = True,
     as_json: JsonOption = False,
@@ -156,13 +169,13 @@ def everything(
         seg-run everything street.jpg --crop-layers 1 --crop-downscale 2 \\
           --min-area 100 -o out
     """
-    from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamAutomaticMaskGenerator
     from seg_runtime.sam.files import segment_everything
     from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
-    pixels = read_image(image, 3)
+    loaded = _load(image, bit_depth)
+    pixels = loaded.pixels
     with open_session(repo, url, access, engine) as session:
         generator = SamAutomaticMaskGenerator(
             session,
@@ -178,8 +191,21 @@ def everything(
             output_mode="coco_rle",
         )
         with working("segmenting everything"):
-            written = segment_everything(generator, pixels, image, out, overlay=overlay, masks=masks)
+            written = segment_everything(
+                generator, pixels, image, out, overlay=overlay, masks=masks, read=loaded.to_json()
+            )
     _report(written, out, as_json)
+
+
+def _load(image: Path, bit_depth: int | None) -> LoadedImage:
+    """The image, its warnings on stderr."""
+    from seg_runtime.files.images import load_image
+
+    loaded, warnings = load_image(image, 3, bit_depth=bit_depth), FileWarnings()
+    warnings.add(image, loaded.warnings)
+    for note in warnings.notes():
+        stderr_console().print(note, markup=False, highlight=False, soft_wrap=True)
+    return loaded
 
 
 def _name(session: Session, model: str | None) -> str:

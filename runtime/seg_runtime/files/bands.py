@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, TiffPage, tiff_pages
 
-__all__ = ["NUMPY_SIGNATURE", "read_bands"]
+__all__ = ["NUMPY_SIGNATURE", "read_bands", "read_page"]
 
 NUMPY_SIGNATURE = b"\x93NUMPY"
 
@@ -60,7 +60,7 @@ def read_bands(data: bytes, max_pixels: int) -> NDArray[Any]:
             raise BadImageError(f"it has {len(pages)} pages of several bands: save one page")
         if max(samples) > _MOST_BANDS:
             raise BadImageError(f"it has {max(samples)} bands; at most {_MOST_BANDS} are read")
-        return _from_samples(pages[0])
+        return read_page(pages[0])
     except (struct.error, KeyError, ValueError, zlib.error) as error:
         if isinstance(error, BadImageError):
             raise
@@ -107,8 +107,13 @@ def _from_pages(data: bytes, count: int) -> NDArray[Any]:
     return np.dstack(pages)
 
 
-def _from_samples(page: TiffPage) -> NDArray[Any]:
-    """Several bands in one page: interleaved, or one plane after the other."""
+def read_page(page: TiffPage) -> NDArray[Any]:
+    """(H, W, C) of a page of several bands: interleaved, or one plane after the other.
+
+    Raises:
+        BadImageError: compressed in a way that is not known here, or of another depth than 8 or 16 bits.
+        KeyError, struct.error, ValueError, zlib.error: cut off or damaged.
+    """
     (height, width), (count,) = page.size_hw, page.values(_SAMPLES)
     planes = count if page.values(_PLANAR, (1,))[0] == 2 else 1
     dtype, tiled = _dtype(page), _TILES[0] in page.entries

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.boundary import attempt, one_line
 from seg_runtime.errors import EdgesegError
+from seg_runtime.files.images import LoadedImage
 from seg_runtime.files.results import FileResult, ResultsFile, Row
 
 __all__ = ["ReadImage", "each_file"]
@@ -27,14 +28,19 @@ class ReadImage:
 
     path: Path
     name: str
-    image: NDArray[Any]
+    loaded: LoadedImage
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The pixels, as the model takes them."""
+        return self.loaded.pixels
 
 
 def each_file(
     paths: Sequence[Path],
     out: Path,
     *,
-    read: Callable[[Path], NDArray[np.uint8]],
+    read: Callable[[Path], LoadedImage],
     stream: Callable[[list[NDArray[np.uint8]]], Iterator[ResultT]],
     write: Callable[[ReadImage, ResultT], RowT],
     batch_size: int,
@@ -44,7 +50,7 @@ def each_file(
     Args:
         paths: the files.
         out: the folder of the results; made once the first image was run.
-        read: gives the pixels of a file.
+        read: reads a file.
         stream: gives the results of a batch of images, in order.
         write: writes the files of one result.
         batch_size: images to run together. A batch that fails is run again image by image.
@@ -68,14 +74,14 @@ def each_file(
 
 
 def _read_batch(
-    files: Iterator[tuple[Path, str]], read: Callable[[Path], NDArray[np.uint8]], size: int
+    files: Iterator[tuple[Path, str]], read: Callable[[Path], LoadedImage], size: int
 ) -> list[ReadImage | FileResult]:
     """The next `size` images that can be read, and the failures between them."""
     batch: list[ReadImage | FileResult] = []
     for path, name in files:
-        image = attempt(partial(read, path))
+        loaded = attempt(partial(read, path))
         batch.append(
-            _failed(path, image) if isinstance(image, EdgesegError) else ReadImage(path, name, image)
+            _failed(path, loaded) if isinstance(loaded, EdgesegError) else ReadImage(path, name, loaded)
         )
         if sum(isinstance(item, ReadImage) for item in batch) == size:
             break

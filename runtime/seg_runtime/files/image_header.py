@@ -14,12 +14,16 @@ from typing import Literal
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
-__all__ = ["ImageHeader", "read_header"]
+__all__ = ["ImageHeader", "ImageKind", "image_kind", "read_header"]
+
+ImageKind = Literal["png", "jpeg", "tiff", "dicom"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
 _TIFF_DATA = ((273, 279), (324, 325))
+_HEAD_BYTES = 512
+_DICOM_VRS = frozenset({b"AE", b"CS", b"DA", b"IS", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL", b"UN", b"US"})
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,44 @@ class ImageHeader:
             its checksums tell.
     """
 
-    kind: Literal["png", "jpeg", "tiff", "dicom"]
+    kind: ImageKind
     size_hw: tuple[int, int]
     complete: bool
+
+
+def image_kind(head: bytes) -> ImageKind | None:
+    """The format that the first 132 bytes of a file are of.
+
+    Example:
+        >>> image_kind(b"II*\\0" + bytes(128))
+        'tiff'
+    """
+    if head.startswith(_PNG):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head[:4] in TIFF_SIGNATURES:
+        return "tiff"
+    return "dicom" if head[128:132] == b"DICM" or _is_bare_dicom(head) else None
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """A data set that begins at once, without preamble: with an element of group 2 or 8 (PS3.10, 7.1)."""
+    for order in "<>":
+        if len(head) < 16:
+            return False
+        group, element = struct.unpack_from(order + "HH", head)
+        if group not in (2, 8) or element > 0x20:
+            continue
+        if head[4:6] in _DICOM_VRS:
+            return True
+        # Without names of types: a short first element, and one of the same group after it.
+        (length,) = struct.unpack_from(order + "I", head, 4)
+        if length > 100 or len(head) < length + 12:
+            return False
+        following, number = struct.unpack_from(order + "HH", head, 8 + length)
+        return bool(following == group and number > element)
+    return False
 
 
 def read_header(data: bytes) -> ImageHeader | None:
@@ -45,18 +84,17 @@ def read_header(data: bytes) -> ImageHeader | None:
     Raises:
         BadImageError: the header itself is cut off or damaged.
     """
+    kind = image_kind(data[:_HEAD_BYTES])
     try:
-        if data.startswith(_PNG):
+        if kind == "png":
             return _png(data)
-        if data.startswith(b"\xff\xd8\xff"):
+        if kind == "jpeg":
             return _jpeg(data)
-        if data[:4] in TIFF_SIGNATURES:
+        if kind == "tiff":
             return _tiff(data)
-    except (struct.error, IndexError, KeyError, StopIteration) as error:
+    except (struct.error, IndexError, KeyError, StopIteration, ValueError) as error:
         raise BadImageError("its header is cut off or damaged") from error
-    if data[128:132] == b"DICM":
-        return ImageHeader("dicom", (0, 0), True)
-    return None
+    return ImageHeader("dicom", (0, 0), True) if kind == "dicom" else None
 
 
 def _png(data: bytes) -> ImageHeader:

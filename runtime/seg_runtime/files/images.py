@@ -7,7 +7,7 @@ decoded before its header was checked, and nothing is written in place.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,25 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
+from seg_runtime.files.bit_depth import BitDepth, check_bit_depth, decide_depth, scale_to_uint8, unscaled
 from seg_runtime.files.dicom import read_dicom
 from seg_runtime.files.image_header import read_header
+from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
+from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
+from seg_runtime.files.tiff_tags import tiff_pages
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "MIN_SIDE",
+    "LoadedImage",
     "list_images",
+    "load_image",
     "read_image",
     "to_uint8",
     "write_mask",
     "write_png",
 ]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
-"""What `list_images` takes from a folder; a file named outright may have any suffix."""
 
 MAX_PIXELS = 2**28
 """Largest height times width that is decoded: 16384 x 16384, 0.8 GB as 8-bit RGB."""
@@ -43,13 +46,43 @@ MIN_SIDE = 8
 """Shortest side in pixels of an image worth segmenting."""
 
 
-def read_image(path: str | Path, channels: int, *, gray: bool = False) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image file's pixels and how they were read.
+
+    Attributes:
+        pixels: (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three, (H, W, C) uint8 for others.
+        depth: what deeper pixels were reduced by; 8 bits where they are not deeper.
+        warnings: what a reader of the results should know, a sentence each: a guessed depth, pages left out.
+    """
+
+    pixels: NDArray[np.uint8]
+    depth: BitDepth
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in result files: the depth, whether it was a guess, and warnings."""
+        return self.depth.to_json() | {"warnings": list(self.warnings)}
+
+
+def read_image(
+    path: str | Path, channels: int, *, gray: bool = False, bit_depth: int | None = None
+) -> NDArray[np.uint8]:
+    """The pixels of `load_image`, which says how they were read too. Arguments and errors likewise."""
+    return load_image(path, channels, gray=gray, bit_depth=bit_depth).pixels
+
+
+def load_image(
+    path: str | Path, channels: int, *, gray: bool = False, bit_depth: int | None = None
+) -> LoadedImage:
     """Read an image file as the pixels a viewer shows: EXIF orientation is applied.
 
-    The format is told by the file's content. An alpha channel is dropped, not composited. A gray
+    The format is what the content says. An alpha channel is dropped, not composited. A gray
     file read for three channels is replicated; a colour file read for one channel is accepted
     when red, green and blue are equal everywhere. Of a TIFF with several pages the first is read.
-    16-bit values become 8-bit by `to_uint8`, DICOM values by `seg_runtime.files.dicom.read_dicom`.
+    16-bit values become 8-bit by the depth that the file states (PNG's sBIT, TIFF's BitsPerSample and
+    MaxSampleValue, DICOM's BitsStored), else by `seg_runtime.files.bit_depth.decide_depth`; what DICOM adds
+    is in `seg_runtime.files.dicom.read_dicom`.
 
     Other numbers of channels are bands of a TIFF, a page or a sample each, or of a `.npy` array (H, W, C);
     they come as they are stored. An array (H, W) or (H, W, 3) is read for one and three channels too.
@@ -58,69 +91,47 @@ def read_image(path: str | Path, channels: int, *, gray: bool = False) -> NDArra
         path: the file.
         channels: 1 for gray, 3 for RGB, or how many bands; the model's.
         gray: convert a colour file to luminance (ITU-R BT.601, as OpenCV does) for one channel.
-
-    Returns:
-        (H, W) uint8 for one channel, (H, W, 3) RGB uint8 for three, (H, W, C) uint8 for others.
+        bit_depth: how many bits of 16-bit values count, 8 to 16, whatever the file states.
 
     Raises:
         BadImageError: missing, empty, cut off or damaged, of an unknown format or depth, too
             small, too large, in colour where gray is wanted, or of another number of bands.
+        BadInputError: no such bit depth.
         MissingExtraError: a DICOM file, and pydicom is not installed.
     """
+    check_bit_depth(bit_depth)
     path = Path(path)
     try:
         data = _read_bytes(path)
-        if channels in (1, 3):
-            return _with_channels(_decode(data), channels, gray)
-        return _bands(data, channels)
+        if channels not in (1, 3):
+            return _bands(data, channels, bit_depth)
+        loaded = _decode(data, bit_depth)
+        return replace(loaded, pixels=_with_channels(loaded.pixels, channels, gray))
     except BadImageError as error:
         raise BadImageError(f"cannot read image '{path}': {error}") from error
 
 
-def to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Reduce pixel values to 8 bits, by shifts alone, so that every machine gets the same bytes.
+def to_uint8(array: NDArray[Any], bits: int | None = None) -> NDArray[np.uint8]:
+    """Reduce pixel values to 8 bits: `value` * 255 / (2**bits - 1), rounded, the same on every machine.
 
-    uint8 stays as it is. The depth of uint16 values is that of the
-    largest one in the array: up to 255 they are 8-bit values in a wider container and stay, up to
-    4095 they are 12-bit and shifted right by 4, above that they are 16-bit and shifted by 8.
+    uint8 stays as it is. The depth of uint16 values, where `bits` is not given, is estimated by
+    `seg_runtime.files.bit_depth.decide_depth`.
 
     Args:
         array: pixel values of any shape.
+        bits: how many bits of uint16 values count.
 
     Returns:
         A uint8 array of the same shape.
 
     Raises:
         BadImageError: another dtype, whose range nobody can know; bool, which is a mask and no image.
+
+    Example:
+        >>> to_uint8(np.array([0, 512, 1023], np.uint16), bits=10).tolist()
+        [0, 128, 255]
     """
-    if array.dtype == np.uint8:
-        return np.asarray(array, dtype=np.uint8)
-    if array.dtype == np.bool_:
-        raise BadImageError("its pixels are bool, as those of a mask: save uint8, 0 to 255")
-    if array.dtype != np.uint16:
-        raise BadImageError(
-            f"its pixels are {array.dtype} and must be 8- or 16-bit unsigned: convert it first"
-        )
-    largest = int(array.max()) if array.size else 0
-    shift = 0 if largest <= 255 else 4 if largest <= 4095 else 8
-    return np.asarray(array >> shift, dtype=np.uint8)
-
-
-def list_images(sources: Iterable[str | Path]) -> tuple[Path, ...]:
-    """The image files of files and folders, in the order given, each folder sorted by name.
-
-    Only paths are held, so ten thousand images cost a few megabytes until they are read one by
-    one. Files are taken as given, existing or not: reading one tells what is wrong with it.
-    Subfolders, hidden files and files without a suffix of `IMAGE_SUFFIXES` are left out of folders;
-    a file reached twice is listed once.
-
-    Raises:
-        BadInputError: a folder without images, or an unreadable one.
-    """
-    found: dict[Path, None] = {}
-    for source in map(Path, sources):
-        found.update(dict.fromkeys(_folder_images(source) if source.is_dir() else [source]))
-    return tuple(found)
+    return _reduced(array, None, bits)[0]
 
 
 def write_mask(path: str | Path, mask: NDArray[np.uint8], *, binary: bool) -> None:
@@ -164,18 +175,6 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _folder_images(folder: Path) -> list[Path]:
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise BadInputError(f"cannot list folder '{folder}': {error.strerror or error}") from error
-    images = sorted(entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
-    if not images:
-        wanted = ", ".join(IMAGE_SUFFIXES)
-        raise BadInputError(f"folder '{folder}' has no images ({wanted}); subfolders are not searched")
-    return images
-
-
 def _read_bytes(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise BadImageError("it is a folder" if path.is_dir() else "it is not a regular file")
@@ -192,34 +191,39 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(data: bytes) -> NDArray[np.uint8]:
+def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
     """(H, W) gray or (H, W, 3) RGB uint8."""
     if data.startswith(NUMPY_SIGNATURE):
-        return _array(data)
+        return _array(data, bit_depth)
     header = read_header(data)
     if header is None:
         raise BadImageError("it is not a PNG, JPEG, TIFF or DICOM image, whatever its name says")
     if not header.complete:
         raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
     if header.kind == "dicom":
-        image = read_dicom(data, MAX_PIXELS)
+        loaded = _loaded(*read_dicom(data, MAX_PIXELS, bit_depth))
     else:
         _check_size(header.size_hw)
-        image = _decode_raster(data, header.kind)
-    _check_size(image.shape[:2])
-    return image
+        loaded = _raster(decode_raster(data, header.kind), bit_depth)
+    _check_size(loaded.pixels.shape[:2])
+    return loaded
 
 
-def _array(data: bytes) -> NDArray[np.uint8]:
+def _raster(raster: Raster, bit_depth: int | None) -> LoadedImage:
+    pixels, depth = _reduced(raster.values, raster.stated_bits, bit_depth)
+    return _loaded(np.invert(pixels) if raster.white_is_zero else pixels, depth, raster.notes)
+
+
+def _array(data: bytes, bit_depth: int | None) -> LoadedImage:
     """(H, W) gray or (H, W, 3) RGB uint8 of a `.npy` file."""
-    pixels = to_uint8(read_bands(data, MAX_PIXELS))
+    pixels, depth = _reduced(read_bands(data, MAX_PIXELS), None, bit_depth)
     _check_size(pixels.shape[:2])
     if pixels.shape[2] not in (1, 3):
         raise BadImageError(f"it has {pixels.shape[2]} bands and the model takes gray or RGB images")
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return _loaded(pixels[..., 0] if pixels.shape[2] == 1 else pixels, depth)
 
 
-def _bands(data: bytes, count: int) -> NDArray[np.uint8]:
+def _bands(data: bytes, count: int, bit_depth: int | None) -> LoadedImage:
     """(H, W, count) uint8."""
     header = None if data.startswith(NUMPY_SIGNATURE) else read_header(data)
     if header is not None and not header.complete:
@@ -228,7 +232,30 @@ def _bands(data: bytes, count: int) -> NDArray[np.uint8]:
     _check_size(pixels.shape[:2])
     if pixels.shape[2] != count:
         raise BadImageError(f"the model wants {count} bands and it has {pixels.shape[2]}")
-    return to_uint8(pixels)
+    stated = None
+    if header is not None and pixels.dtype == np.uint16:
+        stated = stated_tiff_bits(next(tiff_pages(data)))
+        pixels = pixels if stated is None else unscaled(pixels, stated)
+    return _loaded(*_reduced(pixels, stated, bit_depth))
+
+
+def _reduced(
+    values: NDArray[Any], stated: int | None, wanted: int | None
+) -> tuple[NDArray[np.uint8], BitDepth]:
+    if values.dtype == np.uint8:
+        return np.asarray(values, dtype=np.uint8), BitDepth(8, "file")
+    if values.dtype == np.bool_:
+        raise BadImageError("its pixels are bool, as those of a mask: save uint8, 0 to 255")
+    if values.dtype != np.uint16:
+        raise BadImageError(
+            f"its pixels are {values.dtype} and must be 8- or 16-bit unsigned: convert it first"
+        )
+    depth = decide_depth(values, stated, wanted)
+    return scale_to_uint8(values, depth.bits), depth
+
+
+def _loaded(pixels: NDArray[np.uint8], depth: BitDepth, notes: tuple[str, ...] = ()) -> LoadedImage:
+    return LoadedImage(pixels, depth, notes if depth.warning is None else (depth.warning, *notes))
 
 
 def _check_size(size_hw: tuple[int, ...]) -> None:
@@ -241,21 +268,6 @@ def _check_size(size_hw: tuple[int, ...]) -> None:
             f"it has {width}x{height} pixels; the limit is {MAX_PIXELS} in all ({side}x{side}): "
             "cut it into tiles or scale it down first"
         )
-
-
-def _decode_raster(data: bytes, kind: str) -> NDArray[np.uint8]:
-    import cv2
-
-    # IMREAD_UNCHANGED would ignore the EXIF orientation.
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except (cv2.error, MemoryError) as error:
-        raise BadImageError(f"the {kind.upper()} file cannot be decoded") from error
-    if pixels is None:
-        raise BadImageError(f"the {kind.upper()} file cannot be decoded: save it again with another program")
-    image = to_uint8(pixels)
-    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def _with_channels(image: NDArray[np.uint8], channels: int, gray: bool) -> NDArray[np.uint8]:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.bit_depth import check_bit_depth
 from seg_runtime.files.doubts import input_doubts
 from seg_runtime.files.each import ReadImage, each_file
-from seg_runtime.files.images import read_image, write_png
+from seg_runtime.files.images import load_image, write_png
 from seg_runtime.files.instance_overlay import draw_instances
 from seg_runtime.files.results import FileResult, check_out, to_json_text, unwritable
 from seg_runtime.instances import InstanceResult, InstanceSegmenter
@@ -33,14 +34,16 @@ class InstanceFileResult:
         result: boxes, classes and masks.
         overlay_path: the overlay, or None when none was asked for.
         engine: what computed it, as `Session.engine`.
+        read: the bit depth that the image was read by, as `BitDepth.to_json`.
         error: None, as for every image that could be read.
-        warnings: why it may be of no use, a line each, see `seg_runtime.files.doubts`.
+        warnings: as of a `FileResult`.
     """
 
     path: Path
     result: InstanceResult
     overlay_path: Path | None
     engine: str
+    read: dict[str, Any]
     error: None = None
     warnings: tuple[str, ...] = ()
 
@@ -59,6 +62,7 @@ class InstanceFileResult:
             "overlay": str(self.overlay_path) if self.overlay_path else None,
             "timings_ms": {step: round(spent, 3) for step, spent in result.timings_ms.items()},
             "engine": self.engine,
+            **self.read,
             "warnings": list(self.warnings),
         }
 
@@ -100,6 +104,7 @@ def segment_instance_files(
     paths: Sequence[Path],
     out: str | Path,
     *,
+    bit_depth: int | None = None,
     overlay: bool = True,
     batch_size: int = 1,
 ) -> Iterator[InstanceFileResult | FileResult]:
@@ -113,6 +118,7 @@ def segment_instance_files(
         segmenter: what to run.
         paths: image files, from `seg_runtime.files.images.list_images`.
         out: the folder to write to; made when missing.
+        bit_depth: how many bits of 16-bit pixels count, whatever the files state.
         overlay: write overlays too.
         batch_size: how many images to run together.
 
@@ -125,19 +131,25 @@ def segment_instance_files(
     """
     out = Path(out)
     check_out(out, paths)
+    check_bit_depth(bit_depth)
     check_batch_size(segmenter.spec, batch_size)
-    return _segment(segmenter, paths, out, overlay, batch_size)
+    return _segment(segmenter, paths, out, bit_depth, overlay, batch_size)
 
 
 def _segment(
-    segmenter: InstanceSegmenter, paths: Sequence[Path], out: Path, overlay: bool, batch_size: int
+    segmenter: InstanceSegmenter,
+    paths: Sequence[Path],
+    out: Path,
+    bit_depth: int | None,
+    overlay: bool,
+    batch_size: int,
 ) -> Iterator[InstanceFileResult | FileResult]:
     coco = _Coco(segmenter)
     try:
         yield from each_file(
             paths,
             out,
-            read=lambda path: read_image(path, 3, gray=True),
+            read=lambda path: load_image(path, 3, gray=True, bit_depth=bit_depth),
             stream=lambda images: segmenter.stream(images, batch_size),
             write=lambda read, result: _write(coco, read, result, out, overlay),
             batch_size=batch_size,
@@ -154,8 +166,11 @@ def _write(
     if overlay_path is not None:
         write_png(overlay_path, draw_instances(read.image, result))
     coco.add(read.path, result)
-    doubts = input_doubts(coco.segmenter.spec, read.image) + _doubts(result)
-    return InstanceFileResult(read.path, result, overlay_path, coco.segmenter.engine, warnings=tuple(doubts))
+    warnings = (*read.loaded.warnings, *input_doubts(coco.segmenter.spec, read.image), *_doubts(result))
+    depth = read.loaded.depth.to_json()
+    return InstanceFileResult(
+        read.path, result, overlay_path, coco.segmenter.engine, depth, warnings=warnings
+    )
 
 
 def _doubts(result: InstanceResult) -> list[str]:

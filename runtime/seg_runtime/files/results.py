@@ -30,7 +30,9 @@ class FileResult:
         area_px: pixels per class name; the background of a model with several classes is one of them.
         timings_ms: as in `SemanticResult`.
         engine: what computed it, as `Session.engine`.
-        warnings: why the mask may be of no use, a line each, see `seg_runtime.files.doubts`.
+        read: the bit depth that it was read by, as `BitDepth.to_json`.
+        warnings: what a reader of the results should know, a line each: of the file, as
+            `LoadedImage.warnings`, and why the mask may be of no use, see `seg_runtime.files.doubts`.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class FileResult:
     area_px: dict[str, int] | None = None
     timings_ms: dict[str, float] | None = None
     engine: str | None = None
+    read: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class FileResult:
             "area_px": self.area_px,
             "timings_ms": timings,
             "engine": self.engine,
+            **(self.read or {}),
             "warnings": list(self.warnings),
         }
 

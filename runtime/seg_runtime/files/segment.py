@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.bit_depth import check_bit_depth
 from seg_runtime.files.doubts import class_doubts, input_doubts
 from seg_runtime.files.each import ReadImage, each_file
-from seg_runtime.files.images import read_image, write_mask, write_png
+from seg_runtime.files.images import load_image, write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.files.results import RESULTS_FILE, FileResult, check_out
 from seg_runtime.preprocess import check_batch_size
@@ -26,6 +27,7 @@ def segment_files(
     out: str | Path,
     *,
     gray: bool = False,
+    bit_depth: int | None = None,
     overlay: bool = True,
     batch_size: int = 1,
 ) -> Iterator[FileResult]:
@@ -41,6 +43,7 @@ def segment_files(
         paths: image files, from `seg_runtime.files.images.list_images`.
         out: the folder to write to; made when missing.
         gray: convert colour images for a model of one channel.
+        bit_depth: how many bits of 16-bit pixels count, whatever the files state.
         overlay: write overlays too.
         batch_size: how many images to run together.
 
@@ -48,8 +51,8 @@ def segment_files(
         One `FileResult` per path, in order; a file that fails in whatever way is one with an error.
 
     Raises:
-        BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, or
-            `gray` for a model of several channels.
+        BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, no
+            such bit depth, or `gray` for a model of several channels.
         ServerError: as from `Session.infer`.
     """
     out, channels = Path(out), segmenter.spec.channels
@@ -59,11 +62,12 @@ def segment_files(
             "leave it out"
         )
     check_out(out, paths)
+    check_bit_depth(bit_depth)
     check_batch_size(segmenter.spec, batch_size)
     return each_file(
         paths,
         out,
-        read=lambda path: read_image(path, channels, gray=gray),
+        read=lambda path: load_image(path, channels, gray=gray, bit_depth=bit_depth),
         stream=lambda images: segmenter.stream(images, batch_size),
         write=lambda read, result: _write(segmenter, read, result, out, overlay),
         batch_size=batch_size,
@@ -88,7 +92,9 @@ def _write(
         area_px=areas,
         timings_ms=dict(result.timings_ms),
         engine=segmenter.engine,
+        read=read.loaded.depth.to_json(),
         warnings=(
+            *read.loaded.warnings,
             *input_doubts(segmenter.spec, read.image, segmenter.clahe),
             *class_doubts(list(areas), list(areas.values()), size_hw),
         ),

@@ -22,12 +22,14 @@ class TiffPage:
         order: "<" or ">", as `struct` names byte orders.
         big: whether it is a BigTIFF.
         entries: tag -> (type, count, the entry's value field).
+        fields: tag -> where in the file the entry's value field begins.
     """
 
     data: bytes
     order: str
     big: bool
     entries: Mapping[int, tuple[int, int, bytes]]
+    fields: Mapping[int, int]
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -44,12 +46,20 @@ class TiffPage:
         """
         if tag not in self.entries and default is not None:
             return default
-        kind, count, field = self.entries[tag]
-        layout = f"{self.order}{count}{_TYPES[kind]}"
-        if struct.calcsize(layout) <= len(field):
-            return struct.unpack_from(layout, field)
+        return struct.unpack_from(self.layout(tag), self.data, self.where(tag))
+
+    def layout(self, tag: int) -> str:
+        """The numbers of a tag, as `struct` names them. Raises as `values`."""
+        kind, count, _ = self.entries[tag]
+        return f"{self.order}{count}{_TYPES[kind]}"
+
+    def where(self, tag: int) -> int:
+        """Where in the file the numbers of a tag begin. Raises as `values`."""
+        field = self.entries[tag][2]
+        if struct.calcsize(self.layout(tag)) <= len(field):
+            return self.fields[tag]
         (at,) = struct.unpack(self.order + ("Q" if self.big else "I"), field)
-        return struct.unpack_from(layout, self.data, at)
+        return int(at)
 
 
 def tiff_pages(data: bytes) -> Iterator[TiffPage]:
@@ -68,17 +78,21 @@ def tiff_pages(data: bytes) -> Iterator[TiffPage]:
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
         begin, step = at + (8 if big else 2), 20 if big else 12
         end = begin + count * step
-        entries = _entries(data[begin:end], order, big)
+        entries, fields = _entries(data[begin:end], begin, order, big)
         if len(data) < end or _WIDTH not in entries:
             raise KeyError(_WIDTH)
-        yield TiffPage(data, order, big, entries)
+        yield TiffPage(data, order, big, entries, fields)
         (at,) = struct.unpack_from(offset, data, end)
 
 
-def _entries(directory: bytes, order: str, big: bool) -> dict[int, tuple[int, int, bytes]]:
+def _entries(
+    directory: bytes, begin: int, order: str, big: bool
+) -> tuple[dict[int, tuple[int, int, bytes]], dict[int, int]]:
+    """`entries` and `fields` of a page whose directory begins at `begin`."""
     step, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
-    entries = {}
+    entries, fields = {}, {}
     for at in range(0, len(directory) - step + 1, step):
         tag, kind, count, field = struct.unpack_from(layout, directory, at)
         entries[tag] = (kind, count, field)
-    return entries
+        fields[tag] = begin + at + step - len(field)
+    return entries, fields

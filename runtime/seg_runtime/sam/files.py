@@ -32,6 +32,7 @@ def segment_prompts(
     multimask: bool = False,
     overlay: bool = True,
     logits: bool = False,
+    read: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write one mask per object, or three candidates of each, the best first.
 
@@ -48,6 +49,7 @@ def segment_prompts(
         multimask: write three candidates for each object.
         overlay: write an overlay too.
         logits: write the low-resolution logits of the best candidates too.
+        read: how the image was read, for the record; as `LoadedImage.to_json`.
 
     Returns:
         What was written to `<name>_masks.json`.
@@ -56,7 +58,7 @@ def segment_prompts(
         BadInputError: `out` cannot be written to or holds the image.
         InferenceError, ServerError: as from `Session.infer`.
     """
-    writer = _Writer(path, image.shape[:2], out)
+    writer = _Writer(path, image.shape[:2], out, read or {})
     annotations, best = [], []
     for number, (masks, scores, low_res) in enumerate(_objects(predictor, prompts, multimask), start=1):
         for rank, (mask, score) in enumerate(zip(masks, scores, strict=True), start=1):
@@ -81,6 +83,7 @@ def segment_everything(
     *,
     overlay: bool = True,
     masks: bool = True,
+    read: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write every mask that is found in an image, the largest first.
 
@@ -93,6 +96,7 @@ def segment_everything(
         out: the folder to write to; made when missing.
         overlay: write an overlay too.
         masks: write a file per mask too.
+        read: how the image was read, for the record; as `LoadedImage.to_json`.
 
     Returns:
         What was written to `<name>_masks.json`.
@@ -103,7 +107,7 @@ def segment_everything(
     """
     if generator.output_mode != "coco_rle":
         raise BadInputError(f"the generator's output_mode is '{generator.output_mode}': make it 'coco_rle'")
-    writer = _Writer(path, image.shape[:2], out)
+    writer = _Writer(path, image.shape[:2], out, read or {})
     records = sorted(generator.generate(image), key=lambda record: -int(record["area"]))
     if masks:
         for number, record in enumerate(records, start=1):
@@ -141,11 +145,12 @@ def _objects(
 class _Writer:
     """Files of one image, all named after it; the folder is made with the first of them."""
 
-    def __init__(self, path: Path, size_hw: tuple[int, ...], out: Path) -> None:
+    def __init__(self, path: Path, size_hw: tuple[int, ...], out: Path, read: dict[str, Any]) -> None:
         check_out(out, [path])
         self._path = path
         self._size_hw = (size_hw[0], size_hw[1])
         self._out = out
+        self._read = read
 
     def mask(self, name: str, mask: NDArray[np.bool_]) -> str:
         file = self._file(name)
@@ -171,7 +176,9 @@ class _Writer:
         written = {
             "info": {"engine": engine},
             "warnings": warnings,
-            "images": [{"id": 1, "file_name": str(self._path), "height": height, "width": width}],
+            "images": [
+                {"id": 1, "file_name": str(self._path), "height": height, "width": width, **self._read}
+            ],
             "categories": [{"id": 1, "name": "object"}],
             "annotations": [
                 {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, **annotation}

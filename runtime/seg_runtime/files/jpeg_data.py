@@ -1,0 +1,141 @@
+"""Finds JPEG files whose data end before their picture does; decoders fill the rest without a word."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ends_early", "holds_too_little"]
+
+_SIZES = frozenset({0xC0, 0xC1, 0xC2})
+_SCAN, _END = 0xDA, 0xD9
+_BLOCKS = 16
+_OTHER_DATA = (b"\x00\x00", b"\x55\xaa", b"\xaa\x55")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The first scan: in which steps it covers the picture, and where its coded data begin and end."""
+
+    size_hw: tuple[int, int]
+    mcu_hw: tuple[int, int]
+    progressive: bool
+    begin: int
+    end: int
+
+    @property
+    def mcus(self) -> tuple[int, int]:
+        """How many steps (down, across); a step is one block or more."""
+        (height, width), (mcu_height, mcu_width) = self.size_hw, self.mcu_hw
+        return -(-height // mcu_height), -(-width // mcu_width)
+
+
+def holds_too_little(data: bytes) -> bool:
+    """Whether a JPEG has fewer bits than its header claims blocks, which is seen without decoding.
+
+    A block takes at least a bit of a progressive file's first scan, and two of others: one code for its mean
+    and one for the rest.
+    """
+    scan = _checked_scan(data)
+    if scan is None:
+        return False
+    down, across = scan.mcus
+    return 8 * (scan.end - scan.begin) < down * across * (1 if scan.progressive else 2)
+
+
+def ends_early(data: bytes, pixels: NDArray[np.uint8]) -> bool:
+    """Whether the rest of a decoded JPEG is filler, because its data end above the last rows.
+
+    Blocks are coded in order, each in one bit or more. The last two bytes of the first scan are thus those of
+    the last 16 blocks at most, unless data are missing: other bytes there then change rows further up.
+    Decoding twice takes time and is done only for pictures that end in constant rows.
+
+    Args:
+        data: a file that OpenCV could decode.
+        pixels: (H, W) or (H, W, 3) uint8, as decoded, turned by EXIF or not.
+    """
+    if not any(_is_flat(border) for border in _borders(pixels)):
+        return False
+    scan = _checked_scan(data)
+    if scan is None or scan.end - scan.begin < 4:
+        return False
+    before = _decoded(data)
+    for other in _OTHER_DATA:
+        changed = _first_change(before, _decoded(data[: scan.end - 2] + other + data[scan.end :]))
+        if changed is not None:
+            return changed < _last_rows(scan)
+    return False
+
+
+def _borders(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    return pixels[-8:], pixels[:8], pixels[:, -8:], pixels[:, :8]
+
+
+def _is_flat(border: NDArray[np.uint8]) -> bool:
+    """Filler has one colour; so have the borders of many good X-rays."""
+    return bool((border == border[0, 0]).all())
+
+
+def _last_rows(scan: _Scan) -> int:
+    """The first row that the last blocks may reach, with one for interpolated colours."""
+    down, across = scan.mcus
+    return (down - 1 - -(-_BLOCKS // across)) * scan.mcu_hw[0] - 1
+
+
+def _first_change(before: NDArray[np.uint8] | None, after: NDArray[np.uint8] | None) -> int | None:
+    """The first row that differs; None when none does, or one could not be decoded."""
+    if before is None or after is None or before.shape != after.shape:
+        return None
+    rows = np.flatnonzero((before != after).reshape(len(before), -1).any(axis=1))
+    return int(rows[0]) if rows.size else None
+
+
+def _decoded(data: bytes) -> NDArray[np.uint8] | None:
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+def _checked_scan(data: bytes) -> _Scan | None:
+    """None for kinds of JPEG that OpenCV does not decode."""
+    try:
+        scan = _first_scan(data)
+    except (IndexError, struct.error, ValueError):
+        return None
+    return scan if min(scan.size_hw) else None
+
+
+def _first_scan(data: bytes) -> _Scan:
+    # ITU T.81, annex B: segments of marker, length and data up to the first scan.
+    at, size_hw, mcu_hw, progressive = 2, (0, 0), (8, 8), False
+    while data[at + 1] != _SCAN:
+        marker = data[at + 1]
+        if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in _SIZES:
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            factors = data[at + 11 : at + 10 + 3 * components : 3]
+            size_hw, progressive = (height, width), marker == 0xC2
+            # One component is coded block by block, whatever its factors.
+            if components > 1:
+                mcu_hw = (8 * max(each & 15 for each in factors), 8 * max(each >> 4 for each in factors))
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        at += 2 + length
+    begin = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return _Scan(size_hw, mcu_hw, progressive, begin, _coded_end(data, begin))
+
+
+def _coded_end(data: bytes, begin: int) -> int:
+    """Where coded data end whose last two bytes may be replaced, neither being part of a stuffed 0xFF."""
+    end = begin
+    while (end := data.find(b"\xff", end)) >= 0 and (data[end + 1] == 0 or 0xD0 <= data[end + 1] <= 0xD7):
+        end += 2
+    end = len(data) if end < 0 else end
+    while end - begin > 3 and 0xFF in data[end - 3 : end]:
+        end -= 1
+    return end

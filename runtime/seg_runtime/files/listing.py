@@ -1,0 +1,113 @@
+"""Which files of a folder are images: by their suffix, or by their content where that says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg_runtime.errors import BadInputError
+from seg_runtime.files.bands import NUMPY_SIGNATURE
+from seg_runtime.files.image_header import image_kind
+
+__all__ = ["IMAGE_SUFFIXES", "ImageListing", "find_images", "list_images"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
+"""What is taken from a folder unseen; a file named outright may have any suffix."""
+
+_HEAD_BYTES = 512
+_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10\0"
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """Files to read, and what was left out of folders.
+
+    Attributes:
+        files: in the order given, each folder sorted by name.
+        skipped: entry of a folder -> why it was skipped.
+    """
+
+    files: tuple[Path, ...]
+    skipped: dict[Path, str]
+
+    @property
+    def note(self) -> str | None:
+        """How many entries were skipped and why, in one line; None when none were.
+
+        Example:
+            >>> ImageListing((), {Path("a.txt"): "not an image", Path("b.csv"): "not an image"}).note
+            'skipped 2: not an image (a.txt, b.csv)'
+        """
+        if not self.skipped:
+            return None
+        names: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            names.setdefault(reason, []).append(path.name)
+        reasons = (f"{len(each)} {reason}" if len(names) > 1 else reason for reason, each in names.items())
+        shown = "; ".join(
+            f"{text} ({_some(each)})" for text, each in zip(reasons, names.values(), strict=True)
+        )
+        return f"skipped {len(self.skipped)}: {shown}"
+
+
+def find_images(sources: Iterable[str | Path]) -> ImageListing:
+    """The image files of files and folders, in the order given, each folder sorted by name.
+
+    Only paths are held, so ten thousand images cost a few megabytes until they are read one by
+    one. Files are taken as given, existing or not: reading one says what is wrong with it.
+    Of a folder, subfolders and hidden files are skipped, and files that have neither a suffix of
+    `IMAGE_SUFFIXES` nor the first bytes of an image; a file reached twice is listed once.
+
+    Raises:
+        BadInputError: a folder without images, or an unreadable one.
+    """
+    found: dict[Path, None] = {}
+    skipped: dict[Path, str] = {}
+    for source in map(Path, sources):
+        if not source.is_dir():
+            found[source] = None
+            continue
+        entries = {entry: _why_skipped(entry) for entry in _entries(source)}
+        images = [entry for entry, reason in entries.items() if reason is None]
+        if not images:
+            wanted = ", ".join(IMAGE_SUFFIXES)
+            raise BadInputError(f"folder '{source}' has no images ({wanted}); subfolders are not searched")
+        found.update(dict.fromkeys(images))
+        skipped.update({entry: reason for entry, reason in entries.items() if reason is not None})
+    return ImageListing(tuple(found), skipped)
+
+
+def list_images(sources: Iterable[str | Path]) -> tuple[Path, ...]:
+    """The files of `find_images`. Raises likewise."""
+    return find_images(sources).files
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInputError(f"cannot list folder '{folder}': {error.strerror or error}") from error
+
+
+def _why_skipped(entry: Path) -> str | None:
+    """None for an image."""
+    if entry.name.startswith("."):
+        return "hidden"
+    if not entry.is_file():
+        return "a subfolder" if entry.is_dir() else "not a regular file"
+    if entry.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    try:
+        with entry.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        return f"unreadable: {error.strerror or error}"
+    if _DICOM_DIRECTORY in head:
+        return "an index of DICOM files"
+    return None if head.startswith(NUMPY_SIGNATURE) or image_kind(head) else "not an image"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ..." if len(names) > 3 else shown
