@@ -108,7 +108,7 @@ def _fetch(
     while True:
         try:
             if failures == 0:
-                check_reachable(url)
+                check_reachable(url, _TIMEOUT_S)
             _transfer(url, part, on_bytes)
             break
         except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:

@@ -71,7 +71,7 @@ def stated_length(text: str | None, at_hand: int, folder: Path) -> int | None:
     return length
 
 
-def check_reachable(url: str) -> None:
+def check_reachable(url: str, timeout_s: float) -> None:
     """Whether somebody listens at an address, in seconds even where the resolver waits for a network.
 
     An address that goes through a proxy is not tried.
@@ -84,10 +84,11 @@ def check_reachable(url: str) -> None:
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return
     outcome: list[Exception | None] = []
+    limit_s = min(timeout_s, _REACH_S)
 
     def connect() -> None:
         try:
-            socket.create_connection((host, port), timeout=_REACH_S).close()
+            socket.create_connection((host, port), timeout=limit_s).close()
             outcome.append(None)
         except Exception as error:  # noqa: BLE001 - it is raised below
             outcome.append(error)
@@ -95,7 +96,7 @@ def check_reachable(url: str) -> None:
     # A thread, for nothing else ends a look-up of a name; it ends by itself.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(_REACH_S)
-    error = outcome[0] if outcome else TimeoutError(f"no answer in {_REACH_S:g} s")
+    thread.join(limit_s)
+    error = outcome[0] if outcome else TimeoutError("timed out")
     if error is not None:
         raise urllib.error.URLError(str(error)) from error
