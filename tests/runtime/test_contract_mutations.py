@@ -37,7 +37,7 @@ SPEC = replace(
     clahe=ClaheSpec(),
     parity=Parity(1e-5, 1e-4, 1.0),
 )
-KEYS = (*to_config(SPEC).parameters, "dynamic_axes", "by_products")
+KEYS = (*sorted(to_config(SPEC).parameters), "dynamic_axes", "by_products")
 
 
 def works(config: Any) -> bool:
