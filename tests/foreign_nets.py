@@ -1,0 +1,118 @@
+"""Factories of networks whose arguments are no JSON, as users write them; the libraries are not ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def segformer(kind: str = "SegformerForSemanticSegmentation") -> nn.Module:
+    import transformers
+
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        num_attention_heads=[1, 1, 1, 2],
+        decoder_hidden_size=16,
+        num_labels=3,
+    )
+    return _transformer(kind, config)
+
+
+def upernet() -> nn.Module:
+    import transformers
+
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = transformers.ConvNextConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], out_features=stages
+    )
+    config = transformers.UperNetConfig(
+        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, auxiliary_channels=8, num_labels=3
+    )
+    return _transformer("UperNetForSemanticSegmentation", config)
+
+
+def beit() -> nn.Module:
+    import transformers
+
+    config = transformers.BeitConfig(
+        image_size=64,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        out_indices=[1, 2, 3, 4],
+        num_labels=3,
+    )
+    return _transformer("BeitForSemanticSegmentation", config)
+
+
+def dpt() -> nn.Module:
+    import transformers
+
+    config = transformers.DPTConfig(
+        image_size=64,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        num_labels=3,
+    )
+    return _transformer("DPTForSemanticSegmentation", config)
+
+
+def mask2former() -> nn.Module:
+    import transformers
+
+    backbone = transformers.SwinConfig(
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 1, 1],
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone,
+        feature_size=16,
+        mask_feature_size=16,
+        hidden_dim=16,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=10,
+    )
+    return _transformer("Mask2FormerForUniversalSegmentation", config)
+
+
+def _transformer(kind: str, config: Any) -> nn.Module:
+    import transformers
+
+    network: nn.Module = getattr(transformers, kind)(config)
+    return network
+
+
+def nnunet(kind: str = "PlainConvUNet", deep_supervision: bool = False, dimensions: int = 2) -> nn.Module:
+    from dynamic_network_architectures.architectures import unet
+
+    convolution, norm = (nn.Conv2d, nn.InstanceNorm2d) if dimensions == 2 else (nn.Conv3d, nn.InstanceNorm3d)
+    network: nn.Module = getattr(unet, kind)(
+        1,
+        3,
+        [8, 16, 32],
+        convolution,
+        3,
+        [1, 2, 2],
+        1,
+        3,
+        1,
+        norm_op=norm,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+        deep_supervision=deep_supervision,
+    )
+    return network
