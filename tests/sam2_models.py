@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
+
+import pytest
+import torch
 
 SMALL: dict[str, Any] = {
     "embed_dim": 32,
@@ -17,3 +23,11 @@ SMALL: dict[str, Any] = {
 
 SIDE, GRID = 256, 16
 """Of its image and of its embedding."""
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Build models on the device "meta"; sam2 reads the numbers of a `linspace` while it does."""
+    with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
+        patched.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
+        yield

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg_export.checkpoints.assumptions import Assumption, assumed_values, assumptions
-from seg_export.checkpoints.claims import as_published, check_statistics, published_note, require_claims
-from seg_export.families import family_named, traceable_model, traceable_models
-from seg_export.precision.calibration import CalibrationImages, calibration_images, real_cases
+from seg_export.checkpoints.claims import check_statistics, require_claims
+from seg_export.checkpoints.types import loaded
+from seg_export.families import family_named, traceable_models
+from seg_export.precision.calibration import CalibrationImages, calibration_images, verification_cases
 from seg_export.precision.tensor_types import with_half_embeddings
 from seg_export.precision.write import PrecisionReport, in_precision
 from seg_export.publishing.publish import (
@@ -23,17 +24,14 @@ from seg_export.publishing.publish import (
 from seg_export.publishing.staging import staging_folder
 from seg_export.tracing.exportable import ExportableModel
 from seg_export.tracing.trace import DEFAULT_OPSET, optimise, save_graph, trace
-from seg_export.verification.cases import VerificationCase, extreme_cases
+from seg_export.verification.cases import VerificationCase
 from seg_export.verification.verify import VerificationReport, require_parity, verify
-from seg_runtime.errors import BadInputError, CheckpointError
-from seg_runtime.repository import GRAPH_FILE, Repository
-from seg_runtime.spec import ModelSpec, ServingSpec
+from seg_runtime.errors import BadInputError
+from seg_runtime.repository import GRAPH_FILE
+from seg_runtime.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from seg_export.checkpoints.checkpoint import Checkpoint
-    from seg_export.checkpoints.types import WeightsFile
 
 __all__ = [
     "STEPS",
@@ -42,10 +40,7 @@ __all__ = [
     "check_calibration",
     "export_model",
     "export_models",
-    "load_published",
-    "module_as_published",
     "publish_models",
-    "verify_published",
 ]
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -76,7 +71,7 @@ def export_model(
     Raises:
         BadInputError: a checkpoint that publishes several; also all that `export_models` raises.
     """
-    checkpoint = _loaded(checkpoint)
+    checkpoint = loaded(checkpoint)
     family = family_named(checkpoint.family)
     if family.parts:
         raise BadInputError(f"a {family.title} checkpoint becomes several models: call export_models")
@@ -107,7 +102,7 @@ def export_models(
         repo: the model repository; created when missing.
         name: the model's name, or what the names of several begin with; None for its family's.
         size_hw: (height, width) in pixels of the input; None for the checkpoint's.
-        images: a folder of real images to verify with, beside synthetic ones.
+        images: a folder of real images to verify with, in addition to synthetic ones.
         opset: of the ONNX graph, 18 to 20.
         precision: what the graphs compute in, written into them. With "int8" a graph that takes no images,
             such as SAM's decoder, stays in fp32.
@@ -135,7 +130,7 @@ def export_models(
     check_calibration(precision, calibrate)
     begin = on_step or (lambda step: None)
     begin("load")
-    checkpoint = _loaded(checkpoint)
+    checkpoint = loaded(checkpoint)
     if not assume_defaults:
         require_claims(checkpoint, size_given=size_hw is not None)
     if not checkpoint.described:
@@ -212,7 +207,7 @@ def publish_models(
         reports, precisions, staged = {}, {}, []
         for model, calibration in zip(models, calibrations, strict=True):
             folder, name_of = staging / model.spec.name, model.spec.name
-            cases = _cases(model, images, calibration)
+            cases = verification_cases(model, images, calibration)
             precisions[name_of], report = _build(model, cases, calibration, folder, opset, on_step)
             reports[name_of] = report
             spec = replace(model.spec, parity=report.parity())
@@ -230,39 +225,10 @@ def publish_models(
         )
 
 
-def _loaded(checkpoint: Checkpoint | Path) -> Checkpoint:
-    if not isinstance(checkpoint, Path):
-        return checkpoint
-    from seg_export.checkpoints.checkpoint import load_checkpoint
-
-    return load_checkpoint(checkpoint)
-
-
 def _precision_of(model: ExportableModel, wanted: Precision) -> Precision:
     if model.in_half:
         return "fp16"
     return "fp32" if wanted == "int8" and model.image_case is None else wanted
-
-
-def _cases(
-    model: ExportableModel, images: Path | None, calibration: CalibrationImages | None = None
-) -> tuple[VerificationCase, ...]:
-    """What a precision is verified with.
-
-    Half precision is tried on extreme images as well, which drive values to their ends; not for a detector,
-    whose boxes are all equally good there, so that any order is as right as another. Int8 is made for
-    images like those it was calibrated with, and noise is none of them.
-    """
-    if model.spec.precision == "int8":
-        judged_on = calibration.judged_on if calibration else ()
-        if not judged_on and images is None:
-            raise BadInputError(
-                f"model '{model.spec.name}' is in int8, which holds for images like those it was made for: "
-                "name a folder of some with --images"
-            )
-        return (*judged_on, *(real_cases(model, images) if images else ()))
-    cases = model.cases(model.spec, images)
-    return cases if model.spec.precision == "fp32" or model.align else (*cases, *extreme_cases(cases[0]))
 
 
 def _build(
@@ -289,114 +255,3 @@ def _build(
     report = verify(model, folder / GRAPH_FILE, cases)
     require_parity(report)
     return precision, report
-
-
-def verify_published(
-    repo: Path,
-    name: str,
-    checkpoint: Checkpoint | Path,
-    *,
-    images: Path | None = None,
-    engine: str | None = None,
-) -> VerificationReport:
-    """Compare the served version of a model with a checkpoint, which need not be the one it was made of.
-
-    A checkpoint that holds weights alone is given images as the published model is.
-
-    Args:
-        repo: the model repository.
-        name: of the model.
-        checkpoint: a loaded checkpoint or its file.
-        images: a folder of real images to run, beside or instead of synthetic ones.
-        engine: verify what this engine computes in process, one of `seg_runtime.engines.ENGINES`; None for
-            the graph itself.
-
-    Returns:
-        The report, passed or not.
-
-    Raises:
-        ModelNotFoundError: no such model; names the nearest.
-        RepositoryError: its served version was never built.
-        CheckpointError: a file or weights that cannot be used, or of another architecture.
-        ParityError: the graph cannot be run.
-        BadInputError: the folder of images cannot be used.
-        EdgesegError: the engine cannot be used; as `seg_runtime.engines.load_model`.
-    """
-    if family_named(Repository(repo).spec(name).family).made_of is None:
-        checkpoint = _loaded(checkpoint)
-    model, graph_path, cases = load_published(repo, name, checkpoint, images)
-    report = verify(model, graph_path, cases, engine=engine)
-    note = "" if isinstance(checkpoint, Path) else published_note(checkpoint, model.spec)
-    return replace(report, note=note)
-
-
-def module_as_published(
-    repo: Path,
-    name: str,
-    module: nn.Module,
-    *,
-    weights: WeightsFile | None = None,
-    activation: str | None = None,
-    output: str | None = None,
-) -> Checkpoint:
-    """A module as a published model has it, for `verify_published`.
-
-    Args:
-        repo: the model repository.
-        name: of the model, whose contract says how images are prepared.
-        module: that it was made of.
-        weights: a file with a state dict for it; None for the weights that it has.
-        activation: as for `seg_export.export_module`.
-        output: as for `seg_export.export_module`.
-
-    Raises:
-        ModelNotFoundError: no such model.
-        BadInputError: a model that was made of a checkpoint, or a module that does not fit.
-        CheckpointError: weights that cannot be read or do not fit.
-    """
-    spec = Repository(repo).spec(name)
-    of_module = family_named(spec.family).of_module
-    if of_module is None:
-        raise BadInputError(f"model '{name}' is a {spec.family}, made of a checkpoint: leave --module out")
-    return of_module(spec, module, weights, activation, output)
-
-
-def load_published(
-    repo: Path, name: str, checkpoint: Checkpoint | Path, images: Path | None
-) -> tuple[ExportableModel, Path, tuple[VerificationCase, ...]]:
-    """A checkpoint as the served version of a model has it, that version's graph, and what to run.
-
-    Raises:
-        ModelNotFoundError: no such model; names the nearest.
-        RepositoryError: its served version was never built.
-        CheckpointError: a file or weights that cannot be used, or of another architecture.
-        BadInputError: the folder of images cannot be used.
-    """
-    repository = Repository(repo)
-    spec, graph_path = repository.spec(name), repository.graph_path(name)
-    made_of = family_named(spec.family).made_of
-    model: ExportableModel
-    if made_of is not None:
-        model = made_of(spec, graph_path, checkpoint)
-    else:
-        batch = max(spec.max_batch_size, 1)
-        model = traceable_model(as_published(_loaded(checkpoint), spec), name, spec.input_size_hw, batch)
-    _check_same_tensors(spec, model.spec)
-    # What is made of an image is called so; a SAM2's mask prompt takes a mask and nothing else.
-    if images is not None and not any(tensor.name.startswith("image") for tensor in spec.inputs):
-        raise BadInputError(f"model '{name}' takes no images: leave --images out")
-    model = replace(model, spec=spec)
-    return model, graph_path, _cases(model, images)
-
-
-def _check_same_tensors(published: ModelSpec, loaded: ModelSpec) -> None:
-    for have, want in zip(
-        (*published.inputs, *published.outputs), (*loaded.inputs, *loaded.outputs), strict=False
-    ):
-        # A tensor may have been published to travel in half precision.
-        same_type = have.dtype == want.dtype or (have.dtype, want.dtype) == ("float16", "float32")
-        if (have.name, have.shape) != (want.name, want.shape) or not same_type:
-            raise CheckpointError(
-                f"the checkpoint does not fit model '{published.name}': its {want.name} is {want.dtype} "
-                f"{list(want.shape)}, the model's {have.name} is {have.dtype} {list(have.shape)}"
-            )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
-from seg_runtime.spec import ClaheSpec, ModelSpec
+from seg_runtime.spec import VERSION_WITH_STATISTICS, ClaheSpec, ModelSpec
 
-__all__ = ["LARGEST_SIDE", "MOST_CHANNELS", "check_contract", "one_of"]
+__all__ = ["LARGEST_SIDE", "MOST_CHANNELS", "check_contract", "check_stated", "one_of"]
 
 LARGEST_SIDE = 16384
 MOST_CHANNELS = 16
@@ -20,6 +21,32 @@ def one_of(values: Any, what: str, value: str) -> Any:
     if value not in get_args(values):
         raise ValueError(f"{what} {value!r}, expected {' or '.join(get_args(values))}")
     return value
+
+
+def check_stated(values: Mapping[str, str]) -> None:
+    """Refuse a contract that leaves out what its version has, so that no default is taken for it.
+
+    Args:
+        values: parameters of a `config.pbtxt`.
+
+    Raises:
+        ValueError: names what is missing.
+
+    Example:
+        >>> check_stated({"contract": "2", "channels": "3", "mean": "[0, 0, 0]", "std": "[1, 1, 1]"})
+        Traceback (most recent call last):
+        ...
+        ValueError: no scale, which a contract of version 2 has next to mean
+    """
+    version = values.get("contract", "1")
+    if int(version) < VERSION_WITH_STATISTICS:
+        return
+    for name, neighbour, there in (
+        ("scale", "mean", "mean" in values),
+        ("channel_order", "3 channels", values.get("channels") == "3"),
+    ):
+        if there and name not in values:
+            raise ValueError(f"no {name}, which a contract of version {version} has next to {neighbour}")
 
 
 def check_contract(spec: ModelSpec) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from seg_runtime.contract import check_contract, one_of
+from seg_runtime.contract import check_contract, check_stated, one_of
 from seg_runtime.errors import RepositoryError
 from seg_runtime.spec import (
     CONTRACT_VERSION,
@@ -108,6 +108,7 @@ def from_config(config: Any) -> ModelSpec:
             f"{values.get('toolkit_version', '')}; this one reads up to {CONTRACT_VERSION}: upgrade edgeseg"
         )
     try:
+        check_stated(values)
         spec = _spec(config, values)
         check_contract(spec)
         return spec

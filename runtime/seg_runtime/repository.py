@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
@@ -43,12 +44,16 @@ class Repository:
         return tuple(sorted(entry.parent.name for entry in self.path.glob(f"[!.]*/{CONFIG_FILE}")))
 
     def built_models(self) -> tuple[str, ...]:
-        """Those of `models` whose version folder is there.
+        """Those of `models` that have a version on disk; no contract is read."""
+        return tuple(filter(self.versions, self.models()))
 
-        Raises:
-            RepositoryError: a configuration that is broken.
-        """
-        return tuple(name for name in self.models() if self.spec(name).version in self.versions(name))
+    def readable_specs(self) -> tuple[ModelSpec, ...]:
+        """The contracts of all models but the broken ones, which are in nobody's way until they are named."""
+        specs = []
+        for name in self.models():
+            with suppress(RepositoryError):
+                specs.append(self.spec(name))
+        return tuple(specs)
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Versions of a model that are on disk, ascending."""

@@ -13,6 +13,7 @@ import numpy as np
 
 __all__ = [
     "CONTRACT_VERSION",
+    "VERSION_WITH_STATISTICS",
     "ChannelOrder",
     "ClaheSpec",
     "EnsembleStep",
@@ -28,6 +29,9 @@ __all__ = [
 
 CONTRACT_VERSION = 2
 """Of what this version writes. It reads all up to this one; the first had no number, and no mean and std."""
+
+VERSION_WITH_STATISTICS = 2
+"""From which on a contract holds mean, std, scale and channel order."""
 
 Task = Literal[
     "semantic",

@@ -11,18 +11,28 @@ import numpy as np
 import pytest
 from bench_records import make_accuracy, make_record, make_run
 
-from seg_bench.candidate import OFFICIAL_EXPORT, PYTORCH
+from seg_bench import official_maskrcnn
+from seg_bench.candidate import OFFICIAL_EXPORT, PYTORCH, Candidate
 from seg_bench.data.nuclei import load_nuclei
+from seg_bench.official_maskrcnn import torchvision_model
 from seg_bench.pipelines import Objects
 from seg_bench.pipelines.instances import objects_outcome
+from seg_bench.pipelines.instances_torch import TorchInstancesPipeline
 from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
 from seg_bench.report.notes import legend_lines
 from seg_bench.report.speed import speed_lines
 from seg_bench.report.table import build_table
 from seg_bench.run.options import RunOptions
+from seg_bench.run.originals import official_exports
 from seg_bench.run.runner import measure
 from seg_bench.run.scoring import Scorer, foreground_dice
+from seg_bench.run.subjects import Subject
+from seg_export.checkpoints import checkpoint as checkpoint_module
+from seg_export.checkpoints.checkpoint import untrained_model
+from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
 from seg_runtime.errors import BadInputError
+from seg_runtime.model_config import to_text
+from seg_runtime.spec import ModelSpec
 
 
 def perfect(folder: Path, number: int) -> Objects:
@@ -100,6 +110,47 @@ def test_what_cannot_be_measured_is_refused(
     options = RunOptions(repo=tiny_maskrcnn_repo, data=nuclei_folder)
     with pytest.raises(BadInputError, match=message):
         measure(replace(options, **changes))
+
+
+def test_baselines_of_weights_alone_normalise_as_the_contract_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"arch": "maskrcnn_light_fpn", "num_classes": 2}
+    alone = Checkpoint(
+        family="maskrcnn",
+        arguments=arguments,
+        state_dict=untrained_model("maskrcnn", arguments).state_dict(),
+        preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD),
+        class_names=("cell",),
+        described=False,
+    )
+    monkeypatch.setattr(checkpoint_module, "load_checkpoint", lambda path: alone)
+    statistics = {"mean": (0.7, 0.6, 0.5), "std": (0.1, 0.2, 0.3)}
+    spec = ModelSpec(
+        "cells", 1, "instances", "maskrcnn", (), (), channels=3, class_names=("cell",), **statistics
+    )
+    candidate = Candidate(
+        model="cells",
+        where="in-process",
+        runtime=PYTORCH,
+        target="",
+        data="",
+        samples=(),
+        kind="instances",
+        checkpoint="cells.pth",
+        contract=to_text(spec),
+    )
+    transform = TorchInstancesPipeline(candidate)._model.transform
+    assert (tuple(transform.image_mean), tuple(transform.image_std)) == (spec.mean, spec.std)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        official_maskrcnn, "export_official_maskrcnn", lambda *args, **options: given.update(options)
+    )
+    options = RunOptions(repo=tmp_path, data=tmp_path, official=True)
+    official_exports(options, (), [Subject("cells", (spec,))], {"cells": Path("cells.pth")}, tmp_path)
+    assert given["contract"] == spec
+    model = torchvision_model(Path("cells.pth"), contract=spec)
+    assert tuple(model.transform.image_mean) == spec.mean
 
 
 def object_record(runtime: str = "ONNX Runtime", median_ms: float = 40.0) -> Record:

@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from seg_bench.data.classes import ClassSample, class_samples
-from seg_bench.data.find import find_samples, tell_sample, told_sample
+from seg_bench.data.find import find_samples, sample_from_json, sample_to_json
 from seg_bench.metrics import ClassScore, class_areas, class_scores
 from seg_bench.pipelines import Outcome
 from seg_bench.records import ClassAccuracy, Run, read_run, write_run
@@ -19,6 +20,7 @@ from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_bench.run.scoring import Scorer
 from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.video.masks import davis_palette
 
 NAMES = ("background", "disc", "bar", "ring")
 
@@ -181,11 +183,22 @@ def test_a_class_that_the_model_does_not_have_is_refused_before_anything_is_meas
         measure(replace(options, data=tmp_path))
 
 
+def test_an_indexed_map_of_classes_is_read_by_its_indices(data: Path, tmp_path: Path) -> None:
+    gray = class_samples(data)[0]
+    indexed = Image.fromarray(gray.load_classes().astype(np.uint8))
+    indexed.putpalette(davis_palette())
+    indexed.save(tmp_path / "a.png")
+    read = replace(gray, class_path=tmp_path / "a.png").load_classes()
+    assert np.array_equal(read, gray.load_classes()) and read.max() == 2
+
+
 def test_a_map_of_classes_in_colour_or_missing_is_refused(data: Path, tmp_path: Path) -> None:
     image, classes = data / "images" / "shape_0.png", tmp_path / "classes" / "shape_0.png"
     classes.parent.mkdir()
     assert cv2.imwrite(str(classes), np.zeros((72, 64, 3), np.uint8))
-    with pytest.raises(BadImageError, match="save the number of each pixel's class as a gray PNG"):
+    with pytest.raises(
+        BadImageError, match="save the number of each pixel's class as a gray or an indexed PNG"
+    ):
         ClassSample("shape_0", image, classes).load_classes()
     with pytest.raises(BadImageError, match="missing, empty or damaged"):
         ClassSample("shape_0", image, tmp_path / "none.png").load_classes()
@@ -198,4 +211,4 @@ def test_a_map_of_classes_in_colour_or_missing_is_refused(data: Path, tmp_path: 
 def test_a_class_map_reaches_another_process_as_it_is(data: Path) -> None:
     for sample in find_samples(data):
         assert isinstance(sample, ClassSample) and sample.size_hw() == (72, 64)
-        assert told_sample(json.loads(json.dumps(tell_sample(sample)))) == sample
+        assert sample_from_json(json.loads(json.dumps(sample_to_json(sample)))) == sample

@@ -19,7 +19,7 @@ from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.corruptions import CORRUPTIONS, corrupt
-from seg_bench.data.find import AnySample, find_samples, tell_sample, told_sample
+from seg_bench.data.find import AnySample, find_samples, sample_from_json, sample_to_json
 from seg_bench.metrics import dice_score, summarize, worst_decile
 from seg_bench.records import Run, read_run, write_run
 from seg_bench.run.cases import Case, make_cases
@@ -190,7 +190,7 @@ def test_every_row_reads_the_very_same_corrupted_image_in_the_channels_of_the_or
 def test_a_sample_reaches_another_process_as_it_is(xray_folder: Path, nuclei_folder: Path) -> None:
     for folder in (xray_folder, nuclei_folder):
         sample = find_samples(folder)[0]
-        assert told_sample(json.loads(json.dumps(tell_sample(sample)))) == sample
+        assert sample_from_json(json.loads(json.dumps(sample_to_json(sample)))) == sample
 
 
 def test_data_that_cannot_be_scored_is_refused_before_anything_starts(

@@ -71,6 +71,26 @@ def test_a_choice_that_matches_nothing_lists_what_there_is(options: RunOptions) 
         chosen(options, models=("later",))
 
 
+def test_a_broken_contract_stops_only_a_run_that_asks_for_its_model(
+    options: RunOptions, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(options.repo, tmp_path / "repo")
+    for name in ("broken", "sam_encoder", "sam_decoder"):
+        (copied / name / "1").mkdir(parents=True)
+        (copied / name / "config.pbtxt").write_text("platform: ")
+    assert chosen(options, repo=copied, models=("unet_a",)) == ["unet_a"]
+    assert chosen(options, repo=copied, models=("unet*",)) == ["unet_a", "unet_b"]
+    with pytest.raises(ModelNotFoundError, match=r"measured there: other \(semantic, fp32\), unet_a"):
+        chosen(options, repo=copied, models=("unet_aa",))
+    with pytest.raises(BadInputError, match=r"matches no model; there are: other \(semantic, fp32\), unet_a"):
+        chosen(options, repo=copied, models=("x*",))
+    for asked in ("broken", "b*", "sam", "*"):
+        with pytest.raises(RepositoryError, match=r"broken/config\.pbtxt|sam_encoder/config\.pbtxt"):
+            chosen(options, repo=copied, models=(asked,))
+    gated = replace(options, repo=copied, models=("unet_a",), gate=True)
+    assert make_plan(gated, tmp_path).fp32_graphs.keys() == {"unet_a"}
+
+
 def test_a_suite_takes_the_images_of_its_part_that_the_folder_has(
     options: RunOptions, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from seg_runtime.triton.client import TritonClient
 from seg_runtime.triton.session import TritonSession
 
 pytest.importorskip("pytriton")
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.full]
 
 FRAMES = 8
 VIDEOS = 3

@@ -30,7 +30,7 @@ from seg_runtime.session import Session
 from seg_runtime.triton.client import TritonClient
 
 pytest.importorskip("pytriton")
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.full]
 
 CLIENTS = 8
 ROUNDS = 2
@@ -128,7 +128,6 @@ def test_eight_clients_of_a_server_never_get_each_others_embeddings(
         run_clients(sessions, images, expected)
 
 
-@pytest.mark.full
 def test_eight_threads_in_process_never_get_each_others_embeddings(
     tiny_sam_repo: Path, images: list[NDArray[np.uint8]], expected: list[list[NDArray[Any]]]
 ) -> None:

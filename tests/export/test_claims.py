@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_graph import publish, semantic_graph, semantic_spec
 from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import (
@@ -26,10 +27,13 @@ from seg_export.checkpoints.claims import Claims, missing_claims, with_claims
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
-from seg_export.export import export_model, export_models, verify_published
+from seg_export.export import export_model, export_models
 from seg_export.families.maskrcnn import checkpoints as maskrcnn_checkpoints
+from seg_export.families.module.published import published_checkpoint
+from seg_export.families.onnx.model import republished_model
+from seg_export.verification.published import verify_published
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import BadInputError
+from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.preprocess import apply_clahe
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ClaheSpec
@@ -230,10 +234,23 @@ def test_claims_that_cannot_be_are_refused(claims: Claims, message: str) -> None
         with_claims(replace(described, metadata={}), claims)
 
 
-def test_gray_network_has_no_channel_order_and_a_threshold_is_a_probability() -> None:
+def test_channel_order_is_of_three_channels_and_clahe_of_gray_and_rgb() -> None:
+    gray, bands = (_plain("unet", channels, 1, features=[4, 8]) for channels in (1, 5))
+    for network in (gray, bands):
+        with pytest.raises(
+            BadInputError, match="--channel-order has no effect on a network that takes other"
+        ):
+            with_claims(network, Claims(channel_order="bgr"))
+    assert not any("clahe" in option for option in missing_claims(bands, size_given=False))
+    for clahe in (True, False):
+        with pytest.raises(
+            BadInputError, match=r"--clahe .*no effect on a network that takes other than 1 or"
+        ):
+            with_claims(bands, Claims(clahe=clahe))
+
+
+def test_a_threshold_is_a_probability() -> None:
     gray = _plain("unet", 1, 1, features=[4, 8])
-    with pytest.raises(BadInputError, match="--channel-order has no effect on a network of one channel"):
-        with_claims(gray, Claims(channel_order="bgr"))
     with pytest.raises(BadInputError, match=r"--threshold 1\.5: expected a probability, 0 to 1"):
         with_claims(gray, Claims(threshold=1.5))
 
@@ -246,6 +263,18 @@ def test_verification_of_weights_alone_takes_the_published_preprocessing(tmp_pat
     assert report.passed and "are those that 'cells' was published with" in report.note
     described = replace(plain, described=True)
     assert not verify_published(tmp_path, "cells", described).passed
+
+
+def test_a_contract_of_version_1_says_that_it_lacks_the_preprocessing(tmp_path: Path) -> None:
+    spec = semantic_spec("old", contract_version=1)
+    graph = publish(tmp_path, spec, semantic_graph())
+    expected = (
+        "model 'old' has a contract of version 1, which does not hold mean, std, scale and channel order"
+    )
+    with pytest.raises(RepositoryError, match=expected):
+        published_checkpoint(spec, torch.nn.Conv2d(1, 1, 3, padding=1), None, None, None)
+    with pytest.raises(RepositoryError, match=expected):
+        republished_model(spec, graph, graph)
 
 
 Write = Callable[[str, NDArray[np.uint8]], None]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
 from seg_export.engines import network
 from seg_export.engines.build import build_engines
+from seg_export.engines.groups import partner_of
 from seg_export.engines.timing_cache import read_timing_cache, timing_cache_path, write_timing_cache
 from seg_export.export import export_models
 from seg_export.families.semantic.random import random_unet
@@ -127,6 +129,16 @@ def test_models_of_an_ensemble_get_their_engines_together_and_roll_back_together
     assert {step.version for step in repository.spec("sam").steps} == {2}
     rollback(tmp_path, "sam", None)
     assert {repository.spec(name).backend for name in ("sam_encoder", "sam_decoder")} == {"onnxruntime"}
+
+
+def test_a_broken_contract_of_another_model_is_in_nobodys_way(repo: Path) -> None:
+    (repo / "broken" / "1").mkdir(parents=True)
+    (repo / "broken" / CONFIG_FILE).write_text("platform: ")
+    encoder = replace(Repository(repo).spec("unet"), task="sam-encoder")
+    assert partner_of(Repository(repo), encoder) is None
+    assert [engine.model for engine in build(repo, "unet")] == ["unet"]
+    with pytest.raises(RepositoryError, match=r"broken/config\.pbtxt"):
+        build(repo)
 
 
 def test_engine_that_strays_is_not_published(repo: Path) -> None:

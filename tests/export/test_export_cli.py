@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brightness import brightness_spec
 from onnx import numpy_helper
 
 import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import save_checkpoint
+from seg_export.cli.exporting import _input_text
 from seg_export.cli.main import main
 from seg_export.cli.options import parse_size_hw
 from seg_export.families.semantic.random import random_unet
@@ -87,6 +89,19 @@ def test_export_list_verify_rollback_and_remove(run: Run, checkpoint: Path) -> N
     assert run("remove", "tiny", "--version", "1") == (0, "removed tiny version 1\n", "")
     assert run("remove", "tiny", "--json")[0] == 0
     assert json.loads(run("list", "--json")[1]) == []
+
+
+def test_a_broken_model_is_listed_as_such_and_the_others_go_on(run: Run, checkpoint: Path) -> None:
+    run("unet", "--checkpoint", str(checkpoint), "--name", "tiny")
+    broken = Path("triton_repo/broken")
+    broken.mkdir()
+    (broken / "config.pbtxt").write_text("platform: ")
+    code, out, err = run("list")
+    assert code == 2 and err == "error: 1 of 2 models cannot be served: broken\n"
+    assert "broken: " in out and "cannot be" in out and "ready" in out
+    code, out, err = run("list", "--json")
+    assert code == 2 and "cannot be parsed" in json.loads(out)[0]["problem"]
+    assert run("verify", "tiny", "--checkpoint", str(checkpoint))[0] == 0
 
 
 def test_random_weights_are_marked_and_serving_options_reach_triton(run: Run) -> None:
@@ -192,6 +207,13 @@ def test_bad_input_is_one_line_and_exit_code_2_and_changes_nothing(
 def test_rollback_of_an_unknown_model_suggests_the_nearest(run: Run) -> None:
     run(*RANDOM)
     assert run("rollback", "unett")[2] == "error: no model 'unett' in 'triton_repo'; did you mean 'unet'?\n"
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, "gray"), (3, "BGR"), (4, "4 bands"), (5, "5 bands")])
+def test_what_images_a_model_takes_is_said_after_its_export(channels: int, shown: str) -> None:
+    values = (0.5,) * channels
+    spec = replace(brightness_spec(channels=channels), mean=values, std=values, channel_order="bgr")
+    assert f"images: 32x32 (stretch), {shown}, pixels / 255, mean 0.5" in _input_text(spec)
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,10 @@ def test_a_fetched_checkpoint_comes_with_one_line_about_its_licence(
     command, official, name, licence = FAMILIES[family]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(official, name, (server, SHA256))
-    loads = "_weights" if family == "maskrcnn" else "_load"
-    monkeypatch.setattr(command, loads, lambda *arguments: random_unet(features=(4, 8)))
+    loads = "command._weights" if family == "maskrcnn" else f"checkpoints.load_{family}_checkpoint"
+    monkeypatch.setattr(
+        f"seg_export.families.{family}.{loads}", lambda *arguments: random_unet(features=(4, 8))
+    )
     monkeypatch.setattr(command, "export", lambda *arguments, **options: exported)
     arguments = [family, "--download", "--name", "fetched"] + ["--json"] * as_json
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from seg_export.checkpoints.checkpoint import Checkpoint
 from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
-from seg_export.export import export_models, verify_published
+from seg_export.export import export_models
 from seg_export.families import FAMILIES, traceable_model
 from seg_export.families.semantic.random import random_unet
 from seg_export.precision.divergence import first_divergence, ops_to_keep
@@ -32,6 +32,7 @@ from seg_export.tracing.external_weights import write_weights
 from seg_export.tracing.trace import optimise, save_graph, trace
 from seg_export.verification.bisect import bisect_published
 from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.published import verify_published
 from seg_export.verification.tolerances import Tolerance
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError

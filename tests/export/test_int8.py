@@ -22,7 +22,7 @@ from seg_export import export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.cli.main import app
 from seg_export.engines.check import CAPABILITIES, check_graphs
-from seg_export.export import ExportedModel, export_model, export_models, verify_published
+from seg_export.export import ExportedModel, export_model, export_models
 from seg_export.families import traceable_model
 from seg_export.families.semantic.random import random_unet
 from seg_export.precision.calibration import calibrate, calibration_images
@@ -30,6 +30,7 @@ from seg_export.precision.int8 import layers, quantised, ranges_of, sampled_valu
 from seg_export.precision.sensitivity import layer_errors
 from seg_export.tracing.trace import optimise, trace
 from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.published import verify_published
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, ParityError
 from seg_runtime.files.images import list_images, read_image

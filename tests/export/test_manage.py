@@ -41,6 +41,7 @@ def test_list_names_every_model_and_what_is_wrong_with_it(repo: Path) -> None:
     assert cell.spec is not None and not cell.built and "version 1 is not built" in cell.problem
     assert lung.spec is not None and (lung.spec.version, lung.versions) == (3, (1, 2, 3))
     assert lung.built and lung.problem == "" and lung.size_bytes > 5
+    assert [model.broken for model in (broken, cell, lung)] == [True, False, False]
 
 
 def test_rollback_goes_one_version_back_or_to_the_named_one(repo: Path) -> None:

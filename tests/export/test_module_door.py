@@ -273,6 +273,27 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
+def test_pytorch_prints_nothing_about_a_module_that_it_cannot_follow(
+    repo: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gray = Preprocessing((0.5,), (0.5,), input_size_hw=(32, 32))
+    with pytest.raises(CheckpointError, match="cannot be traced"):
+        export_module(module_nets.Branching(), repo, "branching", preprocessing=gray)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_module_prints_stays_out_of_json(repo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Talking(nn.Conv2d):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            sys.stdout.write("forward\n")
+            return super().forward(pixels)
+
+    gray = Preprocessing((0.5,), (0.5,), input_size_hw=(32, 32))
+    export_module(Talking(1, 1, 3, padding=1), repo, "talking", preprocessing=gray)
+    out, err = capfd.readouterr()
+    assert out == "" and "forward" in err
+
+
 def test_mean_and_std_must_be_given_or_assumed_aloud(repo: Path) -> None:
     with pytest.raises(BadInputError, match=r"Missing: --mean \(3 values\), --std \(3 values\), --scale"):
         call("module", "module_nets:small", "--repo", str(repo))

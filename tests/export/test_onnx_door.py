@@ -29,11 +29,11 @@ from seg_export.checkpoints.types import Preprocessing
 from seg_export.cli.main import app
 from seg_export.engines.check import check_graphs
 from seg_export.engines.parity import engine_parity
-from seg_export.export import verify_published
 from seg_export.families.onnx.interface import Wishes
 from seg_export.tracing.external_weights import move_weights_of_graph
 from seg_export.verification.comparison import VerificationError
 from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.published import verify_published
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.repository import Repository
@@ -42,6 +42,7 @@ from seg_runtime.semantic import SemanticSegmenter
 SIZE_HW = (32, 48)
 GRAY = Preprocessing(mean=(0.4,), std=(0.3,), input_size_hw=SIZE_HW)
 COLOR = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), None, SIZE_HW, 128.0, "bgr")
+BANDS = Preprocessing((0.1, 0.2, 0.3, 0.4, 0.5), (0.5, 0.4, 0.3, 0.2, 0.1), None, SIZE_HW)
 
 
 class Net(nn.Module):
@@ -135,6 +136,7 @@ def with_auxiliary(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 FILES = {
     "nchw": Export(),
     "gray, one class": Export(channels=1, classes=1),
+    "five bands": Export(channels=5),
     "nhwc in and out": Export(before=to_nchw, behind=to_nhwc, nhwc=True),
     "nhwc in, nchw out": Export(before=to_nchw, nhwc=True),
     "fixed batch": Export(dynamic=()),
@@ -161,7 +163,8 @@ def wishes_of(export: Export) -> Wishes:
 
 
 def preprocessing_of(export: Export) -> Preprocessing:
-    return replace(GRAY if export.channels == 1 else COLOR, input_size_hw=export.size_hw)
+    given = {1: GRAY, 3: COLOR}.get(export.channels, BANDS)
+    return replace(given, input_size_hw=export.size_hw)
 
 
 def expected(path: Path, export: Export, image: NDArray[np.uint8]) -> NDArray[Any]:
@@ -201,7 +204,7 @@ def test_a_file_is_served_as_the_original_computes(name: str, tmp_path: Path) ->
     assert (spec.input_size_hw, spec.channels) == (export.size_hw, export.channels)
     assert spec.mean == (() if export.uint8 else preprocessing_of(export).mean)
     segmenter = SemanticSegmenter(connect(repo), "net")
-    shape = export.size_hw if export.channels == 1 else (*export.size_hw, 3)
+    shape = export.size_hw if export.channels == 1 else (*export.size_hw, export.channels)
     image = np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
     result = segmenter.segment(image)
     want = expected(file, export, image.reshape(*export.size_hw, export.channels))
@@ -442,7 +445,14 @@ BROKEN = {
         graph_of(RELU, inputs=(("x", FLOAT, ["n", 3, 32, 3]),)),
         "pass --layout nchw or nhwc",
     ),
-    "five channels": (graph_of(RELU, inputs=(("x", FLOAT, ["n", 5, 32, 48]),)), "fixed to 1 or 3 channels"),
+    "too many channels": (
+        graph_of(RELU, inputs=(("x", FLOAT, ["n", 17, 32, 48]),)),
+        "fixed to 1 to 16 channels",
+    ),
+    "two orders of bands": (
+        graph_of(RELU, inputs=(("x", FLOAT, ["n", 5, 32, 8]),)),
+        "pass --layout nchw or nhwc",
+    ),
     "three axes": (graph_of(RELU, inputs=(("x", FLOAT, [3, 32, 48]),)), r"'x' of .* is FLOAT 3x32x48"),
     "double": (graph_of(RELU, inputs=(("x", TensorProto.DOUBLE, ["n", 3, 32, 48]),)), ".*"),
     "batches of two": (
@@ -556,7 +566,7 @@ def test_the_command_asks_for_what_the_graph_leaves_open(
         ((gray, *STATED, "--assume-defaults"), "--assume-defaults has no effect"),
         (
             (gray, *STATED, "--channel-order", "bgr"),
-            "--channel-order has no effect on a graph that takes gray",
+            "--channel-order has no effect on images of 1 channels",
         ),
         ((gray, *STATED, "--size", "64"), "--size 64x64: input 'x' takes 32x48 and no other size"),
         ((gray, *STATED, "--layout", "nhwc"), "--layout nhwc: input 'x' is .*, which has the order nchw"),

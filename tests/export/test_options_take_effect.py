@@ -29,11 +29,15 @@ import seg_export.families.maskrcnn.command
 import seg_export.families.module.command
 import seg_export.families.onnx.command
 import seg_export.families.onnx.model
+import seg_export.families.sam.checkpoints
 import seg_export.families.sam.command
+import seg_export.families.sam2.checkpoints
 import seg_export.families.sam2.command
 import seg_export.families.semantic.command
+import seg_export.families.variant_options
 import seg_export.publishing.manage
 import seg_export.verification.bisect
+import seg_export.verification.published
 import seg_export.verification.verify
 import seg_runtime.bundle
 from seg_export.checkpoints.checkpoint import (
@@ -299,10 +303,9 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     )
     small = replace(random_checkpoint("unet", {"features": [4, 8]}), arguments={"arch": "small"})
     monkeypatch.setattr(seg_export.checkpoints.random_weights, "random_checkpoint", record(small))
-    for module in (seg_export.families.sam.command, seg_export.families.sam2.command):
-        for name in ("_load", "_random"):
-            monkeypatch.setattr(module, name, record(small))
-        monkeypatch.setattr(module, "_download", record(Path("downloaded.pth")))
+    monkeypatch.setattr(seg_export.families.sam.checkpoints, "load_sam_checkpoint", record(small))
+    monkeypatch.setattr(seg_export.families.sam2.checkpoints, "load_sam2_checkpoint", record(small))
+    monkeypatch.setattr(seg_export.families.variant_options, "fetch", record(Path("downloaded.pth")))
     monkeypatch.setattr(seg_export.families.maskrcnn.command, "_download", lambda arch: Path("maskrcnn.pth"))
     # Each test's nets.py is its own.
     monkeypatch.setattr(sys, "path", [str(files), *sys.path])
@@ -314,8 +317,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, files: Path, load_once: Any) -> Iterat
     report = SimpleNamespace(as_dict=dict, note="")
     for module, name, value in (
         (seg_export.export, "export_models", ()),
-        (seg_export.export, "verify_published", report),
-        (seg_export.export, "module_as_published", small),
+        (seg_export.verification.published, "verify_published", report),
+        (seg_export.verification.published, "module_as_published", small),
         (seg_export.families.onnx.model, "publish_onnx_model", None),
         (seg_export.verification.verify, "require_parity", None),
         (seg_export.verification.bisect, "bisect_published", SimpleNamespace(as_dict=dict)),

@@ -270,7 +270,7 @@ print(json.dumps(step))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("before", ["nothing", "a configuration without its version", "a version"])
 def test_publisher_killed_before_any_file_operation_leaves_a_loadable_repository(
     before: str, tmp_path: Path
@@ -311,7 +311,7 @@ def publish_three(repo: Path, value: float) -> None:
         publish_together(repo, [*models, StagedModel(ensemble, ServingSpec(), staging / "both")])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_publisher_of_an_ensemble_killed_before_any_file_operation_never_leaves_a_mixed_one(
     tmp_path: Path,
 ) -> None:
@@ -370,7 +370,7 @@ for value in range(1000):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_publisher_killed_at_random_moments_leaves_a_loadable_repository(tmp_path: Path) -> None:
     repo, delays, version = tmp_path / "repo", random.Random(0), 0
     for _ in range(4):

@@ -7,15 +7,13 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sam2_models import SMALL
+from sam2_models import SMALL, weightless
 
 from seg_export.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
@@ -58,14 +56,6 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.pt"
     torch.save({"model": random_checkpoint("sam2", SMALL).state_dict}, path)
     return path
-
-
-@contextmanager
-def weightless() -> Iterator[None]:
-    """Build models on the device "meta"; sam2 reads the numbers of a `linspace` while it does."""
-    with pytest.MonkeyPatch.context() as patched, torch.device("meta"):
-        patched.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
-        yield
 
 
 def light_file(variant: str, path: Path) -> Path:

@@ -19,10 +19,11 @@ import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from seg_export.checkpoints.pretrained import pretrained_path
 from seg_export.checkpoints.random_weights import random_checkpoint
-from seg_export.export import export_model, export_models, verify_published
+from seg_export.export import export_model, export_models
 from seg_export.families.sam.network import build_sam
 from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise
+from seg_export.verification.published import verify_published
 from seg_export.verification.verify import VerificationError
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError, CheckpointError

@@ -14,6 +14,7 @@ from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.spec import ClaheSpec
 
 TINY = random_unet(features=(4, 8, 16, 32))
+FIVE = random_unet(in_channels=5, features=(4, 8))
 
 
 def test_contract_carries_what_the_checkpoint_says() -> None:
@@ -66,6 +67,8 @@ def test_no_batch_is_refused() -> None:
             "knows maskrcnn, module, onnx, sam, sam2, transunet, unet, unetpp",
         ),
         (random_unet(in_channels=17, features=(4, 8)), "takes 17 channels"),
+        (replace(FIVE, preprocessing=replace(FIVE.preprocessing, clahe=ClaheSpec())), "takes 5 bands"),
+        (replace(FIVE, preprocessing=replace(FIVE.preprocessing, channel_order="bgr")), "order is bgr and"),
     ],
 )
 def test_checkpoints_that_contradict_themselves_are_refused(checkpoint: Checkpoint, message: str) -> None:

@@ -22,7 +22,7 @@ from seg_export.checkpoints.types import Checkpoint, Preprocessing
 from seg_export.cli.main import app as seg_export
 from seg_export.engines.check import check_graphs
 from seg_export.engines.parity import engine_parity
-from seg_export.export import export_models, verify_published
+from seg_export.export import export_models
 from seg_export.families import FAMILIES
 from seg_export.families.family import Family
 from seg_export.families.semantic.engine import semantic_engine_check
@@ -30,6 +30,7 @@ from seg_export.families.semantic.graph import semantic_model
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.comparison import Tensors
 from seg_export.verification.graph_runner import GraphRunner
+from seg_export.verification.published import verify_published
 from seg_runtime.cli.run import app as seg_run
 from seg_runtime.connection import connect
 from seg_runtime.errors import CheckpointError

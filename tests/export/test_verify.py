@@ -13,13 +13,14 @@ from onnx import numpy_helper
 
 import seg_export.export as export_steps
 from seg_export.checkpoints.checkpoint import Checkpoint
-from seg_export.export import export_model, verify_published
+from seg_export.export import export_model
 from seg_export.families import traceable_model
 from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise, save_graph, trace
 from seg_export.tracing.traceable import TraceableModel
 from seg_export.verification.cases import image_cases, synthetic_cases
 from seg_export.verification.comparison import _mask_iou, _power_of_ten_above
+from seg_export.verification.published import verify_published
 from seg_export.verification.verify import VerificationError, require_parity, verify
 from seg_runtime.errors import CheckpointError, ModelNotFoundError, ParityError
 from seg_runtime.files.images import list_images, read_image

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from seg_export.cli.main import app
-from seg_export.export import export_models, verify_published
+from seg_export.export import export_models
 from seg_export.families.semantic.random import random_unet
 from seg_export.verification.comparison import VerificationReport
+from seg_export.verification.published import verify_published
 from seg_runtime import engines
 from seg_runtime.errors import BadInputError, EngineError, MissingExtraError, RepositoryError
 

@@ -40,7 +40,7 @@ def count_exports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return runs
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stored_graph_is_the_exporters_own(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = count_exports(monkeypatch)
     model = traceable_model(random_unet(features=(4, 8)), "unet", (16, 24), 8)
@@ -58,7 +58,7 @@ def test_stored_graph_is_the_exporters_own(store: Path, monkeypatch: pytest.Monk
         assert weights == expected
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_other_weights_attributes_sizes_and_options_are_traced_again(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +78,7 @@ def test_other_weights_attributes_sizes_and_options_are_traced_again(
     assert len(runs) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_module_that_cannot_be_pickled_is_traced_each_time(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +91,7 @@ def test_module_that_cannot_be_pickled_is_traced_each_time(
     assert len(runs) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_reason_of_a_graph_that_does_not_build_is_stored(store: Path, tmp_path: Path) -> None:
     model = traceable_model(random_unet(features=(4, 8)), "unet", (16, 24), 8)
     save_graph(trace(model), tmp_path / "good.onnx")
@@ -114,7 +114,7 @@ def broken(folder: Path) -> None:
     raise ValueError("no more")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_folder_is_made_once_for_all_processes(store: Path) -> None:
     program = (
         "import sys, artifacts; from pathlib import Path; artifacts.STORE = Path(sys.argv[1])\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from seg_bench.report.page_tables import updated_text
 
@@ -44,6 +45,32 @@ def test_every_command_has_examples_and_every_option_help(name: str, command: An
     assert command.help and "Examples" in command.help, f"{name}: its help has no examples"
     silent = [option.name for option in command.params if not getattr(option, "help", None)]
     assert not silent, f"{name}: no help for {silent}"
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_help_is_shown_as_it_is_written_in_80_columns(name: str, command: Any) -> None:
+    """A terminal would break longer lines anywhere, and a command could not be copied from it."""
+    program, *words = name.split()
+    app = importlib.import_module(COMMANDS[program]).app
+    shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    rows = {row.strip() for row in shown.splitlines()}
+    _, _, below_the_summary = re.sub(r"\[/?bold\]", "", command.help).partition("\n\n")
+    broken = [line for line in map(str.strip, below_the_summary.splitlines()) if line.strip("\b") not in rows]
+    assert not broken, (
+        f"{name}: write lines of at most 78 columns, and commands with a backslash at their ends"
+    )
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_help_is_in_plain_english(name: str, command: Any) -> None:
+    texts = [command.help, *(option.help or "" for option in command.params)]
+    dialect = r"\b(?:besides?|told|tells|anew|of (?:its|their|one's) own)\b"
+    assert not [text for text in texts if re.search(dialect, text)], name
+
+
+def test_a_command_without_checkpoints_speaks_of_none() -> None:
+    command = dict(all_commands())["seg-export onnx"]
+    assert not [option.name for option in command.params if "checkpoint" in (option.help or "")]
 
 
 def test_commands_page_is_not_stale() -> None:

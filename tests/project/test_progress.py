@@ -23,6 +23,7 @@ import seg_export.cli.verify
 import seg_export.engines.build
 import seg_export.engines.check
 import seg_export.export
+import seg_export.verification.published
 import seg_runtime.bundle
 import seg_runtime.cli.run
 import seg_runtime.cli.sam
@@ -89,7 +90,10 @@ CASES: dict[str, tuple[Any, str, list[tuple[Any, str, Any]], str]] = {
     "verify": (
         seg_export.cli.main.app,
         "verify unet --pretrained lung",
-        [(seg_export.cli.verify, "load", load), (seg_export.export, "verify_published", stopped)],
+        [
+            (seg_export.cli.verify, "load", load),
+            (seg_export.verification.published, "verify_published", stopped),
+        ],
         "verify unet ",
     ),
     "check": (

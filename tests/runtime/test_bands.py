@@ -127,6 +127,7 @@ def saved(array: np.ndarray, **options: Any) -> bytes:
         (saved(bands(5))[:-1], "cut off or damaged"),
         (saved(bands(5))[:20], "header is damaged"),
         (saved(bands(5).astype(np.float32)), "are float32 and must be 8- or 16-bit"),
+        (saved(bands(5) > 9), "are bool, as those of a mask: save uint8, 0 to 255"),
         (saved(np.array([{}], object), allow_pickle=True), "Python objects"),
         (saved(np.zeros((2, 3, 4, 5), np.uint8)), r"shape \(2, 3, 4, 5\)"),
         (saved(bands(5)[:4]), "each side must have at least 8"),
@@ -147,6 +148,13 @@ def test_bands_for_a_gray_or_rgb_model_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", bands(5))
     with pytest.raises(BadImageError, match="5 bands and the model takes gray or RGB"):
         read_image(tmp_path / "a.npy", 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mask_of_bool_is_no_image(tmp_path: Path, channels: int) -> None:
+    np.save(tmp_path / "a.npy", bands(channels) > 9)
+    with pytest.raises(BadImageError, match="are bool, as those of a mask: save uint8"):
+        read_image(tmp_path / "a.npy", channels)
 
 
 def test_contrast_of_bands_is_not_equalised() -> None:

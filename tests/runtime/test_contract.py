@@ -59,6 +59,16 @@ def test_a_contract_of_the_first_version_is_read_and_says_so() -> None:
     assert from_text(to_text(old)) == old
 
 
+@pytest.mark.parametrize("missing", ["scale", "channel_order"])
+def test_no_default_is_taken_for_what_a_contract_of_version_2_lacks(missing: str) -> None:
+    lacking = with_parameters(to_text(SPEC), **{missing: None})
+    with pytest.raises(RepositoryError, match=f"no {missing}, which a contract of version 2 has next to"):
+        from_text(lacking)
+    # A gray model has no order, and a graph that takes pixels as they are no statistics.
+    gray = from_text(to_text(replace(SPEC, channels=1, mean=(), std=(), channel_order="rgb", scale=255.0)))
+    assert gray.contract_version == 2 and gray.mean == ()
+
+
 def test_a_contract_of_a_later_version_is_refused_with_what_to_do() -> None:
     later = with_parameters(to_text(replace(SPEC, toolkit_version="9.1")), contract="9")
     expected = "'cells' has a contract of version 9, of edgeseg 9.1; this one reads up to 2: upgrade edgeseg"

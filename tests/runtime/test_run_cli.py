@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from brightness import BrightnessSession, brightness_spec
 from numpy.typing import NDArray
+from tiny_graph import publish, semantic_graph, semantic_spec
 
 from seg_runtime import connection
 from seg_runtime.cli import run
@@ -167,6 +168,60 @@ class TestSegment:
         assert "pass --gray" in error
         assert not out.exists()
         assert segment(monkeypatch, tmp_path / "a.png", "-o", out, "--gray", "--threshold", 0.3) == 0
+
+    @pytest.mark.parametrize(
+        ("channels", "options", "message"),
+        [
+            (5, ["--gray"], "--gray (gray=True) has no effect: model 'brightness' takes 5 channels"),
+            (3, ["--gray"], "--gray (gray=True) has no effect: model 'brightness' takes 3 channels"),
+            (5, ["--no-clahe"], "--no-clahe has no effect: model 'brightness' takes 5 bands"),
+            (5, ["--clahe"], "CLAHE is for gray and RGB images, and the model takes 5 bands"),
+            (5, ["--crf"], "the CRF follows edges of gray and RGB images, and model 'brightness' takes 5"),
+            (5, ["--tile-overlap", "0.25"], "--tile-overlap has no effect without --tile"),
+        ],
+    )
+    def test_an_option_without_effect_is_refused_and_nothing_is_written(
+        self,
+        channels: int,
+        options: list[str],
+        message: str,
+        session: BrightnessSession,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        session.replace_spec(channels=channels)
+        np.save(tmp_path / "a.npy", np.repeat(xray()[..., None], channels, axis=2))
+        out = tmp_path / "out"
+        assert segment(monkeypatch, tmp_path / "a.npy", "-o", out, *options) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error
+        assert not out.exists()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--threshold", "0.05"],
+            ["--closing", "5"],
+            ["--opening", "5"],
+            ["--remove-small", "200"],
+            ["--keep-largest", "1"],
+            ["--tile"],
+        ],
+    )
+    def test_all_others_change_the_mask_of_many_bands(
+        self, options: list[str], session: BrightnessSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session.replace_spec(channels=5, inputs=brightness_spec(channels=5).inputs)
+        image = xray(96, 96)
+        cv2.circle(image, (15, 15), 5, 220, -1)
+        image[48, 48], image[44:52, 68:96] = 30, 220
+        np.save(tmp_path / "a.npy", np.repeat(image[..., None], 5, axis=2))
+        masks = []
+        for given in ([], options):
+            assert segment(monkeypatch, tmp_path / "a.npy", "-o", tmp_path / "out", *given) == 0
+            masks.append(read_image(tmp_path / "out" / "a_mask.png", 1))
+        assert not np.array_equal(*masks)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -345,6 +400,24 @@ def test_models_are_listed_as_a_table_and_as_json(
     assert row["classes"] == ["class 0"]
 
 
+def test_broken_models_of_a_repository_are_left_out_and_exit_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path, semantic_spec(), semantic_graph())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.pbtxt").write_text("platform: ")
+    assert call(monkeypatch, "models", "--repo", tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert "tiny" in out
+    first, last = err.splitlines()
+    assert first.startswith("left out: ") and "broken/config.pbtxt" in first
+    assert last == "error: 1 of 2 models cannot be used: broken"
+    # A server may hold models that were not published by seg-export.
+    local = connection.connect(tmp_path)
+    monkeypatch.setattr(run, "open_session", lambda *target: local)
+    assert call(monkeypatch, "models", "--url", "grpc://localhost:1") == 0
+
+
 def test_a_model_shows_how_its_images_are_prepared_within_80_columns(
     session: BrightnessSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,12 +437,45 @@ def test_a_model_shows_how_its_images_are_prepared_within_80_columns(
     assert (row["mean"], row["std"], row["scale"]) == ([0.1, 0.2, 0.3], [1, 2, 4], 1)
     assert (row["channel_order"], row["contract_version"]) == ("bgr", 2)
 
-    session.replace_spec(mean=(), std=(), contract_version=1)
-    assert call(monkeypatch, "models", "brightness") == 0
-    out = capsys.readouterr().out
-    assert "1 (older; mean and std not recorded)" in out and "\nmean" not in out
     assert call(monkeypatch, "models", "brihgtness") == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("channels", "lacking"), [(1, 3), (3, 4)])
+def test_what_a_contract_of_version_1_does_not_hold_is_no_fact(
+    channels: int,
+    lacking: int,
+    session: BrightnessSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session.replace_spec(channels=channels, contract_version=1)
+    assert call(monkeypatch, "models", "brightness") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("not in the contract" in line for line in lines) == lacking
+    assert not any("rgb" in line or "255" in line for line in lines)
+    assert lines[-1].split("  ")[1].strip() == "1 (of an older release)"
+    assert call(monkeypatch, "models", "brightness", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["mean"], row["scale"], row["channel_order"]) == ([], None, None)
+
+
+def test_of_many_classes_the_first_are_shown_and_json_has_all(
+    session: BrightnessSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(f"organ number {index}" for index in range(150))
+    session.replace_spec(class_names=names)
+    for arguments, shown, most_lines in ((["brightness"], 20, 20), ([], 3, 12)):
+        assert call(monkeypatch, "models", *arguments) == 0
+        out = capsys.readouterr().out
+        assert len(out.splitlines()) <= most_lines and out.count("organ") == shown
+        assert f"and {150 - shown} more" in " ".join(out.replace("│", " ").split())
+    assert call(monkeypatch, "models", "brightness", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == list(names)
+    session.replace_spec(class_names=names[:20])
+    assert call(monkeypatch, "models", "brightness") == 0
+    out = capsys.readouterr().out
+    assert out.count("organ") == 20 and " more" not in out
 
 
 def test_a_repository_and_a_url_together_are_refused(

@@ -30,12 +30,14 @@ def compare(
 ) -> None:
     """Compare two measurements row by row; the exit code is 1 when any row of NEW is worse.
 
-    Rows are the same when model, precision, where, engine, batch and data set are. A row is worse when it
-    failed, when its mean Dice on the same images fell by more than --fail-dice, or when its median latency
-    grew by more than --fail-over and the 95 % bootstrap interval of the ratio of medians lies wholly above
-    1 and above what the fixed loop between the calls took longer. A growth that the interval does not bear
-    out is called unsure and does not fail; neither do rows that one side lacks, which are listed.
-    Throughput and memory are shown only.
+    Rows are the same when model, precision, where, engine, batch and data set
+    are. A row is worse when it failed, when its mean Dice on the same images fell
+    by more than --fail-dice, or when its median latency grew by more than
+    --fail-over and the 95 % bootstrap interval of the ratio of medians lies
+    wholly above 1 and above what the fixed loop between the calls took longer. A
+    growth that the interval does not bear out is called unsure and does not fail;
+    neither do rows that one side lacks, which are listed. Throughput and memory
+    are shown only.
 
     \b
     Examples:

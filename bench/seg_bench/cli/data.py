@@ -36,7 +36,8 @@ def montgomery(
     Examples:
       seg-bench data montgomery --out data/montgomery
       seg-bench data montgomery --out data/montgomery --prepare
-      seg-bench data montgomery --out data/montgomery --url https://mirror.example/NLM-MontgomeryCXRSet.zip
+      seg-bench data montgomery --out data/montgomery \\
+        --url https://mirror.example/NLM-MontgomeryCXRSet.zip
     """
     from seg_bench.data.acquire import acquire_montgomery
 

@@ -59,7 +59,7 @@ def report(
         Path | None,
         typer.Option(
             help="Folder of the data that was measured: the HTML page then shows the worst masks of "
-            "each model, computed anew.",
+            "each model, computed again.",
             metavar="DATA",
         ),
     ] = None,
@@ -81,7 +81,7 @@ def report(
     update: Annotated[
         Path | None,
         typer.Option(
-            help="Make the tables of a Markdown page anew, each from the records that its marker "
+            help="Make the tables of a Markdown page again, each from the records that its marker "
             "<!-- table: seg-bench report FILES... --format markdown --> names.",
             metavar="PAGE",
         ),
@@ -89,7 +89,8 @@ def report(
 ) -> None:
     """Show the Dice / latency table of measured runs, several machines and dates side by side.
 
-    A terminal gets the columns that decide, or all with --wide; Markdown, CSV, JSON and HTML have all.
+    A terminal gets the columns that decide, or all with --wide; Markdown, CSV,
+    JSON and HTML have all.
 
     \b
     Examples:
@@ -98,7 +99,8 @@ def report(
       seg-bench report bench/results/*/ -o devices.html
       seg-bench report workstation.json jetson.json --format markdown
       seg-bench report run.json -f markdown --columns model,where,dice,p50_ms
-      seg-bench report run.json -o report.html --images data/montgomery --repo triton_repo
+      seg-bench report run.json -o report.html --images data/montgomery \\
+        --repo triton_repo
       seg-bench report --update README.md
     """
     from seg_bench.records import read_runs

@@ -60,18 +60,21 @@ def reproduce(
 ) -> None:
     """Measure the whole table on this device: look, export, verify, time, and write one folder.
 
-    Every engine is compared with the fp32 graph before it is timed. The engines of a network and PyTorch take
-    turns. Networks without trained weights have random ones, and every output says so.
+    Every engine is compared with the fp32 graph before it is timed. The engines
+    of a network and PyTorch take turns. Networks without trained weights have
+    random ones, and every output says so.
 
-    What does not fit into the budget is left out, and said; the same call again goes on with it. The exit
-    code is 1 when anything is missing at the end.
+    What does not fit into the budget is left out, and said; the same call again
+    goes on with it. The exit code is 1 when anything is missing at the end.
 
     \b
     Examples:
       seg-bench reproduce
-      seg-bench reproduce --budget 4m --rows shipped --data tests/data/montgomery --data tests/data/nuclei
+      seg-bench reproduce --budget 4m --rows shipped \\
+        --data tests/data/montgomery --data tests/data/nuclei
       seg-bench reproduce --rows unet_31m,sam_vit_b --engines onnxruntime-cuda
-      seg-bench reproduce --train --budget 30m --rows article --data data/montgomery --data data/shenzhen
+      seg-bench reproduce --train --budget 30m --rows article \\
+        --data data/montgomery --data data/shenzhen
       seg-bench reproduce --repo triton_repo --rows shipped
       seg-bench reproduce --bundle jetson.tar
     """

@@ -52,37 +52,51 @@ def run(
 ) -> None:
     """Measure Dice, IoU, HD95, latency and memory of deployed models, all in turns on one machine.
 
-    A SAM is prompted with a box around each object of the ground truth, all in one call; the union of
-    the masks is scored, and the times of its encoder and its decoder are shown besides the whole call.
+    A SAM is prompted with a box around each object of the ground truth, all in
+    one call; the union of the masks is scored, and the times of its encoder and
+    its decoder are shown next to that of the whole call.
 
-    A SAM2 is measured like that by its name, and also by NAME_track1 and NAME_track7: one frame of a video
-    that attends to 1 or 7 memories.
+    A SAM2 is measured like that by its name, and also by NAME_track1 and
+    NAME_track7: one frame of a video that attends to 1 or 7 memories.
 
-    Of a model that finds objects, all masks are pasted into the image, and the table also shows mask AP and
-    AP50, how many objects it found too many or too few at a score of 0.5, and the Dice of those found.
+    Of a model that finds objects, all masks are pasted into the image, and the
+    table also shows mask AP and AP50, how many objects it found too many or too
+    few at a score of 0.5, and the Dice of those found.
 
-    --robustness and --ood ask how far a model can be trusted on what it was not trained for: every trained
-    row is scored again under each condition, rows of one model in one engine only once.
+    --robustness and --ood ask how far a model can be trusted on what it was not
+    trained for: every trained row is scored again under each condition, rows of
+    one model in one engine only once.
 
-    Where the machine has a power meter (NVML, tegrastats, jtop, RAPL: see  seg-bench doctor ), each row then
-    runs alone for some seconds, and the records hold its joules per image and its GPU memory.
+    Where the machine has a power meter (NVML, tegrastats, jtop, RAPL: see
+    seg-bench doctor ), each row then runs alone for some seconds, and the records
+    hold its joules per image and its GPU memory.
 
-    Without --url, a server is started for the places that need one. Models of more than 256 MiB are measured
-    one at a time, after the others. A row that breaks off says why and the others go on; the exit code is
-    then 1. Ctrl-C keeps what was measured.
+    Without --url, a server is started for the places that need one. Models of
+    more than 256 MiB are measured one at a time, after the others. A row that
+    breaks off says why and the others go on; the exit code is then 1. Ctrl-C
+    keeps what was measured.
 
     \b
     Examples:
       seg-bench run --suite montgomery --out results/run.json
-      seg-bench run --suite montgomery --precisions fp32,int8 --engines onnxruntime,openvino
-      seg-bench run --data tests/data/montgomery --where in-process,grpc,http,shared-memory
-      seg-bench run --data data/montgomery --part test --models unet_lung --baseline torch --threads 2
-      seg-bench run --data data/montgomery --models unet_lung --batch 1,2,4,8 --warm-up until-stable
-      seg-bench run --data data/montgomery --models unet_lung --where grpc --concurrency 1,2,4,8 --duration 20
-      seg-bench run --data data/montgomery --models unet_lung --where grpc --rate 5,10,20
-      seg-bench run --data data/montgomery --models sam_tiny --baseline torch --baseline official
-      seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei --baseline torch
-      seg-bench run --data data/montgomery --part test --robustness --ood data/shenzhen --out run.json
+      seg-bench run --suite montgomery --precisions fp32,int8 \\
+        --engines onnxruntime,openvino
+      seg-bench run --data tests/data/montgomery \\
+        --where in-process,grpc,http,shared-memory
+      seg-bench run --data data/montgomery --part test --models unet_lung \\
+        --baseline torch --threads 2
+      seg-bench run --data data/montgomery --models unet_lung --batch 1,2,4,8 \\
+        --warm-up until-stable
+      seg-bench run --data data/montgomery --models unet_lung --where grpc \\
+        --concurrency 1,2,4,8 --duration 20
+      seg-bench run --data data/montgomery --models unet_lung --where grpc \\
+        --rate 5,10,20
+      seg-bench run --data data/montgomery --models sam_tiny --baseline torch \\
+        --baseline official
+      seg-bench run --data data/nuclei --part test --models maskrcnn_nuclei \\
+        --baseline torch
+      seg-bench run --data data/montgomery --part test --robustness \\
+        --ood data/shenzhen --out run.json
       seg-bench run --data data/readers --models unet_lung --truth staple
       seg-bench run --data data/montgomery --url grpc://jetson:8001 --where grpc
     """

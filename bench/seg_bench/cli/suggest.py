@@ -45,14 +45,17 @@ def suggest(
 ) -> None:
     """Name the row to deploy, with the reason, the runners-up and why every other row falls out.
 
-    Of the rows that keep every limit, the highest mean Dice wins; rows within 0.001 of it count as equally
-    good, and the fastest of them is taken. A row that lacks a figure that a limit is on falls out. The
-    exit code is 1 when nothing fits; the nearest row is named then.
+    Of the rows that keep every limit, the highest mean Dice wins; rows within
+    0.001 of it count as equally good, and the fastest of them is taken. A row
+    that lacks a figure that a limit is on falls out. The exit code is 1 when
+    nothing fits; the nearest row is named then.
 
     \b
     Examples:
-      seg-bench suggest bench/results/table_montgomery.json --max-ms 150 --min-dice 0.96
-      seg-bench suggest workstation.json jetson.json --max-ms 30 --percentile 99 --max-mb 2000
+      seg-bench suggest bench/results/table_montgomery.json --max-ms 150 \\
+        --min-dice 0.96
+      seg-bench suggest workstation.json jetson.json --max-ms 30 --percentile 99 \\
+        --max-mb 2000
       seg-bench suggest results --max-joules 0.5 --json
     """
     from seg_bench.records import read_runs

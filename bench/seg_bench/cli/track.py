@@ -69,13 +69,16 @@ def track(
 ) -> None:
     """Measure J, F and J&F of a SAM2 on videos, and its time per frame: encode, attend, decode, remember.
 
-    Objects are given by the masks of the first frame, and measured on later frames that have masks, as in
-    DAVIS without the last one. Without such frames, or with random weights, only times are given.
+    Objects are given by the masks of the first frame, and measured on later
+    frames that have masks, as in DAVIS without the last one. Without such frames,
+    or with random weights, only times are given.
 
     \b
     Examples:
-      seg-bench track --data DAVIS --split 2017/val --model sam2.1_tiny --out track.json
-      seg-bench track --data DAVIS --sequence judo --limit 20 --baseline torch --threads 2
+      seg-bench track --data DAVIS --split 2017/val --model sam2.1_tiny \\
+        --out track.json
+      seg-bench track --data DAVIS --sequence judo --limit 20 --baseline torch \\
+        --threads 2
     """
     import json
     import sys

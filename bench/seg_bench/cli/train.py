@@ -92,7 +92,8 @@ def maskrcnn(
     Examples:
       seg-bench train maskrcnn data/nuclei --out runs/nuclei
       seg-bench train maskrcnn data/nuclei --out runs/nuclei --resume
-      seg-bench train maskrcnn cells/ --split split.json --class-name cell --out runs/cells
+      seg-bench train maskrcnn cells/ --split split.json --class-name cell \\
+        --out runs/cells
     """
     try:
         from seg_bench.data.splits import load_split, nuclei_split

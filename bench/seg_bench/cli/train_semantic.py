@@ -151,7 +151,8 @@ def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
     \b
     Examples:
       seg-bench train unet data/montgomery --out runs/lung
-      seg-bench train unet data/montgomery --out runs/small --features 32,64,128,256
+      seg-bench train unet data/montgomery --out runs/small \\
+        --features 32,64,128,256
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
     """
@@ -166,7 +167,7 @@ class UNetPPOptions(UNetOptions):
     deep_supervision: Annotated[
         bool,
         typer.Option(
-            help="A head per depth, each with a loss of its own, so that it can be pruned.",
+            help="A head per depth, each with its own loss, so that it can be pruned.",
             rich_help_panel=_MODEL,
         ),
     ] = True
@@ -183,7 +184,8 @@ def unetpp(*, run: RunOptions, network: UNetPPOptions, train: TrainOptions) -> N
     \b
     Examples:
       seg-bench train unetpp data/montgomery --out runs/nested
-      seg-bench train unetpp data/montgomery --out runs/nested --features 8,16,32,64,96 --size 256
+      seg-bench train unetpp data/montgomery --out runs/nested \\
+        --features 8,16,32,64,96 --size 256
       seg-bench train unetpp data/montgomery --out runs/folds --folds 5 --resume
     """
     _train("unetpp", run, network, train)
@@ -214,7 +216,8 @@ def transunet(*, run: RunOptions, network: TransUNetOptions, train: TrainOptions
     \b
     Examples:
       seg-bench train transunet data/montgomery --out runs/trans --size 256
-      seg-bench train transunet data/montgomery --out runs/trans105 --arch r50_vit_b16 --device cuda
+      seg-bench train transunet data/montgomery --out runs/trans105 \\
+        --arch r50_vit_b16 --device cuda
       seg-bench train transunet data/montgomery --out runs/folds --folds 5
     """
     _train("transunet", run, network, train)

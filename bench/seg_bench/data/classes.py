@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from seg_bench.data.samples import check_size, image_files
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.indexed import indexed_labels
 
 __all__ = ["ClassSample", "class_samples", "has_classes"]
 
@@ -22,7 +23,8 @@ class ClassSample:
     Attributes:
         name: file name without its suffix, as used in split files.
         image_path: image of 1, 3 or 4 channels.
-        class_path: gray PNG of the image's size; its values are the model's classes, 0 the background.
+        class_path: gray or indexed PNG of the image's size; its values are the model's classes, 0 the
+            background.
     """
 
     name: str
@@ -41,12 +43,15 @@ class ClassSample:
         """
         import cv2
 
+        if (indexed := indexed_labels(self.class_path)) is not None:
+            return indexed.astype(np.int32)
         pixels = cv2.imread(str(self.class_path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise BadImageError(f"cannot read image '{self.class_path}': it is missing, empty or damaged")
         if pixels.ndim != 2:
             raise BadImageError(
-                f"'{self.class_path}' is in colour: save the number of each pixel's class as a gray PNG"
+                f"'{self.class_path}' is in colour: save the number of each pixel's class as a gray or an "
+                "indexed PNG"
             )
         return np.asarray(pixels, np.int32)
 

@@ -14,7 +14,7 @@ from seg_bench.data.samples import Sample
 from seg_bench.data.splits import Split, montgomery_split, nuclei_split
 from seg_runtime.errors import BadInputError
 
-__all__ = ["AnySample", "find_samples", "shipped_split", "tell_sample", "told_sample"]
+__all__ = ["AnySample", "find_samples", "sample_from_json", "sample_to_json", "shipped_split"]
 
 AnySample = Sample | InstanceSample | ClassSample
 
@@ -48,21 +48,21 @@ def shipped_split(samples: tuple[AnySample, ...]) -> Split:
     return nuclei_split() if isinstance(samples[0], InstanceSample) else montgomery_split()
 
 
-def tell_sample(sample: AnySample) -> dict[str, Any]:
-    """Plain values for JSON, of which `told_sample` makes the same sample."""
-    told: dict[str, Any] = {"name": sample.name, "image": str(sample.image_path)}
+def sample_to_json(sample: AnySample) -> dict[str, Any]:
+    """Plain values, of which `sample_from_json` makes the same sample."""
+    values: dict[str, Any] = {"name": sample.name, "image": str(sample.image_path)}
     if isinstance(sample, InstanceSample):
-        return told | {"labels": [str(path) for path in sample.label_paths]}
+        return values | {"labels": [str(path) for path in sample.label_paths]}
     if isinstance(sample, ClassSample):
-        return told | {"classes": str(sample.class_path)}
-    return told | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
+        return values | {"classes": str(sample.class_path)}
+    return values | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
 
 
-def told_sample(told: Mapping[str, Any]) -> AnySample:
-    """The sample that `tell_sample` told of."""
-    name, image = told["name"], Path(told["image"])
-    if "labels" in told:
-        return InstanceSample(name, image, tuple(map(Path, told["labels"])))
-    if "classes" in told:
-        return ClassSample(name, image, Path(told["classes"]))
-    return Sample(name, image, tuple(map(Path, told["masks"])), told["consensus"])
+def sample_from_json(values: Mapping[str, Any]) -> AnySample:
+    """The sample of what `sample_to_json` made."""
+    name, image = values["name"], Path(values["image"])
+    if "labels" in values:
+        return InstanceSample(name, image, tuple(map(Path, values["labels"])))
+    if "classes" in values:
+        return ClassSample(name, image, Path(values["classes"]))
+    return Sample(name, image, tuple(map(Path, values["masks"])), values["consensus"])

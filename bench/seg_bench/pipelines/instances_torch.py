@@ -17,6 +17,7 @@ from seg_bench.pipelines import Objects, Outcome
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.torch_place import TorchPlace
 from seg_runtime.files.images import read_image
+from seg_runtime.model_config import from_text
 
 __all__ = ["ExportedInstancesPipeline", "TorchInstancesPipeline"]
 
@@ -39,7 +40,9 @@ class TorchInstancesPipeline:
 
     def __init__(self, candidate: Candidate) -> None:
         self._place = TorchPlace(candidate)
-        self._model = self._place.place(torchvision_model(Path(candidate.checkpoint or "")))
+        contract = from_text(candidate.contract) if candidate.contract else None
+        model = torchvision_model(Path(candidate.checkpoint or ""), contract=contract)
+        self._model = self._place.place(model)
         self._place.compile(self._model.backbone)
         self.engine = self._place.engine
 

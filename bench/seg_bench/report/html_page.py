@@ -147,5 +147,5 @@ _CALLS_CAPTION = (
 _LOAD_CAPTION = "To the right and down is better. One mark per level of load; solid: p50, dashed: p99."
 _WORST_CAPTION = (
     "The images with the lowest Dice in the records. Green: both agree; red: the model alone; blue: the "
-    "ground truth alone. Masks were computed anew for this page, in process."
+    "ground truth alone. Masks were computed again for this page, in process."
 )

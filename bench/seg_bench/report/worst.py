@@ -1,4 +1,4 @@
-"""The masks that scored lowest, computed anew and drawn over their images for the HTML page."""
+"""The masks that scored lowest, computed again and drawn over their images for the HTML page."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from seg_bench.run.options import RunOptions
-from seg_bench.run.subjects import Subject, all_subjects, named_subject
+from seg_bench.run.subjects import Subject, matching_subjects, named_subject, readable_subjects
 from seg_runtime.contracts import ListedContracts
 from seg_runtime.errors import BadInputError, ModelNotFoundError, RepositoryError
 from seg_runtime.repository import Repository
@@ -67,20 +66,24 @@ def _matching(
             raise ModelNotFoundError(f"{error}; {_what_there_is(contracts, ready)}") from error
     if not ready:
         raise RepositoryError(f"repository '{options.repo}' has no built model: publish one with seg-export")
-    there = all_subjects(contracts, ready)
-    fitting = [subject for subject in there if options.suite is None or subject.kind in options.suite.kinds]
-    matching = [subject for subject in fitting if fnmatchcase(subject.name, name)]
+    matching = _fitting(options, matching_subjects(contracts, ready, name))
     if not matching:
+        there = readable_subjects(contracts, ready)
+        if not there:
+            raise BadInputError("no model to measure: publish one with seg-export")
         what = f"--models '{name}' matches no model" if name != "*" else "no model fits the suite"
-        raise BadInputError(f"{what}; there are: {_words(fitting or there)}")
+        raise BadInputError(f"{what}; there are: {_words(_fitting(options, there) or there)}")
     return matching
 
 
+def _fitting(options: RunOptions, subjects: Iterable[Subject]) -> list[Subject]:
+    return [subject for subject in subjects if options.suite is None or subject.kind in options.suite.kinds]
+
+
 def _what_there_is(contracts: ListedContracts, ready: Sequence[str]) -> str:
-    try:
-        return f"what can be measured there: {_words(all_subjects(contracts, ready))}"
-    except BadInputError:
-        return "nothing there can be measured: publish a model with seg-export"
+    if there := readable_subjects(contracts, ready):
+        return f"what can be measured there: {_words(there)}"
+    return "nothing there can be measured: publish a model with seg-export"
 
 
 def _words(subjects: Iterable[Subject]) -> str:

@@ -82,6 +82,6 @@ def official_exports(
         else:
             from seg_bench.official_maskrcnn import export_official_maskrcnn
 
-            export_official_maskrcnn(checkpoint, path)
+            export_official_maskrcnn(checkpoint, path, contract=subject.spec)
         exports[subject.name] = path
     return exports

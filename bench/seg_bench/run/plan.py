@@ -17,7 +17,7 @@ from seg_bench.run.cases import Case, make_cases
 from seg_bench.run.choice import choose_local, choose_remote
 from seg_bench.run.options import RunOptions
 from seg_bench.run.originals import find_checkpoints, official_exports
-from seg_bench.run.subjects import Subject
+from seg_bench.run.subjects import Subject, readable_subjects
 from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.model_config import to_text
@@ -234,9 +234,8 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
 
 def _fp32_graphs(options: RunOptions, subjects: Sequence[Subject]) -> dict[str, str]:
     """The fp32 model of the same checkpoint in the repository, by subject."""
-    everything = choose_local(
-        replace(options, models=(), precisions=(), suite=None), Repository(options.repo)
-    )
+    repository = Repository(options.repo)
+    everything = readable_subjects(repository, repository.built_models())
     graphs = {subject.identity: subject.name for subject in everything if subject.spec.precision == "fp32"}
     missing = [subject.name for subject in subjects if subject.identity not in graphs]
     if missing:

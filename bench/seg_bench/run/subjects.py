@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from seg_bench.tracked import MEMORIES, split_name, tracked_name
 from seg_runtime.contracts import ListedContracts
-from seg_runtime.errors import BadInputError
+from seg_runtime.errors import BadInputError, RepositoryError
 from seg_runtime.sam.decoder import sam_pair
 from seg_runtime.sam2.models import IMAGE_PARTS, VIDEO_PARTS, sam2_models
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["Subject", "all_subjects", "named_subject"]
+__all__ = ["Subject", "matching_subjects", "named_subject", "readable_subjects"]
 
 _HALVES = ("_encoder", "_decoder")
 _SINGLE = ("semantic", "instances")
@@ -121,20 +123,42 @@ def named_subject(contracts: ListedContracts, name: str) -> Subject:
     )
 
 
-def all_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:
-    """Every model of masks or objects, and every whole SAM and SAM2, among these models, by name.
+def matching_subjects(
+    contracts: ListedContracts, models: Iterable[str], pattern: str = "*"
+) -> tuple[Subject, ...]:
+    """The models of masks or objects, and the whole SAMs and SAM2s, whose names match a pattern, by name.
+
+    Args:
+        contracts: of the models; those that cannot matter are not read.
+        models: names to choose from.
+        pattern: as "unet*".
 
     Raises:
-        BadInputError: there is none, or the parts of a SAM are of different checkpoints.
+        RepositoryError: a contract that is broken.
+        BadInputError: the parts of a SAM are of different checkpoints.
     """
     models = tuple(models)
-    single = [name for name in models if contracts.spec(name).task in _SINGLE]
+    named = [name for name in models if fnmatchcase(name, pattern)]
+    single = [name for name in named if contracts.spec(name).task in _SINGLE]
+    several = [name for name in _several(models) if fnmatchcase(name, pattern) and name not in single]
+    return tuple(named_subject(contracts, name) for name in sorted([*single, *several]))
+
+
+def readable_subjects(contracts: ListedContracts, models: Iterable[str]) -> tuple[Subject, ...]:
+    """All that can be measured among these models, by name; a broken one is in nobody's way."""
+    models = tuple(models)
+    found = []
+    for name in sorted({*models, *_several(models)}):
+        with suppress(BadInputError, RepositoryError):
+            found.append(named_subject(contracts, name))
+    return tuple(subject for subject in found if all(spec.name in models for spec in subject.specs))
+
+
+def _several(models: Collection[str]) -> list[str]:
+    """Names of the SAMs and SAM2s that have all their parts among these models."""
     encoders = [name.removesuffix(_HALVES[0]) for name in models if name.endswith(_HALVES[0])]
-    sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models and name not in single]
-    names = [*single, *sams, *_sam2_names(models)]
-    if not names:
-        raise BadInputError("no model to measure: publish one with seg-export")
-    return tuple(named_subject(contracts, name) for name in sorted(names))
+    sams = [name for name in encoders if f"{name}{_HALVES[1]}" in models]
+    return [*sams, *_sam2_names(models)]
 
 
 def _sam2_names(models: Collection[str]) -> Iterator[str]:

@@ -37,7 +37,7 @@ from typing import IO, Any
 import numpy as np
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import find_samples, told_sample
+from seg_bench.data.find import find_samples, sample_from_json
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
@@ -153,11 +153,11 @@ class Measurement:
         return self._read[number]
 
     def dice(self, sample: Mapping[str, Any]) -> dict[str, float]:
-        """As `scoring.foreground_dice`, of what `tell_sample` told of; `objects` leaves it out."""
+        """As `scoring.foreground_dice`, of what `sample_to_json` made; `objects` leaves it out."""
         from seg_bench.run.scoring import foreground_dice
 
-        told = told_sample(sample)
-        return {"dice": foreground_dice(told, self._pipeline.run([self._pipeline.load(told)]))}
+        read = sample_from_json(sample)
+        return {"dice": foreground_dice(read, self._pipeline.run([self._pipeline.load(read)]))}
 
 
 def main() -> None:

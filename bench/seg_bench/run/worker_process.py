@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample, tell_sample
+from seg_bench.data.find import AnySample, sample_to_json
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.memory import peak_memory_mib
 from seg_bench.metrics import ClassScore
@@ -125,7 +125,7 @@ class WorkerProcess:
 
     def dice(self, sample: AnySample) -> float:
         """Dice of an image that need not be one of the candidate's, foreground against background."""
-        return float(self._ask({"do": "dice", "sample": tell_sample(sample)})["dice"])
+        return float(self._ask({"do": "dice", "sample": sample_to_json(sample)})["dice"])
 
     def peak_memory_mib(self) -> float | None:
         """Highest resident memory so far in MiB, or None when the system does not tell."""

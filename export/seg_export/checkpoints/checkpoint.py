@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_export.checkpoints.containers import first_three
 from seg_export.checkpoints.files import read_plain, write_atomically
+from seg_export.checkpoints.huggingface import weights_file
+from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.state_dicts import Recogniser, recognise
 from seg_export.checkpoints.tensors import cast, check_finite, float32
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
@@ -98,7 +99,7 @@ def load_checkpoint(path: Path, weights: str | None = None, *, first: Recogniser
     `Checkpoint.steps` says what was done to get at it.
 
     Args:
-        path: the file.
+        path: the file, or the folder that `save_pretrained` of transformers wrote.
         weights: which weights of a file with several: "ema", "raw" or their name in it.
         first: asked before the families whether it knows a state dict.
 
@@ -107,6 +108,7 @@ def load_checkpoint(path: Path, weights: str | None = None, *, first: Recogniser
             infinite ones, or is of an unknown family or format; or `weights` names none of it.
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
+    path = weights_file(path)
     document = read_plain(path)
     if not isinstance(document, Mapping) or not str(document.get("format")).startswith("edgeseg/"):
         checkpoint = recognise(document, path, weights, first)

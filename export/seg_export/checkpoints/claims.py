@@ -14,8 +14,8 @@ from typing import Any
 from seg_export.checkpoints.known import is_known
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
 from seg_export.families import family_named
-from seg_runtime.errors import BadInputError
-from seg_runtime.spec import ChannelOrder, ClaheSpec, ModelSpec, Resize
+from seg_runtime.errors import BadInputError, RepositoryError
+from seg_runtime.spec import VERSION_WITH_STATISTICS, ChannelOrder, ClaheSpec, ModelSpec, Resize
 
 __all__ = [
     "Claims",
@@ -24,6 +24,7 @@ __all__ = [
     "check_statistics",
     "missing_claims",
     "published_note",
+    "published_preprocessing",
     "require_claims",
     "with_claims",
 ]
@@ -149,7 +150,7 @@ def require_claims(checkpoint: Checkpoint, *, size_given: bool) -> None:
     """Refuse a checkpoint of which `missing_claims` finds anything missing. Raises BadInputError."""
     if missing := missing_claims(checkpoint, size_given=size_given):
         raise BadInputError(
-            "the checkpoint holds weights alone and does not say how its images were prepared. Missing: "
+            "the weights alone do not say how their images were prepared. Missing: "
             f"{', '.join(missing)}. Give them as the network was trained, or pass --assume-defaults, which "
             'takes defaults and prints each (docs/models.md, "Plain state dicts")'
         )
@@ -177,6 +178,22 @@ def as_published(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
         resize=spec.resize,
     )
     return replace(checkpoint, preprocessing=published, class_names=spec.class_names)
+
+
+def published_preprocessing(spec: ModelSpec) -> Preprocessing:
+    """How the contract of a published model says that its images are prepared.
+
+    Raises:
+        RepositoryError: a contract of version 1, which does not say it.
+    """
+    if spec.contract_version < VERSION_WITH_STATISTICS:
+        raise RepositoryError(
+            f"model '{spec.name}' has a contract of version {spec.contract_version}, which does not hold "
+            f"mean, std, scale and channel order: publish it again with  seg-export {spec.family}"
+        )
+    return Preprocessing(
+        spec.mean, spec.std, spec.clahe, spec.input_size_hw, spec.scale, spec.channel_order, spec.threshold
+    )
 
 
 def published_note(checkpoint: Checkpoint, spec: ModelSpec) -> str:
@@ -219,7 +236,8 @@ def _check_effect(checkpoint: Checkpoint, name: str) -> None:
 
 
 _WITHOUT_EFFECT = {
-    "channel_order": "a network of one channel",
+    "channel_order": "a network that takes other than 3 channels",
+    "clahe": "a network that takes other than 1 or 3 channels",
     "threshold": "a network of several classes, of which the likeliest wins",
 }
 

@@ -1,4 +1,4 @@
-"""Sets of weights in a file: found in what surrounds them, one chosen, names freed of prefixes.
+"""Sets of weights in a file: one of those that are found is chosen, its names freed of prefixes.
 
 Trainers save weights in many ways: alone, under a name next to an optimiser's state, twice (as trained and
 averaged), with the prefixes of what wrapped the network. What is read here is not what a name is but where
@@ -10,67 +10,35 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from seg_export.checkpoints.nested import (
+    DEPTH,
+    Weights,
+    first_three,
+    is_weight,
+    items_of,
+    names_training,
+    shortened,
+    unnamed_in,
+    weights_in,
+)
 from seg_runtime.errors import CheckpointError
 
-__all__ = ["Weights", "choose", "first_three", "read_weights", "weights_in"]
+__all__ = ["choose", "read_weights"]
 
 T = TypeVar("T")
 
-_DEPTH = 8
-"""How deep containers are looked into, and prefixes are taken off."""
-
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What DataParallel, torch.compile, FSDP and checkpointing put into names, in front or in the middle."""
-
-_OPTIMISERS = {"optim", "optims", "optimizer", "optimizers", "optimiser", "optimisers"}
-_JUDGES = {"criterion", "criterions", "loss", "losses", "metric", "metrics", "lpips", "perceptual"}
-"""Words in names of what trains or judges a network and is no part of it: "val_loss", "loss_fn", but not
-"asymmetric" or "loss_model"."""
 
 _COUNTED = ("total_ops", "total_params")
 """Buffers that the profiler thop leaves in every layer."""
 
 _AVERAGED = {"ema", "swa", "shadow", "averaged", "average"}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """One set of weights in a file.
-
-    Attributes:
-        name: the way to it, for example "checkpoint.model"; "" for the file itself.
-        tensors: by their names.
-        steps: what was done to get at them, for people.
-        left_out: other weights of the same mapping that may be part of the network.
-    """
-
-    name: str
-    tensors: dict[str, torch.Tensor]
-    steps: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def title(self) -> str:
-        """How `--weights` calls it where no other set has a name like it."""
-        return self.name.rpartition(".")[2] or "raw"
-
-
-def weights_in(document: Any) -> list[Weights]:
-    """Every set of weights in what a file holds, be it nested in mappings and lists.
-
-    Example:
-        >>> [each.name for each in weights_in({"epoch": 3, "model": {"conv.weight": torch.ones(2, 2)}})]
-        ['model']
-    """
-    found = list(_walk(document, (), ()))
-    # A matrix next to a state dict, such as a confusion matrix, has a name without a dot.
-    return [each for each in found if any("." in name for name in each.tensors)] or found
 
 
 def choose(found: Sequence[Weights], wanted: str | None, path: Path) -> Weights:
@@ -120,13 +88,17 @@ def read_weights(
         What it made and of which weights; None when it knows none of them.
 
     Raises:
-        CheckpointError: no weights, several and no choice, or a choice that has no effect.
+        CheckpointError: no weights or none with names, several and no choice, or a choice without effect.
     """
-    found = weights_in(document)
+    found, unnamed = weights_in(document), unnamed_in(document)
+    asked_for = [] if wanted is None or _named(found, wanted) else _named(unnamed, wanted)
+    if asked_for or (unnamed and not found):
+        raise CheckpointError(_without_names(asked_for or unnamed, path))
     if not found:
         raise CheckpointError(_nothing(document, path))
     chosen = choose(found, wanted, path)
-    chosen = Weights(chosen.name, prepare(chosen.tensors), chosen.steps)
+    steps = (f"left out '{each.name}': {len(each.tensors)} tensors without names" for each in unnamed)
+    chosen = Weights(chosen.name, prepare(chosen.tensors), (*chosen.steps, *steps))
     results = _results(chosen, read)
     if not results:
         return None
@@ -135,7 +107,7 @@ def read_weights(
         weights = choose([weights for _, weights in results], wanted, path)
         result = next(each for each, candidate in results if candidate is weights)
     elif weights.left_out and (wanted is None or not f".{weights.name}".endswith(f".{wanted}")):
-        others = f"{len(weights.left_out)} tensors more ({_cut(weights.left_out[0])})"
+        others = f"{len(weights.left_out)} tensors more ({shortened(weights.left_out[0])})"
         raise CheckpointError(
             f"checkpoint {path} has {others} than '{weights.title}': pass --weights {weights.name} to leave "
             "them out"
@@ -145,45 +117,6 @@ def read_weights(
             f"--weights {wanted} has no effect: checkpoint {path} holds one set of weights; leave it out"
         )
     return result, weights
-
-
-def first_three(items: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(items[:3]) + more
-
-
-def _walk(value: Any, way: tuple[str, ...], passed: tuple[str, ...]) -> Iterator[Weights]:
-    """Mappings that hold weights, with the keys that lead to them and those that were passed."""
-    items = _items(value)
-    if len(way) > _DEPTH or not items or "param_groups" in items:
-        return
-    tensors = {name: each for name, each in items.items() if isinstance(each, torch.Tensor)}
-    if any(map(_is_weight, tensors.values())):
-        others = (*passed, *(name for name in items if name not in tensors))
-        yield Weights(".".join(way), tensors, _unwrapped(way, others))
-    for name, each in items.items():
-        if not _names_training(name):
-            others = (*passed, *(other for other in items if other != name))
-            yield from _walk(each, (*way, name), others)
-
-
-def _items(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {str(name): each for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return {str(index): each for index, each in enumerate(value)}
-    return {}
-
-
-def _is_weight(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is more than a number or a list of them, such as the weights of classes."""
-    return tensor.is_floating_point() and sum(size > 1 for size in tensor.shape) > 1
-
-
-def _unwrapped(way: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[str, ...]:
-    steps = (f"unwrapped '{'.'.join(way)}'",) if way else ()
-    return (*steps, f"left out {first_three(list(map(_cut, left_out)))}") if left_out else steps
 
 
 def _results(weights: Weights, read: Callable[[Weights], T | None]) -> list[tuple[T, Weights]]:
@@ -215,14 +148,7 @@ def _without_training(weights: Weights) -> Weights:
 def _is_training(name: str, tensor: torch.Tensor) -> bool:
     """Also a number that belongs to no layer, such as how many networks an average is of."""
     lone = "." not in name and tensor.ndim == 0
-    return lone or name.endswith(_COUNTED) or any(_names_training(part) for part in name.split("."))
-
-
-def _names_training(name: str) -> bool:
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
-    while words and words[-1] in ("state", "states", "dict", "dicts", "fn", "func", "function"):
-        words.pop()
-    return bool(words) and (not _OPTIMISERS.isdisjoint(words) or words[-1] in _JUDGES)
+    return lone or name.endswith(_COUNTED) or any(names_training(part) for part in name.split("."))
 
 
 def _without_wrappers(weights: Weights) -> Weights:
@@ -244,7 +170,7 @@ def _under_prefixes(weights: Weights) -> Iterator[Weights]:
     groups: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in weights.tensors.items():
         parts = name.split(".")
-        for depth in range(1, min(len(parts), _DEPTH)):
+        for depth in range(1, min(len(parts), DEPTH)):
             prefix = ".".join(parts[:depth])
             groups.setdefault(prefix, {})[".".join(parts[depth:])] = tensor
     for prefix, tensors in groups.items():
@@ -253,7 +179,7 @@ def _under_prefixes(weights: Weights) -> Iterator[Weights]:
         }
         steps = (*weights.steps, _stripped_text(prefix, len(tensors)))
         steps = (*steps, _left_out_text(list(others))) if others else steps
-        left_out = tuple(name for name, tensor in others.items() if _is_weight(tensor))
+        left_out = tuple(name for name, tensor in others.items() if is_weight(tensor))
         yield Weights(f"{weights.name}.{prefix}".lstrip("."), tensors, steps, left_out)
 
 
@@ -286,9 +212,18 @@ def _is_averaged(name: str) -> bool:
     return not _AVERAGED.isdisjoint(re.split(r"[._]", name.lower()))
 
 
+def _without_names(unnamed: Sequence[Weights], path: Path) -> str:
+    name, count = unnamed[0].name, len(unnamed[0].tensors)
+    where = f" in '{shortened(name)}'" if name else ""
+    return (
+        f"checkpoint {path} holds {count} tensors{where} without the names of their layers: copy them into "
+        "the network (torch_ema: copy_to) and save its state_dict"
+    )
+
+
 def _nothing(document: Any, path: Path) -> str:
-    items = _items(document)
-    if "param_groups" in items or any(_names_training(name) for name in items):
+    items = items_of(document)
+    if "param_groups" in items or any(names_training(name) for name in items):
         return (
             f"checkpoint {path} holds an optimiser's state and no weights: name the file with the model's "
             "state_dict"
@@ -296,9 +231,5 @@ def _nothing(document: Any, path: Path) -> str:
     other = next((name for name, value in items.items() if not isinstance(value, torch.Tensor)), None)
     if not isinstance(document, Mapping):
         return f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
-    what = f"holds no weights: '{_cut(other)}' is no tensor" if other else "holds no weights"
+    what = f"holds no weights: '{shortened(other)}' is no tensor" if other else "holds no weights"
     return f"checkpoint {path} {what}; expected a dict of tensors"
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:14]}...{name[-15:]}"

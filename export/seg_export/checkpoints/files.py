@@ -101,7 +101,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         safetensors_torch = importlib.import_module("safetensors.torch")
     except ModuleNotFoundError as error:
-        raise MissingExtraError("safetensors", "export' 'safetensors") from error
+        raise MissingExtraError("safetensors", "export") from error
     try:
         return safetensors_torch.load_file(path)
     except Exception as error:

@@ -109,7 +109,7 @@ IMPOSTORS = (
         "FOLDER",
         _named(r"fake_quant|activation_post_process"),
     ),
-    _by_module("a SAM-HQ", r"(^|\.)(sam_)?mask_decoder\.hf_token\."),
+    _by_module("a SAM-HQ", r"(^|\.)(sam_)?mask_decoder\.h[fq]_token\."),
     _by_module("a SAM with adapters", r"^image_encoder\..*[Aa]dapter"),
     _by_module("a network of detectron2", r"^(backbone\.bottom_up|proposal_generator|sem_seg_head)\."),
 )
@@ -117,7 +117,12 @@ IMPOSTORS = (
 
 NEAR_MISSES = (
     NearMiss("is a 3-D network, and edgeseg's are of 2-D images: export a 2-D one", _is_volumetric),
-    _by_module("a SAM 3", r"^(detector\.backbone\.vision_backbone|tracker\.|vision_backbone)\."),
+    _by_module(
+        "a SAM 3",
+        r"^(detector\.backbone\.vision_backbone|tracker|vision_backbone"
+        r"|(detector_model\.)?vision_encoder\.backbone\.embeddings)\.",
+    ),
+    _by_module("an EdgeTAM", r"^vision_encoder\.backbone\.timm_model\.|(^|\.)spatial_perceiver\."),
     _by_module("a MobileSAM", r"^image_encoder\.patch_embed\.seq\.0\.c\."),
     _by_module("an EfficientSAM", r"^prompt_encoder\.bbox_top_left_embeddings\."),
     _by_module(

@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from seg_export.checkpoints.containers import Weights, read_weights
+from seg_export.checkpoints.containers import read_weights
+from seg_export.checkpoints.huggingface import other_model
 from seg_export.checkpoints.near_misses import impostor, near_miss, no_family
+from seg_export.checkpoints.nested import Weights
 from seg_export.checkpoints.tensors import float32
 from seg_export.checkpoints.types import Checkpoint
 from seg_export.families import FAMILIES
@@ -53,7 +55,7 @@ def recognise(
 
     found = read_weights(document, path, wanted, read, lambda tensors: float32(tensors, path))
     if found is None:
-        what = misses[0] if misses else no_family(readings[0].tensors)
+        what = misses[0] if misses else other_model(path) or no_family(readings[0].tensors)
         raise CheckpointError(f"checkpoint {path} {what}")
     checkpoint, weights = found
     return replace(checkpoint, steps=(*weights.steps, *checkpoint.steps))

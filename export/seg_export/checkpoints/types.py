@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "Preprocessing", "WeightsFile"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Checkpoint",
+    "Preprocessing",
+    "WeightsFile",
+    "loaded",
+    "usual_preprocessing",
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,6 +48,13 @@ class Preprocessing:
     channel_order: ChannelOrder = "rgb"
     threshold: float = 0.5
     resize: Resize | None = None
+
+
+def usual_preprocessing(channels: int) -> Preprocessing:
+    """ImageNet's statistics for RGB, the article's for every channel of others."""
+    if channels == 3:
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
 
 
 @dataclass(frozen=True)
@@ -86,3 +101,13 @@ class Checkpoint:
     carried: frozenset[str] = frozenset()
     network: nn.Module | None = None
     steps: tuple[str, ...] = ()
+
+
+def loaded(checkpoint: Checkpoint | Path) -> Checkpoint:
+    """A checkpoint, or that of a file. Raises CheckpointError, as `checkpoint.load_checkpoint`."""
+    if not isinstance(checkpoint, Path):
+        return checkpoint
+    # It imports PyTorch, which the file of a graph does without.
+    from seg_export.checkpoints.checkpoint import load_checkpoint
+
+    return load_checkpoint(checkpoint)

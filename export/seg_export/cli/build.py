@@ -35,9 +35,10 @@ def build(
 ) -> None:
     """Build TensorRT engines and publish each as the next version of its model, if it proves right.
 
-    An engine runs on the kind of GPU and the TensorRT that it was built with, so this is for the
-    machine that will run it. Its answers are compared with the graph's there; beyond the tolerance of
-    its precision nothing is published, and the exit code is 3. The graph stays beside the engine.
+    An engine runs on the kind of GPU and the TensorRT that it was built with, so
+    this is for the machine that will run it. Its answers are compared with the
+    graph's there; beyond the tolerance of its precision nothing is published, and
+    the exit code is 3. The graph stays next to the engine.
 
     Examples:
 

@@ -28,13 +28,15 @@ def bundle(
 ) -> None:
     """Pack the served versions of models, with labelled images, into one file for another machine.
 
-    There,  seg-bench reproduce --bundle FILE  checks every file and measures the models; neither PyTorch nor
-    a network is needed. Engines stay behind, since each runs on one kind of machine only.
+    There,  seg-bench reproduce --bundle FILE  checks every file and measures the
+    models; neither PyTorch nor a network is needed. Engines stay behind, since
+    each runs on one kind of machine only.
 
     \b
     Examples:
       seg-export bundle -o jetson.tar
-      seg-export bundle --models unet_lung,unetpp_lung --data data/montgomery -o jetson.tar
+      seg-export bundle --models unet_lung,unetpp_lung --data data/montgomery \\
+        -o jetson.tar
     """
     from seg_runtime.bundle import write_bundle
     from seg_runtime.console import progress_bar

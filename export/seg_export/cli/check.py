@@ -39,8 +39,8 @@ def check(
 ) -> None:
     """Compile graphs with TensorRT for RTX, for GPUs that need not be here; nothing is kept.
 
-    It needs no GPU, so it can run on every commit. A graph that TensorRT refuses is shown with
-    the node and what to do about it, and the exit code is 3.
+    It needs no GPU, so it can run on every commit. A graph that TensorRT refuses
+    is shown with the node and what to do about it, and the exit code is 3.
 
     Examples:
 

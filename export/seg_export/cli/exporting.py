@@ -130,7 +130,8 @@ def _input_text(spec: ModelSpec) -> str:
     """How images are prepared, for example "images: 512x512, gray, pixels / 255, mean 0.485, std 0.229"."""
     from seg_export.checkpoints.assumption import size_text, text
 
-    channels = "gray" if spec.channels == 1 else spec.channel_order.upper()
+    kinds = {1: "gray", 3: spec.channel_order.upper()}
+    channels = kinds.get(spec.channels, f"{spec.channels} bands")
     clahe = ", CLAHE" if spec.clahe else ""
     return (
         f"images: {size_text(spec)} ({spec.resize}), {channels}, pixels / {spec.scale:g}, "

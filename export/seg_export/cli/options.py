@@ -18,9 +18,12 @@ __all__ = [
     "CheckpointOption",
     "ImagesOption",
     "JsonOption",
+    "OpsetOption",
     "PrecisionOption",
     "PretrainedOption",
+    "RandomOption",
     "RepoOption",
+    "SeedOption",
     "WeightsNameOption",
     "load",
     "parse_features",
@@ -46,9 +49,14 @@ PretrainedOption = Annotated[
         help="Weights that come with edgeseg: 'lung', 'unetpp_lung', 'transunet_lung', 'nuclei', 'sam_tiny'.",
     ),
 ]
+RandomOption = Annotated[
+    bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of --random.")]
+OpsetOption = Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of real images to verify with, beside synthetic ones."),
+    typer.Option("--images", help="Folder of real images to verify with, in addition to synthetic ones."),
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "fp16", "int8"],

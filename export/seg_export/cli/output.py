@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from seg_export.publishing.manage import ModelListing
     from seg_export.verification.verify import VerificationReport
@@ -44,7 +45,6 @@ def models_table(models: tuple[ModelListing, ...]) -> Table:
     """One row per model of a repository."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     for heading in ("model", "served", "on disk", "input", "precision", "weights", "MB", "state"):
@@ -54,14 +54,21 @@ def models_table(models: tuple[ModelListing, ...]) -> Table:
         spec = model.spec
         versions = ", ".join(map(str, model.versions)) or "none"
         if spec is None:
-            table.add_row(model.name, "", versions, "", "", "", "", Text(model.problem, "red"))
+            table.add_row(model.name, "", versions, "", "", "", "", _state(model))
             continue
         size = f"{spec.input_size_hw[0]}x{spec.input_size_hw[1]}x{spec.channels}"
-        state = Text(model.problem, "yellow") if model.problem else Text("ready", "green")
         megabytes = f"{model.size_bytes / 1e6:.1f}"
         contract = (size, spec.precision, spec.weights)
-        table.add_row(model.name, str(spec.version), versions, *contract, megabytes, state)
+        table.add_row(model.name, str(spec.version), versions, *contract, megabytes, _state(model))
     return table
+
+
+def _state(model: ModelListing) -> Text:
+    from rich.text import Text
+
+    if model.broken:
+        return Text(f"broken: {model.problem}", "red")
+    return Text(model.problem, "yellow") if model.problem else Text("ready", "green")
 
 
 def listing_as_dict(model: ModelListing) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The options that say how the images of a checkpoint were prepared, where it holds weights alone."""
+"""The options that say how images were prepared, where the file of a network does not."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ __all__ = [
 
 Number = TypeVar("Number", int, float)
 
-_WEIGHTS_ALONE = "Of a checkpoint that holds weights alone"
+_UNSAID = "Where the file does not say it"
 
 MeanOption = Annotated[
     str | None,
-    typer.Option("--mean", help=f"{_WEIGHTS_ALONE}: mean per channel after --scale, as 0.485,0.456,0.406."),
+    typer.Option("--mean", help=f"{_UNSAID}: mean per channel after --scale, as 0.485,0.456,0.406."),
 ]
 StdOption = Annotated[
     str | None,
-    typer.Option("--std", help=f"{_WEIGHTS_ALONE}: standard deviation per channel after --scale."),
+    typer.Option("--std", help=f"{_UNSAID}: standard deviation per channel after --scale."),
 ]
 ClassNamesOption = Annotated[
-    str | None, typer.Option("--class-names", help=f"{_WEIGHTS_ALONE}: names of its classes, as lung,heart.")
+    str | None, typer.Option("--class-names", help=f"{_UNSAID}: names of the classes, as lung,heart.")
 ]
 AssumeDefaultsOption = Annotated[
     bool,
     typer.Option(
         "--assume-defaults",
-        help="Take defaults for what neither the checkpoint nor an option says, and print each.",
+        help="Take defaults for what neither the file nor an option says, and print each.",
     ),
 ]
 
@@ -58,26 +58,25 @@ class PreprocessingOptions:
     scale: Annotated[
         float | None,
         typer.Option(
-            help=f"{_WEIGHTS_ALONE}: what pixels were divided by first: 255, or 1 for mean and std of "
-            "pixel values."
+            help=f"{_UNSAID}: what pixels were divided by first: 255, or 1 for mean and std of pixel values."
         ),
     ] = None
     channel_order: Annotated[
         Literal["rgb", "bgr"] | None,
-        typer.Option(help=f"{_WEIGHTS_ALONE}: rgb, or bgr as OpenCV reads; for 3 channels."),
+        typer.Option(help=f"{_UNSAID}: rgb, or bgr as OpenCV reads; for 3 channels."),
     ] = None
     clahe: Annotated[
         bool | None,
         typer.Option(
             "--clahe/--no-clahe",
-            help=f"{_WEIGHTS_ALONE}: whether contrast was equalised (limit 2, 8x8 tiles).",
+            help=f"{_UNSAID}: whether contrast was equalised (limit 2, 8x8 tiles).",
             show_default=False,
         ),
     ] = None
     class_names: ClassNamesOption = None
     threshold: Annotated[
         float | None,
-        typer.Option(help=f"{_WEIGHTS_ALONE}: probability from which on it is foreground; for 1 class."),
+        typer.Option(help=f"{_UNSAID}: probability from which on a pixel is foreground; for 1 class."),
     ] = None
     assume_defaults: AssumeDefaultsOption = False
 

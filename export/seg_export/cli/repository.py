@@ -10,6 +10,7 @@ import typer
 from seg_export.cli.options import JsonOption, RepoOption
 from seg_export.cli.output import echo_json, listing_as_dict, models_table
 from seg_runtime.console import stdout_console
+from seg_runtime.errors import RepositoryError
 
 __all__ = ["list_command", "remove", "rollback"]
 
@@ -18,6 +19,8 @@ ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
 
 def list_command(*, repo: RepoOption = Path("triton_repo"), as_json: JsonOption = False) -> None:
     """List the models of a repository with the version that is served.
+
+    A broken one is shown with the reason, and the exit code is then 2.
 
     Examples:
 
@@ -32,6 +35,9 @@ def list_command(*, repo: RepoOption = Path("triton_repo"), as_json: JsonOption 
         echo_json([listing_as_dict(model) for model in models])
     else:
         stdout_console().print(models_table(models))
+    broken = [model.name for model in models if model.broken]
+    if broken:
+        raise RepositoryError(f"{len(broken)} of {len(models)} models cannot be served: {', '.join(broken)}")
 
 
 def rollback(

@@ -95,7 +95,8 @@ def verify(
 
       seg-export verify unetpp_lung_d2 --pretrained unetpp_lung --depth 2
 
-      seg-export verify my_unet --module my_project.models:make_unet --checkpoint best.pth
+      seg-export verify my_unet --module my_project.models:make_unet \\
+        --checkpoint best.pth
 
       seg-export verify organs --checkpoint organs.onnx
     """
@@ -122,7 +123,7 @@ def verify(
 
         weights = with_claims(weights, Claims(anchor_sizes=parse_numbers("--anchors", anchors, int)))
 
-    from seg_export.export import verify_published
+    from seg_export.verification.published import verify_published
     from seg_export.verification.verify import require_parity
 
     with working(f"verify {model}"):
@@ -165,7 +166,7 @@ def _module_weights(
     from seg_export.checkpoints.factory import make_module, parse_arguments
     from seg_export.checkpoints.folders import read_folder
     from seg_export.checkpoints.types import WeightsFile
-    from seg_export.export import module_as_published
+    from seg_export.verification.published import module_as_published
 
     activation = source.activation
     if names_folder(factory):

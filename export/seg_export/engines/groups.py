@@ -26,9 +26,9 @@ def groups_to_build(repository: Repository, models: Sequence[str]) -> tuple[tupl
         ModelNotFoundError: no such model; names the nearest.
         RepositoryError: a model is not built, or an ensemble is made of other versions than are served.
     """
-    ensembles = [spec for spec in map(repository.spec, repository.models()) if spec.steps]
+    ensembles = [spec for spec in repository.readable_specs() if spec.steps]
     groups: list[tuple[ModelSpec, ...]] = []
-    for name in models or [name for name in repository.models() if repository.versions(name)]:
+    for name in models or repository.built_models():
         repository.spec(name)
         if not any(name == spec.name for group in groups for spec in group):
             groups.append(_group(repository, name, ensembles))
@@ -40,11 +40,10 @@ def groups_to_build(repository: Repository, models: Sequence[str]) -> tuple[tupl
 def partner_of(repository: Repository, spec: ModelSpec) -> Partner | None:
     """The other half of a SAM, of the same checkpoint, if the repository has it."""
     wanted = _HALVES.get(spec.task)
-    for name in repository.models() if wanted else ():
-        other = repository.spec(name)
+    for other in repository.readable_specs() if wanted else ():
         same = other.checkpoint_sha256 == spec.checkpoint_sha256
-        if other.task == wanted and same and repository.versions(name):
-            return other, repository.graph_path(name)
+        if other.task == wanted and same and repository.versions(other.name):
+            return other, repository.graph_path(other.name)
     return None
 
 

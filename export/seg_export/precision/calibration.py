@@ -12,14 +12,22 @@ import onnx
 from seg_export.precision.int8 import METHODS, Method, layers, quantised, ranges_of, sampled_values
 from seg_export.precision.sensitivity import layer_errors
 from seg_export.tracing.exportable import ExportableModel
-from seg_export.verification.cases import VerificationCase
+from seg_export.verification.cases import VerificationCase, extreme_cases
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner
 from seg_export.verification.tolerances import TOLERANCES
 from seg_runtime.errors import BadInputError, ParityError
 from seg_runtime.files.images import list_images
 
-__all__ = ["WANTED_IOU", "Calibrated", "CalibrationImages", "calibrate", "calibration_images", "real_cases"]
+__all__ = [
+    "WANTED_IOU",
+    "Calibrated",
+    "CalibrationImages",
+    "calibrate",
+    "calibration_images",
+    "real_cases",
+    "verification_cases",
+]
 
 WANTED_IOU: Mapping[str, float] = {"semantic": 0.99, "sam-encoder": 0.97}
 """Per task, the mean intersection over union of masks in int8 with those in fp32. 0.99 is a Dice of 0.995."""
@@ -97,6 +105,30 @@ def real_cases(model: ExportableModel, folder: Path, most: int = JUDGED_ON) -> t
     if len(files) > most:
         files = tuple(files[round(index)] for index in np.linspace(0, len(files) - 1, most))
     return tuple(model.image_case(model.spec, file) for file in files)
+
+
+def verification_cases(
+    model: ExportableModel, images: Path | None, calibration: CalibrationImages | None = None
+) -> tuple[VerificationCase, ...]:
+    """What a precision is verified with.
+
+    Half precision is tried on extreme images as well, which drive values to their ends; not for a detector,
+    whose boxes are all equally good there, so that any order is as right as another. Int8 is made for
+    images like those it was calibrated with, and noise is none of them.
+
+    Raises:
+        BadInputError: no images for a model in int8, or none that can be used.
+    """
+    if model.spec.precision == "int8":
+        judged_on = calibration.judged_on if calibration else ()
+        if not judged_on and images is None:
+            raise BadInputError(
+                f"model '{model.spec.name}' is in int8, which holds for images like those it was made for: "
+                "name a folder of some with --images"
+            )
+        return (*judged_on, *(real_cases(model, images) if images else ()))
+    cases = model.cases(model.spec, images)
+    return cases if model.spec.precision == "fp32" or model.align else (*cases, *extreme_cases(cases[0]))
 
 
 def calibrate(

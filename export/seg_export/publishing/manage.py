@@ -35,6 +35,11 @@ class ModelListing:
     size_bytes: int
     problem: str
 
+    @property
+    def broken(self) -> bool:
+        """Whether it is worse than not built yet, as a model of a fresh checkout is."""
+        return bool(self.problem) and (self.spec is None or self.built)
+
 
 def rollback(repo: Path, model: str, to: int | None = None) -> ModelSpec:
     """Serve another version that is still on disk.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,17 +71,18 @@ class TraceableModel(ExportableModel):
         self, example: tuple[torch.Tensor, ...], dynamic_shapes: tuple[dict[int, Any], ...], opset: int
     ) -> Any:
         try:
-            return torch.onnx.export(
-                self.module,
-                example,
-                input_names=[tensor.name for tensor in self.spec.inputs],
-                output_names=[tensor.name for tensor in self.spec.outputs],
-                dynamic_shapes=dynamic_shapes,
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            with _unprinted():
+                return torch.onnx.export(
+                    self.module,
+                    example,
+                    input_names=[tensor.name for tensor in self.spec.inputs],
+                    output_names=[tensor.name for tensor in self.spec.outputs],
+                    dynamic_shapes=dynamic_shapes,
+                    opset_version=opset,
+                    dynamo=True,
+                    external_data=False,
+                    verbose=False,
+                )
         except torch.onnx.OnnxExporterError as error:
             raise CheckpointError(
                 f"model '{self.spec.name}' cannot be traced: {_reason(error)}; a network may not branch on "
@@ -92,6 +97,24 @@ class TraceableModel(ExportableModel):
         outputs = (result,) if isinstance(result, torch.Tensor) else result
         names = (tensor.name for tensor in self.spec.outputs)
         return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Drop what is printed while a module is traced.
+
+    PyTorch shows whole graphs that it cannot follow, and the exporter every operator that it does not fold.
+    """
+    logs, dropped = [logging.getLogger(name) for name in ("torch", "onnxscript")], io.StringIO()
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stdout(dropped), redirect_stderr(dropped):
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

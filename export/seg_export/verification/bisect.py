@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_export.export import load_published
 from seg_export.precision.divergence import Divergence, first_divergence, ops_to_keep
 from seg_export.precision.half import rounded, to_half
 from seg_export.tracing.exportable import ExportableModel
@@ -16,6 +15,7 @@ from seg_export.tracing.trace import optimise, trace
 from seg_export.verification.cases import VerificationCase
 from seg_export.verification.comparison import compare
 from seg_export.verification.graph_runner import GraphRunner, Tensors
+from seg_export.verification.published import load_published
 from seg_export.verification.tolerances import TOLERANCES, tolerance_row, with_rounding
 from seg_runtime.errors import BadInputError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,15 @@ from numpy.typing import NDArray
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import list_images, read_image
+from seg_runtime.files.indexed import VOID, indexed_labels
 from seg_runtime.semantic import SemanticSegmenter
 
 __all__ = ["LabelledDice", "LabelledImage", "labelled_dice", "labelled_images"]
 
 Image = NDArray[np.uint8]
-Mask = NDArray[np.uint8]
+Mask = NDArray[np.int16]
+
+_JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,15 @@ class LabelledDice:
         return f"Dice on {self.images} labelled image{'' if self.images == 1 else 's'}: {found}"
 
 
-def labelled_images(images: Path, masks: Path, *, classes: int) -> tuple[LabelledImage, ...]:
+def labelled_images(images: Path, masks: Path, *, channels: int, classes: int) -> tuple[LabelledImage, ...]:
     """Pairs of an image and a mask whose files are named alike but for the suffix.
 
     Args:
         images: a folder.
-        masks: a folder of gray images. Anything but 0 is foreground for a model of one class; for several,
-            the values are class ids.
+        masks: a folder of gray images or of indexed PNGs, whose indices count. Anything but 0 is foreground
+            for a model of one class; for several, the values are class ids. 255 next to other indices marks
+            pixels that belong to no class and are not counted, as in Pascal VOC.
+        channels: that the model takes.
         classes: of the model.
 
     Raises:
@@ -73,7 +77,7 @@ def labelled_images(images: Path, masks: Path, *, classes: int) -> tuple[Labelle
     _check_alone(mask_of, image_of, images)
     labelled = tuple(LabelledImage(path, mask_of[name]) for name, path in image_of.items())
     for each in labelled:
-        _read_mask(each, read_image(each.image, 3), classes)
+        _read_mask(each, read_image(each.image, channels, gray=True), classes)
     return labelled
 
 
@@ -91,10 +95,9 @@ def labelled_dice(repo: Path, name: str, labelled: Sequence[LabelledImage]) -> L
     with connect(repo) as session:
         segmenter = SemanticSegmenter(session, name)
         names = segmenter.spec.class_names
-        channels: Literal[1, 3] = 3 if segmenter.spec.channels == 3 else 1
         scores = []
         for each in labelled:
-            image = read_image(each.image, channels, gray=True)
+            image = read_image(each.image, segmenter.spec.channels, gray=True)
             truth = _read_mask(each, image, len(names))
             scores.append(_scores(segmenter.segment(image).mask, truth))
     first = 1 if len(names) == 1 else 0
@@ -127,19 +130,15 @@ def _check_alone(files: Mapping[str, Path], others: Mapping[str, Path], folder: 
 
 
 def _read_mask(pair: LabelledImage, image: Image, classes: int) -> Mask:
-    """(H, W) class ids; 0 and 1 for one class."""
-    if pair.mask.suffix.lower() in (".jpg", ".jpeg"):
-        raise BadInputError(
-            f"mask '{pair.mask}' is a JPEG, which changes values along every edge: save masks as PNG"
-        )
-    mask = read_image(pair.mask, 1)
+    """(H, W) int16 class ids, 0 and 1 for one class; -1 for pixels that belong to none."""
+    mask = _labels(pair.mask)
     if mask.shape != image.shape[:2]:
         raise BadInputError(
             f"mask '{pair.mask}' is {mask.shape[0]}x{mask.shape[1]} and its image "
             f"{image.shape[0]}x{image.shape[1]}: both must have one size"
         )
     if classes == 1:
-        return np.asarray(mask > 0, np.uint8)
+        return np.sign(mask)
     if mask.max() >= classes:
         raise BadInputError(
             f"mask '{pair.mask}' has the value {mask.max()}: expected class ids, 0 to {classes - 1}"
@@ -147,8 +146,29 @@ def _read_mask(pair: LabelledImage, image: Image, classes: int) -> Mask:
     return mask
 
 
-def _scores(found: Mask, truth: Mask) -> dict[int, float]:
-    """Dice of each class id that is in one of two masks."""
+def _labels(path: Path) -> Mask:
+    """(H, W) int16 values of a gray image or indices of a palette, as Pascal VOC has them; -1 for void."""
+    with path.open("rb") as file:
+        if file.read(3) == _JPEG:
+            raise BadInputError(
+                f"mask '{path}' is a JPEG, which changes values along every edge: save masks as PNG"
+            )
+    indexed = indexed_labels(path)
+    if indexed is not None:
+        # 255 is void next to labels, and the foreground where there are no others.
+        void = (indexed == VOID) & ~np.isin(indexed, (0, VOID)).all()
+        return np.where(void, np.int16(-1), indexed.astype(np.int16))
+    pixels = read_image(path, 3, gray=True)
+    if (pixels != pixels[..., :1]).any():
+        raise BadInputError(
+            f"mask '{path}' is in colour: save the number of each pixel's class as a gray or an indexed PNG"
+        )
+    return pixels[..., 0].astype(np.int16)
+
+
+def _scores(found: Image, truth: Mask) -> dict[int, float]:
+    """Dice of each class id that is in one of two masks, over the pixels that belong to a class."""
+    found, truth = found[truth >= 0], truth[truth >= 0]
     scores = {}
     for class_id in np.union1d(found, truth):
         in_found, in_truth = found == class_id, truth == class_id

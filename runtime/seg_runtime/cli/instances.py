@@ -71,7 +71,8 @@ def instances(
 
         seg-run instances street.jpg -o out
 
-        seg-run instances photographs/ --model maskrcnn_resnet50_fpn --score 0.7 --class person -o out
+        seg-run instances photographs/ --model maskrcnn_resnet50_fpn --score 0.7 \\
+          --class person -o out
 
         seg-run instances cells/ --url grpc://localhost:8001 -o out --json
     """

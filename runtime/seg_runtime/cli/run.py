@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,9 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-_TABLE_COLUMNS = ("model", "version", "task", "precision", "input", "classes", "weights")
-"""What fits a terminal of 80 characters; `--json` shows everything."""
 
 
 @app.callback(invoke_without_command=True)
@@ -96,8 +93,9 @@ def segment(
         typer.Option("--tile", help="Slide over large images at full resolution instead of shrinking them."),
     ] = False,
     tile_overlap: Annotated[
-        float, typer.Option(help="Share of a tile that neighbours have in common.")
-    ] = 0.25,
+        float | None,
+        typer.Option(help="Share of a tile that neighbours have in common.", show_default="0.25"),
+    ] = None,
     gray: Annotated[
         bool, typer.Option("--gray", help="Convert colour images for a model of one channel.")
     ] = False,
@@ -115,7 +113,8 @@ def segment(
 
         seg-run segment chest.png --model unet_lung -o out
 
-        seg-run segment xrays/ --model unet_lung --url grpc://localhost:8001 -o out
+        seg-run segment xrays/ --model unet_lung --url grpc://localhost:8001 \\
+          -o out
 
         seg-run segment scan.tif --model unet_lung -o out --tile --keep-largest 2
     """
@@ -135,7 +134,7 @@ def segment(
             threshold=threshold,
             clahe=_clahe(session.spec(model), clahe),
             postprocess=PostProcess(CrfSpec() if crf else None, closing, opening, remove_small, keep_largest),
-            tile_overlap=tile_overlap if tile else None,
+            tile_overlap=_overlap(tile, tile_overlap),
         )
         results = segment_files(segmenter, files, out, gray=gray, overlay=overlay, batch_size=batch)
         _report(results, len(files), out, segmenter.engine, as_json)
@@ -155,6 +154,9 @@ def models(
 ) -> None:
     """List the models that a repository or server offers, or show what the contract of one says.
 
+    A broken model of a repository is left out with the reason, and the exit
+    code is then 2.
+
     Examples:
 
         seg-run models
@@ -163,28 +165,37 @@ def models(
 
         seg-run models --url grpc://localhost:8001 --json
     """
+    from seg_runtime.cli.contract_table import contract_row, contract_table, models_table
     from seg_runtime.errors import RepositoryError
     from seg_runtime.triton.access import ServerAccess
 
     access = ServerAccess(api_key_file, ca, client_cert)
-    specs = []
+    specs, left_out = [], []
     with open_session(repo, url, access) as session:
         if name is not None:
-            _show_model(session.spec(name), as_json)
+            spec = session.spec(name)
+            if as_json:
+                typer.echo(json.dumps(contract_row(spec), indent=2))
+            else:
+                stdout_console().print(contract_table(spec), highlight=False)
             return
         for each in session.models():
             try:
                 specs.append(session.spec(each))
             except RepositoryError as error:
-                # A server may hold models that were not published by seg-export.
+                left_out.append(each)
                 _note(f"left out: {error}")
-    rows = [_model_row(spec) for spec in specs]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    elif rows:
-        _print_table(rows)
+        typer.echo(json.dumps([contract_row(spec) for spec in specs], indent=2))
+    elif specs:
+        stdout_console().print(models_table(specs))
     else:
         _note("there are no models: publish one with seg-export")
+    # A server may hold models that were not published by seg-export.
+    if left_out and url is None:
+        raise RepositoryError(
+            f"{len(left_out)} of {len(specs) + len(left_out)} models cannot be used: {', '.join(left_out)}"
+        )
 
 
 app.command()(instances.instances)
@@ -199,11 +210,25 @@ def main() -> None:
 
 
 def _clahe(spec: ModelSpec, wanted: bool | None) -> ClaheSpec | Literal["model"] | None:
+    from seg_runtime.errors import BadInputError
     from seg_runtime.spec import ClaheSpec
 
     if wanted is None:
         return "model"
+    if not wanted and spec.channels not in (1, 3):
+        raise BadInputError(
+            f"--no-clahe has no effect: model '{spec.name}' takes {spec.channels} bands, whose contrast is "
+            "never equalised; leave it out"
+        )
     return (spec.clahe or ClaheSpec()) if wanted else None
+
+
+def _overlap(tile: bool, share: float | None) -> float | None:
+    from seg_runtime.errors import BadInputError
+
+    if share is not None and not tile:
+        raise BadInputError("--tile-overlap has no effect without --tile: leave it out, or pass --tile")
+    return (0.25 if share is None else share) if tile else None
 
 
 def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, as_json: bool) -> None:
@@ -230,82 +255,6 @@ def _report(results: Iterable[FileResult], count: int, out: Path, engine: str, a
             f"{len(errors)} of {count} images could not be read; {count - len(errors)} masks are in '{out}'"
         )
     _note(f"{count} image{'' if count == 1 else 's'} segmented into '{out}' ({engine})")
-
-
-def _model_row(spec: ModelSpec) -> dict[str, Any]:
-    height, width = spec.input_size_hw
-    return {
-        "model": spec.name,
-        "version": spec.version,
-        "task": spec.task,
-        "family": spec.family,
-        "backend": spec.backend,
-        "precision": spec.precision,
-        "input": f"{height}x{width}x{spec.channels}",
-        "classes": list(spec.class_names),
-        "parameters": spec.parameter_count,
-        "weights": spec.weights,
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-        "scale": spec.scale if spec.mean else None,
-        "channel_order": spec.channel_order if spec.channels == 3 else None,
-        "resize": spec.resize,
-        "clahe": spec.clahe and {**vars(spec.clahe)},
-        "threshold": spec.threshold,
-        "assumed": dict(spec.assumed),
-        "contract_version": spec.contract_version,
-    }
-
-
-def _show_model(spec: ModelSpec, as_json: bool) -> None:
-    """One line per field, or one JSON object."""
-    from rich.table import Table
-    from rich.text import Text
-
-    row = _model_row(spec)
-    if as_json:
-        typer.echo(json.dumps(row, indent=2))
-        return
-    older = spec.contract_version < 2
-    shown = {
-        **row,
-        "classes": ", ".join(spec.class_names),
-        "mean": _numbers(spec.mean),
-        "std": _numbers(spec.std),
-        "scale": f"pixels / {spec.scale:g}" if spec.mean else "",
-        "clahe": _clahe_text(spec.clahe),
-        "threshold": f"{spec.threshold:g}",
-        "assumed": ", ".join(f"{what} {value}" for what, value in spec.assumed.items()),
-        "contract_version": f"{spec.contract_version}"
-        + (" (older; mean and std not recorded)" if older else ""),
-    }
-    table = Table.grid(padding=(0, 2))
-    for what, value in shown.items():
-        if value not in ("", None):
-            table.add_row(what.replace("_", " "), Text(str(value)))
-    stdout_console().print(table, highlight=False)
-
-
-def _clahe_text(clahe: ClaheSpec | None) -> str:
-    if clahe is None:
-        return "none"
-    return f"limit {clahe.clip_limit:g}, {clahe.tile_grid_hw[0]}x{clahe.tile_grid_hw[1]} tiles"
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table()
-    for column in _TABLE_COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column == "model")
-    for row in rows:
-        shown = {**row, "classes": ", ".join(row["classes"])}
-        table.add_row(*(str(shown[column]) for column in _TABLE_COLUMNS))
-    stdout_console().print(table)
 
 
 def _note(text: str) -> None:

@@ -84,7 +84,8 @@ def sam(
 
         seg-run sam truck.jpg --box 425,600,700,875 --point 575,750,0 -o out
 
-        seg-run sam chest.png --point 160,250 --multimask --url grpc://localhost:8001 -o out
+        seg-run sam chest.png --point 160,250 --multimask \\
+          --url grpc://localhost:8001 -o out
     """
     from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamPredictor
@@ -150,9 +151,11 @@ def everything(
 
         seg-run everything truck.jpg -o out
 
-        seg-run everything cells.png --pred-iou-thresh 0.6 --stability-score-thresh 0.8 -o out
+        seg-run everything cells.png --pred-iou-thresh 0.6 \\
+          --stability-score-thresh 0.8 -o out
 
-        seg-run everything street.jpg --crop-layers 1 --crop-downscale 2 --min-area 100 -o out
+        seg-run everything street.jpg --crop-layers 1 --crop-downscale 2 \\
+          --min-area 100 -o out
     """
     from seg_runtime.files.images import read_image
     from seg_runtime.sam import SamAutomaticMaskGenerator

@@ -76,15 +76,18 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C.
 
-    Uses `tritonserver` on PATH (NVIDIA's containers, Jetson), else the one of nvidia-pytriton.
+    Uses `tritonserver` on PATH (NVIDIA's containers, Jetson), else the one of
+    nvidia-pytriton.
 
     [bold]Examples:[/bold]
 
         seg-serve
 
-        seg-serve --models unet_lung --host 0.0.0.0 --api-key-file key --tls-cert tls.pem --tls-key tls.key
+        seg-serve --models unet_lung --host 0.0.0.0 --api-key-file key \\
+          --tls-cert tls.pem --tls-key tls.key
 
-        seg-serve triton_repo --model-control poll --http-port 0 --grpc-port 0 --metrics-port 0 --json
+        seg-serve triton_repo --model-control poll --http-port 0 --grpc-port 0 \\
+          --metrics-port 0 --json
     """
     from seg_runtime.server import ServerOptions, TritonServer
     from seg_runtime.triton.access import read_api_key

@@ -119,9 +119,11 @@ def track(
 
         seg-run track street.mp4 --point 210,350 --point 250,220,0 -o out.mp4
 
-        seg-run track street.mp4 --box 300,0,500,400#1 --point 640,300@25#2 --masks png -o out.mp4
+        seg-run track street.mp4 --box 300,0,500,400#1 --point 640,300@25#2 \\
+          --masks png -o out.mp4
 
-        seg-run track frames/ --mask first.png --masks rle --url grpc://localhost:8001 -o out.mp4
+        seg-run track frames/ --mask first.png --masks rle \\
+          --url grpc://localhost:8001 -o out.mp4
 
         seg-run track 0 --box 300,0,500,400 --live -o out.mp4
     """

@@ -80,7 +80,7 @@ def read_image(path: str | Path, channels: int, *, gray: bool = False) -> NDArra
 def to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     """Reduce pixel values to 8 bits, by shifts alone, so that every machine gets the same bytes.
 
-    uint8 stays as it is, and bool becomes 0 and 255. The depth of uint16 values is that of the
+    uint8 stays as it is. The depth of uint16 values is that of the
     largest one in the array: up to 255 they are 8-bit values in a wider container and stay, up to
     4095 they are 12-bit and shifted right by 4, above that they are 16-bit and shifted by 8.
 
@@ -91,12 +91,12 @@ def to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
         A uint8 array of the same shape.
 
     Raises:
-        BadImageError: another dtype, whose range nobody can know.
+        BadImageError: another dtype, whose range nobody can know; bool, which is a mask and no image.
     """
     if array.dtype == np.uint8:
         return np.asarray(array, dtype=np.uint8)
     if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
+        raise BadImageError("its pixels are bool, as those of a mask: save uint8, 0 to 255")
     if array.dtype != np.uint16:
         raise BadImageError(
             f"its pixels are {array.dtype} and must be 8- or 16-bit unsigned: convert it first"

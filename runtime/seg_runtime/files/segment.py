@@ -104,12 +104,18 @@ def segment_files(
         One `FileResult` per path, in order; a file that cannot be read is one with an error.
 
     Raises:
-        BadInputError: `out` cannot be written to or holds one of the images, or the batch is too large.
+        BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, or
+            `gray` for a model of several channels.
         InferenceError, ServerError: as from `Session.infer`.
     """
-    out = Path(out)
+    out, channels = Path(out), segmenter.spec.channels
+    if gray and channels != 1:
+        raise BadInputError(
+            f"--gray (gray=True) has no effect: model '{segmenter.spec.name}' takes {channels} channels; "
+            "leave it out"
+        )
     check_out(out, paths)
-    reader = ImageReader(paths, segmenter.spec.channels, gray)
+    reader = ImageReader(paths, channels, gray)
     results = segmenter.stream(reader, batch_size)
     return _segment_files(segmenter, reader, results, out, overlay)
 

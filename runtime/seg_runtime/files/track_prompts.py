@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError, FrameNotFoundError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.indexed import VOID, indexed_labels
 from seg_runtime.sam.prompts import check_boxes, check_points
 from seg_runtime.video.source import FrameSource
 
@@ -23,8 +24,6 @@ __all__ = [
     "group_track_prompts",
     "read_mask_prompts",
 ]
-
-_VOID = 255
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,14 @@ def read_mask_prompts(
     Raises:
         BadInputError: it cannot be read, is empty, or has another size.
     """
-    ids = _palette_ids(path)
+    ids = indexed_labels(path)
     labels = read_image(path, 1, gray=True) if ids is None else ids
     if labels.shape != size_hw:
         raise BadInputError(
             f"mask '{path}' has {labels.shape[1]}x{labels.shape[0]} pixels and the video "
             f"{size_hw[1]}x{size_hw[0]}: give a mask of the video's size"
         )
-    shown = [] if ids is None else [int(number) for number in np.unique(ids) if number not in (0, _VOID)]
+    shown = [] if ids is None else [int(number) for number in np.unique(ids) if number not in (0, VOID)]
     if shown and object_id is None:
         found = {number: labels == number for number in shown}
     else:
@@ -138,18 +137,6 @@ def read_mask_prompts(
     if not any(mask.any() for mask in found.values()):
         raise BadInputError(f"mask '{path}' is empty: it shows no object")
     return [MaskPrompt(np.asarray(mask), frame, number) for number, mask in found.items()]
-
-
-def _palette_ids(path: Path) -> NDArray[np.uint8] | None:
-    """(H, W) uint8 ids of an indexed PNG; None for all else, also what cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image, dtype=np.uint8) if image.mode == "P" else None
-    except (OSError, ValueError, Image.DecompressionBombError):
-        # The reader of images tells what is wrong.
-        return None
 
 
 def _check_place(frame: int, object_id: int, source: FrameSource) -> None:

@@ -38,7 +38,7 @@ class _Built:
         self._repository = repository
 
     def models(self) -> tuple[str, ...]:
-        return tuple(filter(self._repository.versions, self._repository.models()))
+        return self._repository.built_models()
 
     def spec(self, model: str) -> ModelSpec:
         if not self._repository.versions(model):

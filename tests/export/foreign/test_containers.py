@@ -84,6 +84,13 @@ def swa(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {"n_averaged": torch.tensor(3), **prefixed(weights, "module.")}
 
 
+def torch_ema(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """As torch_ema.ExponentialMovingAverage.state_dict: parameters in their order, other than the trained."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    shadow = [0.5 * tensor for name, tensor in weights.items() if not name.endswith(buffers)]
+    return {"decay": 0.995, "num_updates": 7, "shadow_params": shadow, "collected_params": None}
+
+
 def next_to(value: Any) -> Callable[[Tensors], dict[str, Any]]:
     return lambda weights: {"model": weights, "extra": value}
 
@@ -188,6 +195,14 @@ CONTAINERS: dict[str, tuple[Callable[[Tensors], Any], tuple[str, ...]]] = {
     "date": (next_to([datetime.datetime(2026, 1, 2), datetime.timedelta(1)]), ("unwrapped 'model'",)),
     "path": (next_to(pathlib.PurePosixPath("/data")), ("unwrapped 'model'",)),
     "torch version": (next_to(torch.__version__), ("unwrapped 'model'",)),
+    "torch_ema": (
+        lambda w: {"net": w, "ema": torch_ema(w)},
+        ("unwrapped 'net'", "left out 'ema.shadow_params': 20 tensors without names"),
+    ),
+    "list of averages": (
+        lambda w: {**w, "ema": torch_ema(w)["shadow_params"]},
+        ("left out 'ema': 20 tensors without names",),
+    ),
     "frozen set": (next_to(frozenset({1})), ("unwrapped 'model'",)),
 }
 """What makes a document of weights, and what the steps say."""
@@ -336,6 +351,27 @@ def test_choice_without_effect_is_refused(tmp_path: Path, document: Callable[[Te
     torch.save(document(family_weights("unet")), tmp_path / "one.pth")
     with pytest.raises(CheckpointError, match="--weights ema has no effect") as error:
         load_checkpoint(tmp_path / "one.pth", "ema")
+    assert_short(error.value, tmp_path / "one.pth")
+
+
+@pytest.mark.parametrize(
+    ("document", "wanted", "where"),
+    [
+        (lambda w: {"net": w, "ema": torch_ema(w)}, "ema", " in 'ema.shadow_params'"),
+        (lambda w: {"net": w, "ema": torch_ema(w)}, "shadow_params", " in 'ema.shadow_params'"),
+        (lambda w: {"ema": torch_ema(w)}, None, " in 'ema.shadow_params'"),
+        (torch_ema, None, " in 'shadow_params'"),
+        (lambda w: torch_ema(w)["shadow_params"], None, ""),
+        (lambda w: dict(enumerate(torch_ema(w)["shadow_params"])), None, ""),
+    ],
+)
+def test_averages_without_names_are_never_taken(
+    tmp_path: Path, document: Callable[[Tensors], Any], wanted: str | None, where: str
+) -> None:
+    torch.save(document(family_weights("unet")), tmp_path / "one.pth")
+    expected = f"holds 20 tensors{where} without the names of their layers"
+    with pytest.raises(CheckpointError, match=expected) as error:
+        load_checkpoint(tmp_path / "one.pth", wanted)
     assert_short(error.value, tmp_path / "one.pth")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seg_export.checkpoints.folders import smp
+from seg_export.checkpoints.folders import huggingface, smp
 from seg_export.checkpoints.folders.folder import FolderModel
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["READERS", "FolderModel", "read_folder"]
 
-READERS = {smp.TITLE: smp}
+READERS = {smp.TITLE: smp, huggingface.TITLE: huggingface}
 """By what the folder is, for people: modules with `recognises` and `read`."""
 
 

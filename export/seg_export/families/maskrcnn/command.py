@@ -16,8 +16,11 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    OpsetOption,
     PretrainedOption,
+    RandomOption,
     RepoOption,
+    SeedOption,
     WeightsNameOption,
     parse_size_hw,
     require_torch,
@@ -98,11 +101,9 @@ def maskrcnn(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch torchvision's COCO weights; their SHA-256 is checked.")
     ] = False,
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
-    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, beside the background.")] = 90,
+    random: RandomOption = False,
+    seed: SeedOption = 0,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of --random, without the background.")] = 90,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
         str | None,
@@ -131,7 +132,7 @@ def maskrcnn(
         Literal["fp32", "fp16"],
         typer.Option(help="What the graph computes in; boxes and scores stay in fp32."),
     ] = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    opset: OpsetOption = 18,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is served.")] = 4,
     instances: Annotated[int, typer.Option(min=1, help="Copies of the model that run at once.")] = 1,
     no_warm_up: Annotated[
@@ -151,8 +152,9 @@ def maskrcnn(
 
       seg-export maskrcnn --pretrained nuclei
 
-      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 --name cells \
-        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --class-names cell --anchors 32,64,128,256,512
+      seg-export maskrcnn --checkpoint finetuned.pth --norm-eps 0 --size 800 \\
+        --name cells --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\
+        --class-names cell --anchors 32,64,128,256,512
 
       seg-export maskrcnn --arch maskrcnn_resnet18_fpn --random --size 512 --json
     """

@@ -40,7 +40,8 @@ def module_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool
     yield row("pixel scale", f"pixels / {preprocessing.scale:g}", "--scale")
     if spec.channels == 3:
         yield row("channel order", preprocessing.channel_order.upper(), "--channel-order")
-    yield row("CLAHE", "as seg-run applies it" if preprocessing.clahe else "none", "--clahe")
+    if spec.channels in (1, 3):
+        yield row("CLAHE", "as seg-run applies it" if preprocessing.clahe else "none", "--clahe")
     yield Assumption("classes", f"{len(spec.class_names)}", "file")
     yield row("class names", ", ".join(spec.class_names[:3]), "--class-names")
     size = input_size(spec, size_given)

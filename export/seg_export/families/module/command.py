@@ -59,18 +59,21 @@ def module(
 ) -> None:
     """Export any PyTorch module that maps images to logits per class.
 
-    The factory is imported and called, which runs its code. A folder is one that segmentation_models_pytorch,
-    transformers, nnU-Net v2 or MONAI saved; nothing in it is run. The graph is verified against the module
-    itself; one that strays from it is not published, and the exit code is 3.
+    The factory is imported and called, which runs its code. A folder is one that
+    segmentation_models_pytorch, transformers, nnU-Net v2 or MONAI saved; nothing
+    in it is run. The graph is verified against the module itself; one that strays
+    from it is not published, and the exit code is 3.
 
     Examples:
 
-      seg-export module my_project.models:make_unet --checkpoint best.pth --mean 0.5 --std 0.25 \\
-        --assume-defaults
+      seg-export module my_project.models:make_unet --checkpoint best.pth \\
+        --mean 0.5 --std 0.25 --assume-defaults
 
-      seg-export module torchvision.models.segmentation:fcn_resnet50 --args '{"num_classes": 2}' \\
-        --checkpoint fcn.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
-        --channel-order rgb --no-clahe --class-names background,road --output out --size 512
+      seg-export module torchvision.models.segmentation:fcn_resnet50 \\
+        --args '{"num_classes": 2}' --checkpoint fcn.pth \\
+        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 255 \\
+        --channel-order rgb --no-clahe --class-names background,road \\
+        --output out --size 512
 
       seg-export module segformer-b0-finetuned/ --name roads
     """
@@ -88,7 +91,7 @@ def module(
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
-    labelled = publish.labelled(found)
+    labelled = publish.labelled(weights.arguments["in_channels"], found)
     name = name or (
         Path(factory).resolve().name
         if names_folder(factory)
@@ -119,16 +122,15 @@ def _weights(
 ) -> Checkpoint:
     """The module that was named. Raises BadInputError."""
     from seg_export.checkpoints.factory import make_module, parse_arguments
-    from seg_export.checkpoints.types import WeightsFile
+    from seg_export.checkpoints.types import WeightsFile, usual_preprocessing
     from seg_export.families.module.network import (
-        default_preprocessing,
         input_channels,
         module_checkpoint,
     )
 
     network = make_module(factory, parse_arguments(source.args))
     claims = options.claims()
-    preprocessing = default_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
+    preprocessing = usual_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)
     checkpoint = module_checkpoint(

@@ -36,9 +36,9 @@ def _models(
 
 
 def _preprocessing(network: Any, arguments: Mapping[str, Any]) -> Preprocessing:
-    from seg_export.families.module.network import default_preprocessing
+    from seg_export.checkpoints.types import usual_preprocessing
 
-    return default_preprocessing(int(arguments.get("in_channels", 3)))
+    return usual_preprocessing(int(arguments.get("in_channels", 3)))
 
 
 def _of_module(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from seg_export.checkpoints.claims import with_claims
 from seg_export.checkpoints.folders import read_folder
-from seg_export.checkpoints.types import Checkpoint, WeightsFile
-from seg_export.families.module.network import Activation, default_preprocessing, module_checkpoint
+from seg_export.checkpoints.types import Checkpoint, WeightsFile, usual_preprocessing
+from seg_export.families.module.network import Activation, module_checkpoint
 
 __all__ = ["folder_checkpoint"]
 
@@ -29,7 +29,7 @@ def folder_checkpoint(
         MissingExtraError: its library is not installed.
     """
     model = read_folder(folder)
-    preprocessing = default_preprocessing(model.channels)
+    preprocessing = usual_preprocessing(model.channels)
     size_hw = size_hw or model.size_hw
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)

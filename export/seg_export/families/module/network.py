@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from seg_export.checkpoints.checkpoint import load_checkpoint, misfits
-from seg_export.checkpoints.containers import Weights, first_three, read_weights
+from seg_export.checkpoints.containers import read_weights
 from seg_export.checkpoints.files import read_plain
 from seg_export.checkpoints.near_misses import impostor
+from seg_export.checkpoints.nested import Weights, first_three
 from seg_export.checkpoints.random_weights import tensors_sha256
 from seg_export.checkpoints.tensors import check_finite, float32
-from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing, WeightsFile
+from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
 from seg_export.families.module.outputs import chosen, named_outputs, shape_text
 from seg_export.families.semantic.activation import Activation, activation_of
 from seg_export.families.semantic.maps import is_proportional
@@ -26,14 +27,7 @@ from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.preprocess import check_clahe
 
-__all__ = ["Activation", "default_preprocessing", "input_channels", "module_checkpoint"]
-
-
-def default_preprocessing(channels: int) -> Preprocessing:
-    """ImageNet's statistics for RGB, the article's for every channel of others."""
-    if channels == 3:
-        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
-    return Preprocessing(Preprocessing.mean * channels, Preprocessing.std * channels)
+__all__ = ["Activation", "input_channels", "module_checkpoint"]
 
 
 def input_channels(module: nn.Module) -> int:

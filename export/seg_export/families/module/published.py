@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
+from seg_export.checkpoints.claims import published_preprocessing
+from seg_export.checkpoints.types import Checkpoint, WeightsFile
 from seg_export.families.module.network import Activation, module_checkpoint
 from seg_runtime.spec import ModelSpec
 
@@ -18,8 +19,7 @@ def published_checkpoint(
     activation: Activation | None,
     output: str | int | None,
 ) -> Checkpoint:
-    """As `seg_export.export.module_as_published`, of a contract that says how images are prepared."""
-    preprocessing = Preprocessing(
-        spec.mean, spec.std, spec.clahe, spec.input_size_hw, spec.scale, spec.channel_order, spec.threshold
+    """As `verification.published.module_as_published`, of a contract that says how images are prepared."""
+    return module_checkpoint(
+        module, published_preprocessing(spec), weights=weights, activation=activation, output=output
     )
-    return module_checkpoint(module, preprocessing, weights=weights, activation=activation, output=output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -48,7 +50,9 @@ class ModuleReference(nn.Module):
         normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype)
         # One channel would count as channels-last, where PyTorch's GroupNorm is off by 4e-2 on flat maps.
         normalised = normalised.clone(memory_format=torch.contiguous_format)
-        result: Any = self.network(normalised)
+        # What a module prints would stand before the JSON on stdout.
+        with redirect_stdout(sys.stderr):
+            result: Any = self.network(normalised)
         if self.output:
             result = result[int(self.output)] if isinstance(result, list | tuple) else result[self.output]
         logits = nn.Upsample(tuple(image.shape[1:3]), mode="bilinear")(result)

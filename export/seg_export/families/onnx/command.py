@@ -71,16 +71,20 @@ def onnx(
 ) -> None:
     """Publish an ONNX file: wrap it with preprocessing and activation, verify it against the original.
 
-    The file has one image input and maps of logits or probabilities. PyTorch is not needed. A graph that
-    strays from the original is not published, and the exit code is 3.
+    The file has one image input and maps of logits or probabilities. PyTorch is
+    not needed. A graph that strays from the original is not published, and the
+    exit code is 3.
 
     Examples:
 
-      seg-export onnx lungs.onnx --mean 0.5 --std 0.25 --scale 255 --no-clahe --class-names lung
+      seg-export onnx lungs.onnx --mean 0.5 --std 0.25 --scale 255 --no-clahe \\
+        --class-names lung
 
-      seg-export onnx organs.onnx --size 512x384 --output logits --assume-defaults --images slices/
+      seg-export onnx organs.onnx --size 512x384 --output logits \\
+        --assume-defaults --images slices/
 
-      seg-export onnx keras.onnx --input uint8 --no-clahe --class-names sky,road --channel-order rgb
+      seg-export onnx keras.onnx --input uint8 --no-clahe --class-names sky,road \\
+        --channel-order rgb
     """
     from seg_export.families.onnx.interface import read_interface
     from seg_export.families.onnx.model import onnx_model, publish_onnx_model
@@ -95,7 +99,7 @@ def onnx(
     model = onnx_model(original, found, preprocessing, class_names, name or "", max_batch)
     check_batching(context, model.spec.max_batch_size)
     refuse_without(context, "images", "masks")
-    labelled = publish.labelled(len(model.spec.class_names))
+    labelled = publish.labelled(model.spec.channels, len(model.spec.class_names))
     with export_progress() as on_step:
         exported = publish_onnx_model(
             model,

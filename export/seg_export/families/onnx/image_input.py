@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_export.families.onnx.read import OriginalGraph
+from seg_runtime.contract import MOST_CHANNELS
 from seg_runtime.errors import BadInputError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ImageInput:
         name: in the graph.
         element: its NumPy type: "uint8", "float16" or "float32".
         layout: order of its axes.
-        channels: 1 (gray) or 3 (color).
+        channels: 1 (gray), 3 (color), or bands up to 16.
         size_hw: (height, width) in pixels that it is run with.
         open_batch: whether its file leaves the number of images open.
     """
@@ -147,12 +148,15 @@ def _lengths(value: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _layout(name: str, shape: Sequence[int | None], wanted: Layout | None) -> Layout:
-    fitting = [layout for layout, axis in CHANNEL_AXIS.items() if shape[axis] in (1, 3)]
+    fitting = [layout for layout, axis in CHANNEL_AXIS.items() if 1 <= (shape[axis] or 0) <= MOST_CHANNELS]
+    # An axis of 1 or 3 is more likely the channels than a side as short as bands are many.
+    usual = [layout for layout in fitting if shape[CHANNEL_AXIS[layout]] in (1, 3)]
+    fitting = usual if wanted is None and usual else fitting
     shown = _shown(shape)
     if not fitting:
         raise CheckpointError(
-            f"input '{name}' is {shown}, and neither its second nor its last axis is fixed to 1 or 3 "
-            "channels: export it for gray or color images, with a fixed number of channels"
+            f"input '{name}' is {shown}, and neither its second nor its last axis is fixed to 1 to "
+            f"{MOST_CHANNELS} channels: export it with a fixed number of channels"
         )
     if wanted is None and len(fitting) > 1:
         raise BadInputError(

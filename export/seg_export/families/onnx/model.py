@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from seg_export.checkpoints.claims import published_preprocessing
 from seg_export.checkpoints.types import Preprocessing
 from seg_export.families.onnx.interface import Interface, Wishes, read_interface
 from seg_export.families.onnx.read import OriginalGraph, read_original, tensors_of
@@ -25,6 +26,7 @@ from seg_export.tracing.trace import OWN_METADATA
 from seg_export.verification.cases import VerificationCase, semantic_case, semantic_cases
 from seg_export.verification.comparison import Tensors
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.preprocess import check_clahe
 from seg_runtime.spec import ModelSpec, ServingSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -183,15 +185,14 @@ def republished_model(spec: ModelSpec, published: Path, file: Path) -> OnnxModel
 
     Raises:
         CheckpointError: a file that cannot be used, or does not fit the contract.
+        RepositoryError: a contract of version 1, which does not say how images are prepared.
     """
     import onnx
 
     metadata = onnx.load(published, load_external_data=False).metadata_props
     wishes: dict[str, Any] = next((json.loads(entry.value) for entry in metadata if entry.key == _WISHES), {})
+    preprocessing = published_preprocessing(spec)
     original = read_original(file)
-    preprocessing = Preprocessing(
-        spec.mean, spec.std, spec.clahe, spec.input_size_hw, spec.scale, spec.channel_order, spec.threshold
-    )
     try:
         interface = read_interface(original, Wishes(**wishes, size_hw=spec.input_size_hw))
         return onnx_model(
@@ -219,10 +220,11 @@ def _check_fit(
         )
     if names and len(names) != interface.classes:
         raise BadInputError(f"{len(names)} class names, and the graph has {interface.classes} classes")
-    if channels == 1 and preprocessing.channel_order != "rgb":
+    if channels != 3 and preprocessing.channel_order != "rgb":
         raise BadInputError(
-            "--channel-order bgr has no effect on a graph that takes gray images: leave it out"
+            f"--channel-order bgr has no effect on images of {channels} channels: leave it out"
         )
+    check_clahe(channels, preprocessing.clahe)
     if interface.image.takes_pixels:
         return
     for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):

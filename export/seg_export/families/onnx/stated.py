@@ -7,7 +7,7 @@ from typing import Literal
 
 from seg_export.checkpoints.assumption import Assumption
 from seg_export.checkpoints.claims import check_claims, check_statistics
-from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from seg_export.checkpoints.types import Preprocessing, usual_preprocessing
 from seg_export.cli.preprocessing import PreprocessingOptions
 from seg_export.families.onnx.interface import Interface
 from seg_export.families.onnx.model import default_names
@@ -33,15 +33,16 @@ def stated(
         raise BadInputError(
             "a graph does not say how its images were prepared. Missing: "
             f"{', '.join(_option(name, found) for name in missing)}. Give them as the network was trained, "
-            "or pass --assume-defaults, which takes ImageNet's and prints each"
+            "or pass --assume-defaults, which takes the usual ones and prints each"
         )
     if not missing and options.assume_defaults:
         raise BadInputError("--assume-defaults has no effect where everything is given: leave it out")
     claims, channels = options.claims(), found.image.channels
     check_claims(claims, channels=channels, classes=found.classes)
+    usual = usual_preprocessing(channels)
     preprocessing = Preprocessing(
-        mean=claims.mean or IMAGENET_MEAN[:channels],
-        std=claims.std or IMAGENET_STD[:channels],
+        mean=claims.mean or usual.mean,
+        std=claims.std or usual.std,
         clahe=ClaheSpec() if options.clahe else None,
         input_size_hw=found.image.size_hw,
         scale=255.0 if options.scale is None else options.scale,
@@ -59,7 +60,9 @@ def _wanted(found: Interface) -> Iterator[str]:
     yield from () if found.image.takes_pixels else _STATISTICS
     if found.image.channels == 3:
         yield "channel_order"
-    yield from ("clahe", "class_names")
+    if found.image.channels in (1, 3):
+        yield "clahe"
+    yield "class_names"
 
 
 def _refuse_without_effect(options: PreprocessingOptions, found: Interface) -> None:
@@ -67,8 +70,10 @@ def _refuse_without_effect(options: PreprocessingOptions, found: Interface) -> N
     without = (
         dict.fromkeys(_STATISTICS, "a graph that takes pixels of 0 to 255") if image.takes_pixels else {}
     )
-    if image.channels == 1:
-        without["channel_order"] = "a graph that takes gray images"
+    if image.channels != 3:
+        without["channel_order"] = f"images of {image.channels} channels"
+    if image.channels not in (1, 3):
+        without["clahe"] = "images of other than 1 or 3 channels"
     if found.classes > 1:
         without["threshold"] = "several classes, of which the likeliest wins"
     for name, reason in without.items():

@@ -2,59 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seg_export.checkpoints.licences import SAM
 from seg_export.cli.exporting import export, show
-from seg_export.cli.fetching import fetch
-from seg_export.cli.given import refuse_without
-from seg_export.cli.options import (
-    CalibrateOption,
-    CheckpointOption,
-    ImagesOption,
-    JsonOption,
-    PrecisionOption,
-    RepoOption,
-    WeightsNameOption,
-    require_torch,
-)
-from seg_runtime.errors import BadInputError
-from seg_runtime.spec import ServingSpec
+from seg_export.cli.options import CalibrateOption, ImagesOption, JsonOption, PrecisionOption, RepoOption
+from seg_export.families.variant_options import GraphOptions, VariantOptions
+from seg_runtime.option_groups import expand_option_groups
 
 if TYPE_CHECKING:
     from seg_export.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["sam"]
 
+_DEFAULT = "vit_b"
 
-def sam(
-    context: typer.Context,
-    *,
+
+@dataclass(frozen=True, kw_only=True)
+class SamOptions(VariantOptions):
+    """Which SAM to export."""
+
     variant: Annotated[
         str | None,
         typer.Option(
             help="vit_b, vit_l or vit_h. Default: what the checkpoint is, or vit_b without a checkpoint."
         ),
-    ] = None,
-    variant_config: Annotated[
-        Path | None,
-        typer.Option("--variant-config", help="JSON file with the constructor arguments of another size."),
-    ] = None,
-    checkpoint: CheckpointOption = None,
-    weights_name: WeightsNameOption = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the official checkpoint; its SHA-256 is checked.")
-    ] = False,
+    ] = None
     pretrained: Annotated[
         bool, typer.Option("--tiny", help="The small SAM for X-rays and nuclei that comes with edgeseg.")
-    ] = False,
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    ] = False
+
+    def sources(self) -> dict[str, bool]:
+        """Also the packaged SAM."""
+        return {**super().sources(), "--tiny": self.pretrained}
+
+
+@expand_option_groups
+def sam(
+    context: typer.Context,
+    *,
+    source: SamOptions,
     repo: RepoOption = Path("triton_repo"),
     name: Annotated[
         str | None,
@@ -63,11 +54,7 @@ def sam(
     images: ImagesOption = None,
     precision: PrecisionOption = "fp32",
     calibrate: CalibrateOption = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of each model that run at once.")] = 1,
-    no_warm_up: Annotated[
-        bool, typer.Option("--no-warm-up", help="Do not run a first request before a model is ready.")
-    ] = False,
+    graphs: GraphOptions,
     embeddings: Annotated[
         Literal["fp32", "fp16"],
         typer.Option(
@@ -79,8 +66,8 @@ def sam(
 ) -> None:
     """Export a SAM: publish NAME_encoder and NAME_decoder, verified against segment_anything.
 
-    NAME, an ensemble for Triton, runs both in one request. Nothing is published
-    unless both graphs follow PyTorch; else the exit code is 3.
+    NAME, an ensemble for Triton, runs both in one request. Nothing is
+    published unless both graphs follow PyTorch; else the exit code is 3.
 
     Examples:
 
@@ -88,83 +75,50 @@ def sam(
 
       seg-export sam --variant vit_b --download
 
-      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h --images photographs/ --embeddings fp16
+      seg-export sam --checkpoint sam_vit_h_4b8939.pth --name sam_h \\
+        --images photographs/ --embeddings fp16
 
-      seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 --calibrate photographs/
+      seg-export sam --checkpoint sam-vit-base/ --name sam_b
+
+      seg-export sam --checkpoint sam_vit_b_01ec64.pth --precision int8 \\
+        --calibrate photographs/
 
       seg-export sam --variant-config small.json --random --name sam_small --json
     """
-    if [checkpoint is not None, download, pretrained, random].count(True) != 1:
-        raise BadInputError(
-            "name the weights with exactly one of --checkpoint FILE, --download, --tiny and --random"
-        )
-    if variant is not None and variant_config is not None:
-        raise BadInputError("--variant and --variant-config both say which SAM it is: pass one of them")
-    if download and variant_config is not None:
-        raise BadInputError(
-            "--download fetches official checkpoints: pass --variant vit_b, vit_l or vit_h instead of "
-            "--variant-config"
-        )
-    refuse_without(context, "checkpoint", "weights_name")
-    refuse_without(context, "random", "seed")
-    require_torch()
-    arguments = _arguments(variant, variant_config)
-    if random:
-        weights = _random(arguments, seed)
-    else:
-        source = _download(variant or "vit_b") if download else checkpoint
-        weights = _load(source, arguments, weights_name)
-    serving = ServingSpec(instances=instances, warm_up=not no_warm_up)
-    name = name or _default_name(weights, pretrained, variant_config)
+    source.check(context, "SAM", "vit_b, vit_l or vit_h")
+    weights = _weights(source)
     exported = export(
         weights,
         repo,
-        name,
+        name or _default_name(weights, source),
         images=images,
-        opset=opset,
+        opset=graphs.opset,
         precision=precision,
         calibrate=calibrate,
-        serving=serving,
+        serving=graphs.serving(),
         embeddings=embeddings,
     )
-    show(exported, as_json, SAM if download else None)
+    show(exported, as_json, SAM if source.download else None)
 
 
-def _arguments(variant: str | None, variant_config: Path | None) -> dict[str, Any] | None:
-    from seg_export.families.sam.checkpoints import read_variant_config, variant_arguments
-
-    if variant_config is not None:
-        return read_variant_config(variant_config)
-    return variant_arguments(variant) if variant is not None else None
-
-
-def _random(arguments: dict[str, Any] | None, seed: int) -> Checkpoint:
-    from seg_export.checkpoints.random_weights import random_checkpoint
-    from seg_export.families.sam.checkpoints import variant_arguments
-
-    return random_checkpoint("sam", arguments or variant_arguments("vit_b"), seed)
-
-
-def _load(path: Path | None, arguments: dict[str, Any] | None, weights_name: str | None) -> Checkpoint:
-    """The weights of a file, or of the package where there is none."""
+def _weights(source: SamOptions) -> Checkpoint:
     from seg_export.checkpoints.pretrained import pretrained_path
-    from seg_export.families.sam.checkpoints import load_sam_checkpoint
+    from seg_export.checkpoints.random_weights import random_checkpoint
+    from seg_export.families.sam.checkpoints import SIZES, load_sam_checkpoint
 
-    return load_sam_checkpoint(path or pretrained_path("sam_tiny"), arguments, weights_name)
+    arguments = source.arguments(SIZES)
+    if source.random:
+        return random_checkpoint("sam", arguments or SIZES.arguments(_DEFAULT), source.seed)
+    path = pretrained_path("sam_tiny") if source.pretrained else source.file(SIZES, _DEFAULT, SAM)
+    return load_sam_checkpoint(path, arguments, source.weights_name)
 
 
-def _download(variant: str) -> Path:
-    from seg_export.families.sam.checkpoints import download_official
-
-    return fetch(variant, download_official, SAM)
-
-
-def _default_name(weights: Checkpoint, tiny: bool, variant_config: Path | None) -> str:
+def _default_name(weights: Checkpoint, source: SamOptions) -> str:
     from seg_export.families.sam.network import variant_name
 
-    if tiny:
+    if source.pretrained:
         return "sam_tiny"
     official = variant_name(weights.arguments)
     if official:
         return f"sam_{official}"
-    return variant_config.stem if variant_config else "sam"
+    return source.variant_config.stem if source.variant_config else "sam"

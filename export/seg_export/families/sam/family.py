@@ -53,15 +53,9 @@ def _spread(sam: Any) -> None:
 
 
 def _recognise(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
-    from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, Preprocessing
-    from seg_export.families.sam.network import sam_arguments
-    from seg_runtime.hashing import file_sha256
+    from seg_export.families.sam.checkpoints import recognise_sam
 
-    if (arguments := sam_arguments(tensors)) is None:
-        return None
-    size_hw = (arguments["image_size"], arguments["image_size"])
-    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, size_hw)
-    return Checkpoint("sam", arguments, tensors, preprocessing, sha256=file_sha256(path), described=False)
+    return recognise_sam(tensors, path)
 
 
 def _official() -> Mapping[str, tuple[str, str]]:

@@ -21,7 +21,12 @@ def sam2_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bool) 
     yield fixed("std", text(spec.std))
     yield channels(spec)
     yield fixed("channel order", "RGB")
-    origin: Literal["assumed", "option"] = "option" if "image_size" in checkpoint.arguments else "assumed"
-    yield Assumption("input size", size_text(spec), origin, "--variant-config (image_size)")
+    yield Assumption("input size", size_text(spec), _size_origin(checkpoint), "--variant-config (image_size)")
     yield fixed("resize", spec.resize)
     yield fixed("mask threshold", f"{spec.threshold:g} (logit)")
+
+
+def _size_origin(checkpoint: Checkpoint) -> Literal["assumed", "file", "option"]:
+    if "size_hw" in checkpoint.carried:
+        return "file"
+    return "option" if "image_size" in checkpoint.arguments else "assumed"

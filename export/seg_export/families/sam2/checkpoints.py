@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seg_export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from seg_export.checkpoints.download import OnBytes, cache_folder, download
-from seg_export.checkpoints.state_dicts import Recogniser
 from seg_export.checkpoints.types import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from seg_export.families.sam.checkpoints import read_arguments
-from seg_export.families.sam2.network import VARIANTS, build_sam2, is_sam2, readable_arguments, variant_name
-from seg_runtime.errors import BadInputError, CheckpointError
+from seg_export.families.sam2.huggingface import config_arguments, sam2_names
+from seg_export.families.sam2.network import (
+    VARIANTS,
+    build_sam2,
+    is_sam2,
+    readable_arguments,
+    sam2_arguments,
+)
+from seg_export.families.variants import Variants
+from seg_runtime.errors import CheckpointError
 from seg_runtime.hashing import file_sha256
 
 __all__ = [
     "OFFICIAL",
-    "describe_sam2",
+    "SIZES",
     "download_official",
     "load_sam2_checkpoint",
     "read_variant_config",
+    "recognise_sam2",
     "variant_arguments",
 ]
 
@@ -68,25 +73,9 @@ OFFICIAL = {
 """Address and SHA-256 of Meta's checkpoints, of SAM 2.1 and of the first release."""
 
 
-def variant_arguments(name: str) -> dict[str, Any]:
-    """Constructor arguments of an official size. Raises BadInputError."""
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise BadInputError(
-            f"unknown SAM2 variant '{name}': {hint}known are {', '.join(VARIANTS)}; "
-            "describe another one with --variant-config FILE.json"
-        )
-    return dict(VARIANTS[name])
+SIZES = Variants("SAM2", VARIANTS, OFFICIAL, build_sam2)
 
-
-def read_variant_config(path: Path) -> dict[str, Any]:
-    """Constructor arguments from a JSON file, alone or under the key "constructor".
-
-    Raises:
-        BadInputError: the file is missing, is no JSON, or names other arguments than `build_sam2`'s.
-    """
-    return read_arguments(path, build_sam2, "SAM2")
+variant_arguments, read_variant_config, download_official = SIZES.arguments, SIZES.read, SIZES.download
 
 
 def load_sam2_checkpoint(
@@ -95,92 +84,75 @@ def load_sam2_checkpoint(
     """Load a SAM2's weights, which say by their shapes which official SAM2 they are.
 
     Args:
-        path: Meta's file, a state dict of `SAM2Base`, or a checkpoint of ours.
-        arguments: of `build_sam2`, what the file must be; None for whatever official size it is.
+        path: Meta's file, a state dict of `SAM2Base`, the file or folder of a `Sam2VideoModel` of
+            transformers, or a checkpoint of ours.
+        arguments: of `build_sam2`, what the file must be; None for whatever official size it is, or for
+            what transformers' configuration says.
         weights: as in `load_checkpoint`.
 
     Raises:
         CheckpointError: the file cannot be used, is no SAM2's, or another one's (it says which).
     """
-    checkpoint = load_checkpoint(path, weights, first=_described(arguments) if arguments else None)
+    first = partial(recognise_sam2, arguments=arguments) if arguments else None
+    checkpoint = load_checkpoint(path, weights, first=first)
     if checkpoint.family != "sam2":
         raise CheckpointError(f"checkpoint {path} is a {checkpoint.family}, not a SAM2")
     if arguments is None:
         return checkpoint
-    wanted, found = _complete(arguments), readable_arguments(checkpoint.state_dict)
-    different = [name for name, value in found.items() if _plain(wanted[name]) != value]
-    if different:
-        raise CheckpointError(_refusal(path, arguments, wanted, found, different))
+    found = readable_arguments(checkpoint.state_dict)
+    if SIZES.complete(checkpoint.arguments) != SIZES.complete(arguments):
+        # The file is not weights alone, and says the rest too.
+        found = checkpoint.arguments | found
+    SIZES.check(path, arguments, found)
     return replace(checkpoint, arguments=dict(arguments))
 
 
-def describe_sam2(
-    tensors: dict[str, torch.Tensor], arguments: dict[str, Any] | None, path: Path
-) -> Checkpoint:
-    """A SAM2 of these arguments of `build_sam2`. Raises CheckpointError where they are not known."""
-    if arguments is None:
+def recognise_sam2(
+    tensors: dict[str, torch.Tensor], path: Path, arguments: Mapping[str, Any] | None = None
+) -> Checkpoint | None:
+    """The SAM2 that tensors are, in sam2's names or in those of transformers; None for others.
+
+    Args:
+        tensors: a state dict.
+        path: its file, next to which transformers keeps the configuration.
+        arguments: of `build_sam2`, where the configuration does not say them.
+
+    Raises:
+        CheckpointError: of no official size and not described, or a SAM2 of transformers that is not sam2's
+            or whose configuration says something else than its weights.
+    """
+    renamed = sam2_names(tensors, path)
+    state_dict = tensors if renamed is None else renamed
+    if not is_sam2(state_dict):
+        return None
+    configured = None if renamed is None else config_arguments(path)
+    if configured is not None:
+        _check_sizes(configured, state_dict, path)
+    known = configured or arguments or sam2_arguments(state_dict)
+    if known is None:
         raise CheckpointError(
             f"checkpoint {path} is a SAM2 of no official size, whose windows and heads leave no trace in its "
             "weights: describe it with seg-export sam2 --variant-config FILE.json"
         )
-    side = arguments.get("image_size", 1024)
-    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side))
-    return Checkpoint("sam2", arguments, tensors, preprocessing, sha256=file_sha256(path), described=False)
+    official = SIZES.named(SIZES.complete(known))
+    side = known.get("image_size", 1024)
+    return Checkpoint(
+        family="sam2",
+        arguments=dict(VARIANTS[official] if official else known),
+        state_dict=state_dict,
+        preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, None, (side, side)),
+        sha256=file_sha256(path),
+        described=False,
+        carried=frozenset() if configured is None else frozenset({"size_hw"}),
+        steps=() if renamed is None else ("renamed its tensors from transformers' names to sam2's",),
+    )
 
 
-def download_official(variant: str, *, folder: Path | None = None, on_bytes: OnBytes | None = None) -> Path:
-    """Fetch an official checkpoint, or go on with a download that broke off, and check its hash.
-
-    Args:
-        variant: for example "sam2.1_tiny".
-        folder: where it goes; None for edgeseg's cache folder. One that is there is not fetched again.
-        on_bytes: called with the bytes at hand and the total.
-
-    Raises:
-        BadInputError: an unknown variant, or the server refuses the address.
-        ServerUnavailableError: nobody answers.
-        EdgesegError: the file cannot be written or has another hash.
-    """
-    variant_arguments(variant)
-    url, sha256 = OFFICIAL[variant]
-    path = (folder or cache_folder()) / url.rpartition("/")[2]
-    return download(url, path, sha256=sha256, on_bytes=on_bytes, option="--checkpoint").path
-
-
-def _described(arguments: Mapping[str, Any]) -> Recogniser:
-    """Knows a SAM2 of any size, of which its weights alone do not say all."""
-
-    def recogniser(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
-        return describe_sam2(tensors, dict(arguments), path) if is_sam2(tensors) else None
-
-    return recogniser
-
-
-def _refusal(
-    path: Path,
-    arguments: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    found: Mapping[str, Any],
-    different: list[str],
-) -> str:
-    name = variant_name(arguments)
-    asked = f"the {name} that was asked for" if name else "the SAM2 that was described"
-    given = next((each for each, sizes in VARIANTS.items() if _fits(_complete(sizes), found)), None)
-    what = f"is a {given}" if given else "is of another size"
-    advice = f"pass --variant {given}" if given else "leave out --variant, or correct --variant-config"
-    details = ", ".join(f"{item} {found[item]} instead of {_plain(wanted[item])}" for item in different[:3])
-    return f"checkpoint {path} {what}, not {asked}: {details}; {advice}"
-
-
-def _fits(arguments: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    return all(_plain(arguments[name]) == value for name, value in found.items())
-
-
-def _complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with `build_sam2`'s defaults."""
-    defaults = {name: item.default for name, item in inspect.signature(build_sam2).parameters.items()}
-    return defaults | dict(arguments)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
+def _check_sizes(configured: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise CheckpointError where a configuration has other sizes than weights."""
+    for name, value in readable_arguments(tensors).items():
+        if configured[name] != value:
+            raise CheckpointError(
+                f"checkpoint {path} is a SAM2 with {name} {value}, and its config.json says "
+                f"{configured[name]}: name the weights' own folder"
+            )

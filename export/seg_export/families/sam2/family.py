@@ -65,10 +65,9 @@ def _spread(sam2: Any) -> None:
 
 
 def _recognise(tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint | None:
-    from seg_export.families.sam2.checkpoints import describe_sam2
-    from seg_export.families.sam2.network import is_sam2, sam2_arguments
+    from seg_export.families.sam2.checkpoints import recognise_sam2
 
-    return describe_sam2(tensors, sam2_arguments(tensors), path) if is_sam2(tensors) else None
+    return recognise_sam2(tensors, path)
 
 
 def _official() -> Mapping[str, tuple[str, str]]:

@@ -25,9 +25,12 @@ __all__ = ["left_open", "semantic_assumptions"]
 
 def left_open(checkpoint: Checkpoint) -> Iterable[str]:
     """What must be said of one, by the names of `Claims`; the network's channels and classes decide."""
-    yield from ("mean", "std", "scale", "clahe", "class_names")
-    if len(checkpoint.preprocessing.mean) == 3:
+    channels = len(checkpoint.preprocessing.mean)
+    yield from ("mean", "std", "scale", "class_names")
+    if channels == 3:
         yield "channel_order"
+    if channels in (1, 3):
+        yield "clahe"
     if len(checkpoint.class_names) == 1:
         yield "threshold"
     if "image_size" not in checkpoint.arguments:
@@ -39,8 +42,9 @@ def semantic_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bo
     preprocessing, claim = checkpoint.preprocessing, stated(checkpoint)
     yield claim("scale", "pixel scale", f"pixels / {preprocessing.scale:g}", "--scale")
     yield from statistics(checkpoint)
-    clahe = "equalised" if preprocessing.clahe else "none"
-    yield claim("clahe", "CLAHE", clahe, "--clahe or --no-clahe")
+    if spec.channels in (1, 3):
+        clahe = "equalised" if preprocessing.clahe else "none"
+        yield claim("clahe", "CLAHE", clahe, "--clahe or --no-clahe")
     yield channels(spec)
     if spec.channels == 3:
         order = preprocessing.channel_order.upper()

@@ -16,7 +16,10 @@ from seg_export.cli.options import (
     CheckpointOption,
     ImagesOption,
     JsonOption,
+    OpsetOption,
     PrecisionOption,
+    RandomOption,
+    SeedOption,
     WeightsNameOption,
     load,
     require_torch,
@@ -61,10 +64,8 @@ class WeightsOptions:
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="Weights that come with edgeseg: 'lung'.")
     ] = None
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, marked as such; for timing and tests.")
-    ] = False
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0
+    random: RandomOption = False
+    seed: SeedOption = 0
 
     def model_name(self, family: str) -> str:
         """What the model is called by default, for example "unet_lung"."""
@@ -94,20 +95,20 @@ class ProofOptions:
     precision: PrecisionOption = "fp32"
     calibrate: CalibrateOption = None
 
-    def labelled(self, classes: int) -> tuple[LabelledImage, ...]:
-        """The labelled images that were named; none without --masks. Raises BadInputError."""
+    def labelled(self, channels: int, classes: int) -> tuple[LabelledImage, ...]:
+        """The labelled images that were named, for a model; none without --masks. Raises BadInputError."""
         from seg_export.verification.labelled import labelled_images
 
         if self.images is None or self.masks is None:
             return ()
-        return labelled_images(self.images, self.masks, classes=classes)
+        return labelled_images(self.images, self.masks, channels=channels, classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpsetOptions:
     """How the graph is written."""
 
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18
+    opset: OpsetOption = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,8 @@ def publish_semantic(
     """
     assume = preprocessing.assume_defaults
     weights = claimed(weights, preprocessing.claims(), assume_defaults=assume, size_given=size_hw is not None)
-    labelled = options.labelled(int(weights.arguments.get("num_classes", 1)))
+    channels, classes = (int(weights.arguments.get(what, 1)) for what in ("in_channels", "num_classes"))
+    labelled = options.labelled(channels, classes)
     exported = export(
         weights,
         repo,

@@ -142,6 +142,15 @@ def _check_channels(checkpoint: Checkpoint, channels: int, classes: int) -> None
                 f"the checkpoint's {what} has {len(values)} values and its network {channels} channels: "
                 "save it with one value per channel"
             )
+    if preprocessing.channel_order == "bgr" and channels != 3:
+        raise CheckpointError(
+            f"the checkpoint's channel order is bgr and its network takes {channels} channels"
+        )
+    if preprocessing.clahe and channels not in (1, 3):
+        raise CheckpointError(
+            f"the checkpoint equalises contrast (CLAHE), which is for gray and RGB images, and its network "
+            f"takes {channels} bands"
+        )
     if not all(value > 0 for value in preprocessing.std):
         raise CheckpointError(f"the checkpoint's std {preprocessing.std} must be above 0")
     if checkpoint.class_names and len(checkpoint.class_names) != classes:

@@ -76,8 +76,8 @@ def transunet(
 
       seg-export transunet --pretrained lung
 
-      seg-export transunet --checkpoint transunet_epoch_149.pth --mean 0 --std 1 --scale 255 --no-clahe \
-        --class-names background,liver --precision fp16
+      seg-export transunet --checkpoint transunet_epoch_149.pth --mean 0 --std 1 \\
+        --scale 255 --no-clahe --class-names background,liver --precision fp16
 
       seg-export transunet --random --name transunet_105m --json
 

@@ -71,12 +71,15 @@ def unet(
 
       seg-export unet --pretrained lung --repo triton_repo
 
-      seg-export unet --checkpoint best_unet.pth --mean 0.485 --std 0.229 --scale 255 --no-clahe \
-        --class-names lung --threshold 0.5 --size 512 --images xrays/ --masks masks/
+      seg-export unet --checkpoint best_unet.pth --mean 0.485 --std 0.229 \\
+        --scale 255 --no-clahe --class-names lung --threshold 0.5 --size 512 \\
+        --images xrays/ --masks masks/
 
-      seg-export unet --checkpoint best_unet.pth --assume-defaults --name unet_lung
+      seg-export unet --checkpoint best_unet.pth --assume-defaults \\
+        --name unet_lung
 
-      seg-export unet --pretrained lung --name unet_lung_int8 --precision int8 --calibrate xrays/
+      seg-export unet --pretrained lung --name unet_lung_int8 --precision int8 \\
+        --calibrate xrays/
 
       seg-export unet --random --transposed --name unet_31m --json
     """

@@ -51,8 +51,9 @@ def unetpp(
 ) -> None:
     """Export a U-Net++, whole or pruned: load, trace, optimise, verify against PyTorch, publish.
 
-    A network that was trained with deep supervision can be published at each depth as a model of its own,
-    smaller and faster: depth 1 has two levels of resolution.
+    A network that was trained with deep supervision can be published at each
+    depth as a separate model, smaller and faster: depth 1 has two levels of
+    resolution.
 
     Examples:
 
@@ -60,8 +61,9 @@ def unetpp(
 
       seg-export unetpp --pretrained lung --depth 2
 
-      seg-export unetpp --checkpoint nested.pth --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --scale 255 \
-        --channel-order rgb --no-clahe --class-names nucleus --threshold 0.5 --size 256 --precision fp16
+      seg-export unetpp --checkpoint nested.pth --mean 0.5,0.5,0.5 \\
+        --std 0.5,0.5,0.5 --scale 255 --channel-order rgb --no-clahe \\
+        --class-names nucleus --threshold 0.5 --size 256 --precision fp16
 
       seg-export unetpp --random --transposed --name unetpp_9m --json
     """

@@ -1,0 +1,163 @@
+"""Folders that segmentation_models_pytorch saves, and what the command asks of any folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from seg_export.checkpoints import folders
+from seg_export.checkpoints.claims import Claims
+from seg_export.checkpoints.folders import FolderModel, folder
+from seg_export.cli.main import app
+from seg_export.families.module.folder import folder_checkpoint
+from seg_runtime import SemanticSegmenter, connect
+from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError, MissingExtraError
+
+smp = folder.library("segmentation_models_pytorch", "segmentation-models-pytorch")
+
+CLAIMS = ["--mean", "0.4,0.5,0.6", "--std", "0.2,0.3,0.4", "--scale", "255", "--channel-order", "rgb"]
+CLAIMS += ["--no-clahe", "--class-names", "road,sky", "--size", "64"]
+
+
+def call(*arguments: str) -> str:
+    """What a command prints. Raises the error that it ended with."""
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, EdgesegError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net with a ResNet-18 of few channels, as the library saves it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("saved") / "roads"
+    smp.Unet("resnet18", encoder_weights=None, decoder_channels=(16, 8, 8, 8, 4), classes=2).save_pretrained(
+        path
+    )
+    return path
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch, saved: Path) -> Iterator[FolderModel]:
+    """A folder of the same network that says how images are prepared, as other libraries' do."""
+    network = smp.from_pretrained(saved)
+    claims = Claims(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5), scale=255.0, channel_order="rgb", clahe=False)
+    model = FolderModel(
+        kind="network", network=network, channels=3, claims=claims, size_hw=(64, 96), activation="softmax"
+    )
+    monkeypatch.setattr(folders, "READERS", {"a network": _Reader(model)})
+    yield model
+
+
+class _Reader:
+    def __init__(self, model: FolderModel) -> None:
+        self.model = model
+
+    def recognises(self, path: Path) -> bool:
+        return True
+
+    def read(self, path: Path) -> FolderModel:
+        return self.model
+
+
+def test_saved_network_is_served_as_its_library_computes_it(saved: Path, tmp_path: Path) -> None:
+    repo = str(tmp_path / "repo")
+    made = json.loads(
+        call("module", str(saved), *CLAIMS, "--repo", repo, "--json").partition("\ncheckpoint")[0]
+    )
+    assert made["spec"]["name"] == "roads" and made["verification"]["passed"]
+    assert made["steps"] == ["a Unet of segmentation_models_pytorch"]
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels = (image / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
+    network = smp.from_pretrained(saved).eval()
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])
+    with connect(tmp_path / "repo") as session:
+        found = SemanticSegmenter(session, "roads").segment(image)
+    wanted = logits.softmax(1)[0].numpy()
+    assert np.mean(found.mask == wanted.argmax(0)) > 0.999
+    assert np.abs(found.probabilities - wanted).max() < made["verification"]["tolerance"]["atol"]
+    call("verify", "roads", "--module", str(saved), "--repo", repo)
+
+
+def test_what_a_folder_says_is_not_asked_for_and_not_overruled(
+    described: FolderModel, tmp_path: Path
+) -> None:
+    repo = str(tmp_path / "repo")
+    with pytest.raises(BadInputError, match=r"Missing: --class-names \(2 names\)\. Give"):
+        call("module", str(tmp_path), "--repo", repo)
+    with pytest.raises(BadInputError, match="the checkpoint says its own mean: leave --mean out"):
+        call("module", str(tmp_path), "--repo", repo, "--mean", "0,0,0")
+    with pytest.raises(
+        BadInputError, match="the folder says its activation, softmax: leave --activation out"
+    ):
+        call("module", str(tmp_path), "--repo", repo, "--activation", "softmax")
+    made = call("module", str(tmp_path), "--repo", repo, "--class-names", "a,b", "--name", "net", "--json")
+    rows = {row["what"]: row for row in json.loads(made[: made.rindex("}") + 1])["assumptions"]}
+    assert {rows[what]["origin"] for what in ("mean", "std", "activation", "input size")} == {"file"}
+    assert rows["input size"]["value"] == "64x96" and rows["class names"]["origin"] == "option"
+
+
+def test_size_may_be_another_than_the_folder_says(described: FolderModel, tmp_path: Path) -> None:
+    checkpoint = folder_checkpoint(tmp_path, size_hw=(32, 32))
+    assert checkpoint.preprocessing.input_size_hw == (32, 32)
+    assert checkpoint.preprocessing.mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("option", ["--args", "--output", "--checkpoint"])
+@pytest.mark.parametrize("command", [("module",), ("verify", "roads", "--module")])
+def test_options_of_a_factory_are_refused(saved: Path, command: tuple[str, ...], option: str) -> None:
+    with pytest.raises(BadInputError, match=f"{option} has no effect on a folder"):
+        call(*command, str(saved), option, "{}")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[]", "holds a list, expected a JSON object"),
+        ("{", "cannot be read as JSON"),
+        ('{"_model_class": "Net"}', "is a Net, which segmentation_models_pytorch .* does not have"),
+        ('{"_model_class": "encoders"}', "is a encoders, which"),
+        (
+            '{"_model_class": "Unet", "encoder_name": "resnet19"}',
+            "is a Unet that cannot be built: .*resnet19",
+        ),
+        ('{"_model_class": "Unet", "decoder_channels": [4]}', "is a Unet that cannot be built: Model depth"),
+        ('{"_model_class": "Unet", "classes": "two"}', "is a Unet that cannot be built"),
+        ('{"_model_class": "Unet", "classes": 3}', "does not fit a Unet: "),
+        ("{}", r"is none that is known \("),
+    ],
+)
+def test_folder_that_cannot_be_read_is_one_line(
+    saved: Path, tmp_path: Path, config: str, message: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").symlink_to(saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        call("module", str(tmp_path), "--assume-defaults")
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_without_its_weights_or_library_says_so(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").symlink_to(saved / "config.json")
+    with pytest.raises(CheckpointError, match=r"no checkpoint file .*model\.safetensors"):
+        call("module", str(tmp_path), "--assume-defaults")
+
+    def not_installed(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(folder.importlib, "import_module", not_installed)
+    with pytest.raises(MissingExtraError, match="pip install segmentation-models-pytorch"):
+        call("module", str(saved), "--assume-defaults")
