@@ -23,6 +23,7 @@ File = Literal[
     "torch.export",
     "save_pretrained",
     "ONNX graph",
+    "nothing",
 ]
 
 
@@ -83,6 +84,7 @@ _NO_HEAD = "is a classifier and no segmentation network: name the file of one th
 _NO_MAPS = "as of a classifier: expected (1, classes, height, width), with maps"
 _PICKLE = "which could run code, and is refused: save its state_dict() alone"
 _SCRIPT = "is a TorchScript module, which holds code: save the state_dict of the original"
+_QUANTISED = "is quantised: name the weights in float, and export them with --precision int8 --calibrate"
 _SURE = "may be probabilities already: pass --activation none if they are, else --activation softmax"
 _VOLUMES = "is a 3-D network"
 
@@ -142,7 +144,7 @@ SMP = (
         refusal="does not fit a Unet: segmentation_head.0.weight is [3, 8, 3, 3], not [2, 8, 3, 3]",
     ),
     _smp("Unet", _SMALL, file="whole module", refusal=_PICKLE),
-    _smp("FPN", _R18, file="TorchScript", refusal=_SCRIPT),
+    _smp("Unet", _SMALL, file="TorchScript", refusal=_SCRIPT),
     _smp(
         "Unet",
         _SMALL,
@@ -156,7 +158,13 @@ SMP = (
     _smp("FPN", _R18, door="maskrcnn", refusal=_SMP),
     _smp("Segformer", _R18, door="sam", refusal=_SMP),
     _smp("MAnet", _SMALL, door="sam2", refusal=_SMP),
-    _smp("Unet", _SMALL, file="TorchScript", door="onnx", refusal="?"),
+    _smp(
+        "Unet",
+        _SMALL,
+        file="TorchScript",
+        door="onnx",
+        refusal="is a file of PyTorch and no ONNX graph: export its model with torch.onnx.export, or",
+    ),
 )
 
 _monai = partial(_row, "monai", "monai.networks.nets", channels=1)
@@ -192,7 +200,6 @@ MONAI = (
     _monai("VNet", {**_FLAT, "dropout_dim": 2}),
     _monai("HighResNet", _FLAT, options=_SOFTMAX),
     _monai("UNet", {**_FLAT, **_LEVELS}, file="ONNX graph", door="onnx"),
-    _monai("HighResNet", _FLAT, refusal=_SURE),
     _monai("UNet", {**_FLAT, **_LEVELS, "spatial_dims": 3}, note="3-D", refusal=_VOLUMES),
     _monai("UNet", {**_FLAT, **_LEVELS, "spatial_dims": 3}, door="unet", note="3-D", refusal=_VOLUMES),
     _monai("UNet", {**_FLAT, **_LEVELS}, door="unet", refusal=f"is a network {_MONAI}"),
@@ -202,8 +209,9 @@ MONAI = (
     _monai("SwinUNETR", {**_FLAT, "feature_size": 12}, door="transunet", refusal=f"is a SwinUNETR {_MONAI}"),
     _monai("DynUNet", _DYN, file="Lightning checkpoint", door="unet", refusal=f"is a DynUNet {_MONAI}"),
     _monai("SegResNetDS", {**_FLAT, "init_filters": 8}, door="sam", refusal=f"is a SegResNetDS {_MONAI}"),
-    _monai("UNETR", _UNETR, file="quantised state dict", refusal="?"),
+    _monai("UNETR", _UNETR, file="quantised state dict", refusal=_QUANTISED),
     _monai("UNETR", _UNETR, file="whole module", refusal=_PICKLE),
+    _monai("BasicUNet", _BASIC, file="TorchScript", door="unet", refusal=_SCRIPT),
 )
 
 _torchvision = partial(_row, "torchvision", "torchvision.models.segmentation")
@@ -222,7 +230,7 @@ TORCHVISION = (
     _torchvision("lraspp_mobilenet_v3_large", _TWO),
     _torchvision("lraspp_mobilenet_v3_large", _TWO, file="ONNX graph", door="onnx"),
     _torchvision(
-        "fcn_resnet50",
+        "deeplabv3_mobilenet_v3_large",
         {**_TWO, "aux_loss": True},
         note="auxiliary head",
         refusal="the module has 2 outputs: choose with --output one of out",
@@ -230,7 +238,6 @@ TORCHVISION = (
     _torchvision("fcn_resnet101", _BARE, door="unet", refusal=f"is an FCN {_TV}"),
     _torchvision("deeplabv3_resnet101", _BARE, door="unetpp", refusal=f"is a DeepLabV3 {_TV}"),
     _torchvision("lraspp_mobilenet_v3_large", _BARE, door="maskrcnn", refusal=f"is an LRASPP {_TV}"),
-    _torchvision("lraspp_mobilenet_v3_large", _BARE, file="TorchScript", door="unet", refusal=_SCRIPT),
     _detector(
         "maskrcnn_resnet50_fpn",
         _BARE,
@@ -241,12 +248,18 @@ TORCHVISION = (
         "maskrcnn_resnet50_fpn",
         _BARE,
         door="maskrcnn",
-        refusal="the checkpoint holds weights alone and does not say how its images were prepared. Missing: --mean",
+        refusal="do not say how their images were prepared. Missing: --mean (3 values), --std",
     ),
-    _detector("maskrcnn_resnet50_fpn", _BARE, refusal="its checkpoint is for  seg-export maskrcnn"),
+    _detector(
+        "maskrcnn_resnet50_fpn",
+        {**_BARE, "min_size": 64},
+        file="nothing",
+        refusal="which gives boxes, labels, scores, masks: its checkpoint is for  seg-export maskrcnn",
+    ),
     _detector(
         "fasterrcnn_mobilenet_v3_large_320_fpn",
-        _BARE,
+        {**_BARE, "min_size": 64},
+        file="nothing",
         refusal="is a detector, which gives boxes, labels, scores: a Mask R-CNN is expected",
     ),
     _detector(
@@ -276,55 +289,66 @@ TORCHVISION = (
         {"weights": None, "quantize": True},
         door="unet",
         note="quantised",
-        refusal="?",
+        refusal="is quantised; save the dense float tensors",
     ),
 )
 
-_transformers = partial(_row, "transformers", "foreign_nets")
+_SEGFORMER = "SegformerForSemanticSegmentation"
+_CLASSIFIER = "SegformerForImageClassification"
+_UPERNET = "UperNetForSemanticSegmentation"
+_BEIT = "BeitForSemanticSegmentation"
+_QUERIES = "Mask2FormerForUniversalSegmentation"
 _LOGITS = ("--output", "logits")
-_HF = f"of Hugging Face transformers: {_FACTORY}"
+_HF = "of Hugging Face transformers: name the folder of its save_pretrained,  seg-export module FOLDER"
+_LORA = "is a LoRA adapter, or has one in it: merge it into its base model"
+
+
+def _transformers(kind: str, **fields: Any) -> Row:
+    return _row("transformers", "foreign_nets", "transformer", {"kind": kind}, **fields)
+
 
 TRANSFORMERS = (
-    _transformers("segformer", options=_LOGITS),
-    _transformers("upernet", options=_LOGITS),
-    _transformers("beit", options=_LOGITS),
-    _transformers("dpt", options=_LOGITS),
-    _transformers("segformer", file="ONNX graph", door="onnx"),
-    _transformers(
-        "segformer", {"kind": "SegformerForImageClassification"}, options=_LOGITS, refusal=_NO_MAPS
-    ),
-    _transformers("mask2former", refusal="gives a class and a mask per query: export the folder"),
-    _transformers("segformer", door="unet", refusal=f"is a SegFormer {_HF}"),
-    _transformers("upernet", door="transunet", refusal=f"is a network {_HF}"),
-    _transformers("beit", file="Lightning checkpoint", door="unet", refusal=f"is a network {_HF}"),
-    _transformers("mask2former", door="maskrcnn", refusal=f"is a Mask2Former, MaskFormer or OneFormer {_HF}"),
-    _transformers("segformer", {"kind": "SegformerForImageClassification"}, door="unet", refusal=_NO_HEAD),
-    _transformers(
-        "segformer",
-        file="LoRA adapter",
-        door="unet",
-        refusal="is a LoRA adapter, or has one in it: merge it into its base model",
-    ),
-    _transformers("segformer", file="LoRA adapter", refusal="?"),
+    _transformers(_SEGFORMER, options=_LOGITS),
+    _transformers(_UPERNET, options=_LOGITS),
+    _transformers(_BEIT, options=_LOGITS),
+    _transformers("DPTForSemanticSegmentation", options=_LOGITS),
+    _transformers(_SEGFORMER, file="ONNX graph", door="onnx"),
+    _transformers(_CLASSIFIER, options=_LOGITS, refusal=_NO_MAPS),
+    _transformers(_QUERIES, refusal="gives a class and a mask per query: export the folder"),
+    _transformers(_SEGFORMER, door="unet", refusal=f"is a SegFormer {_HF}"),
+    _transformers(_UPERNET, door="transunet", refusal=f"is a network {_HF}"),
+    _transformers(_BEIT, file="Lightning checkpoint", door="unet", refusal=f"is a network {_HF}"),
+    _transformers(_QUERIES, door="maskrcnn", refusal=f"is a Mask2Former or MaskFormer {_HF}"),
+    _transformers(_CLASSIFIER, door="unet", refusal=_NO_HEAD),
+    _transformers(_SEGFORMER, file="LoRA adapter", door="unet", refusal=_LORA),
+    _transformers(_SEGFORMER, file="LoRA adapter", refusal=_LORA),
 )
 
-_nnunet = partial(_row, "dynamic_network_architectures", "foreign_nets", "nnunet", channels=1)
-_RESIDUAL = {"kind": "ResidualEncoderUNet"}
+_PLAIN = "PlainConvUNet"
+_RESIDUAL = "ResidualEncoderUNet"
+
+
+def _nnunet(kind: str, note: str = "", *, deep: bool = False, dimensions: int = 2, **fields: Any) -> Row:
+    arguments = {"kind": kind, "deep_supervision": deep, "dimensions": dimensions}
+    library = "dynamic_network_architectures"
+    return _row(library, "foreign_nets", "nnunet", arguments, note=note, channels=1, **fields)
+
 
 NNUNET = (
-    _nnunet(),
-    _nnunet({"deep_supervision": True}, options=("--output", "0"), note="deep supervision"),
+    _nnunet(_PLAIN),
+    _nnunet(_PLAIN, "deep supervision", deep=True, options=("--output", "0")),
     _nnunet(_RESIDUAL),
     _nnunet(_RESIDUAL, file="ONNX graph", door="onnx"),
     _nnunet(
-        {"deep_supervision": True},
-        note="deep supervision",
+        _PLAIN,
+        "deep supervision",
+        deep=True,
         refusal="the module has 2 outputs: choose with --output one of 0",
     ),
-    _nnunet({"dimensions": 3}, note="3-D", refusal=_VOLUMES),
-    _nnunet(door="unet", refusal=f"is an nnU-Net: {_FACTORY}"),
+    _nnunet(_PLAIN, "3-D", dimensions=3, refusal=_VOLUMES),
+    _nnunet(_PLAIN, door="unet", refusal=f"is an nnU-Net: {_FACTORY}"),
     _nnunet(_RESIDUAL, door="unet", refusal=f"is an nnU-Net: {_FACTORY}"),
-    _nnunet({"dimensions": 3}, door="unet", note="3-D", refusal=_VOLUMES),
+    _nnunet(_PLAIN, "3-D", dimensions=3, door="unet", refusal=_VOLUMES),
 )
 
 _timm = partial(_row, "timm", "timm", "create_model")

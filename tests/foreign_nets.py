@@ -6,94 +6,80 @@ from typing import Any
 
 from torch import nn
 
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+LAYERS = {"num_hidden_layers": 4, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
 
-def segformer(kind: str = "SegformerForSemanticSegmentation") -> nn.Module:
+
+def transformer(kind: str) -> nn.Module:
+    """A small network of transformers with random weights, by its class."""
     import transformers
 
-    config = transformers.SegformerConfig(
+    config = CONFIGS[kind](transformers)
+    network: nn.Module = getattr(transformers, kind)(config)
+    return network
+
+
+def _segformer(transformers: Any) -> Any:
+    return transformers.SegformerConfig(
         depths=[1, 1, 1, 1],
         hidden_sizes=[8, 16, 24, 32],
         num_attention_heads=[1, 1, 1, 2],
         decoder_hidden_size=16,
         num_labels=3,
     )
-    return _transformer(kind, config)
 
 
-def upernet() -> nn.Module:
-    import transformers
-
-    stages = ["stage1", "stage2", "stage3", "stage4"]
+def _upernet(transformers: Any) -> Any:
     backbone = transformers.ConvNextConfig(
-        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], out_features=stages
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], out_features=STAGES
     )
-    config = transformers.UperNetConfig(
+    return transformers.UperNetConfig(
         backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, auxiliary_channels=8, num_labels=3
     )
-    return _transformer("UperNetForSemanticSegmentation", config)
 
 
-def beit() -> nn.Module:
-    import transformers
+def _beit(transformers: Any) -> Any:
+    return transformers.BeitConfig(image_size=64, out_indices=[1, 2, 3, 4], num_labels=3, **LAYERS)
 
-    config = transformers.BeitConfig(
+
+def _dpt(transformers: Any) -> Any:
+    return transformers.DPTConfig(
         image_size=64,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-        out_indices=[1, 2, 3, 4],
-        num_labels=3,
-    )
-    return _transformer("BeitForSemanticSegmentation", config)
-
-
-def dpt() -> nn.Module:
-    import transformers
-
-    config = transformers.DPTConfig(
-        image_size=64,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
         backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[8, 8, 8, 8],
         fusion_hidden_size=8,
         num_labels=3,
+        **LAYERS,
     )
-    return _transformer("DPTForSemanticSegmentation", config)
 
 
-def mask2former() -> nn.Module:
-    import transformers
-
+def _mask2former(transformers: Any) -> Any:
     backbone = transformers.SwinConfig(
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 1, 1],
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], out_features=STAGES
     )
-    config = transformers.Mask2FormerConfig(
+    return transformers.Mask2FormerConfig(
         backbone_config=backbone,
-        feature_size=16,
-        mask_feature_size=16,
-        hidden_dim=16,
-        encoder_feedforward_dim=16,
-        dim_feedforward=16,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
         encoder_layers=1,
         decoder_layers=2,
         num_attention_heads=2,
         num_queries=10,
     )
-    return _transformer("Mask2FormerForUniversalSegmentation", config)
 
 
-def _transformer(kind: str, config: Any) -> nn.Module:
-    import transformers
-
-    network: nn.Module = getattr(transformers, kind)(config)
-    return network
+CONFIGS = {
+    "SegformerForSemanticSegmentation": _segformer,
+    "SegformerForImageClassification": _segformer,
+    "UperNetForSemanticSegmentation": _upernet,
+    "BeitForSemanticSegmentation": _beit,
+    "DPTForSemanticSegmentation": _dpt,
+    "Mask2FormerForUniversalSegmentation": _mask2former,
+}
+"""What makes the configuration of each class."""
 
 
 def nnunet(kind: str = "PlainConvUNet", deep_supervision: bool = False, dimensions: int = 2) -> nn.Module:

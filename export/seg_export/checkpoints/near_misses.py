@@ -14,6 +14,8 @@ Tensors = Mapping[str, torch.Tensor]
 
 _MODULE = "seg-export module PACKAGE.MODULE:FACTORY --checkpoint FILE"
 
+_FOLDER = "name the folder of its save_pretrained,  seg-export module FOLDER"
+
 _SMP = "seg-export module segmentation_models_pytorch:CLASS --args JSON --checkpoint FILE"
 
 _MONAI = "seg-export module monai.networks.nets:CLASS --args JSON --checkpoint FILE"
@@ -109,6 +111,10 @@ IMPOSTORS = (
         "FOLDER",
         _named(r"fake_quant|activation_post_process"),
     ),
+    NearMiss(
+        "is quantised: name the weights in float, and export them with --precision int8 --calibrate FOLDER",
+        _named(r"(^|\.)zero_point$"),
+    ),
     _by_module("a SAM-HQ", r"(^|\.)(sam_)?mask_decoder\.h[fq]_token\."),
     _by_module("a SAM with adapters", r"^image_encoder\..*[Aa]dapter"),
     _by_module("a network of detectron2", r"^(backbone\.bottom_up|proposal_generator|sem_seg_head)\."),
@@ -140,16 +146,21 @@ NEAR_MISSES = (
         "is a classifier and no segmentation network: name the file of one that has masks", _is_classifier
     ),
     NearMiss("is a backbone without its segmentation head: save the state_dict of both", _is_backbone),
-    _by_module("a SegFormer of Hugging Face transformers", r"^segformer\.(encoder|stages)\."),
     _by_module(
-        "a Mask2Former, MaskFormer or OneFormer of Hugging Face transformers",
+        "a SegFormer of Hugging Face transformers", r"^segformer\.(encoder|stages)\.", command=_FOLDER
+    ),
+    _by_module("a OneFormer of Hugging Face transformers", r"^model\.task_encoder\."),
+    _by_module(
+        "a Mask2Former or MaskFormer of Hugging Face transformers",
         r"(^|\.)pixel_level_module\.encoder\.",
+        command=_FOLDER,
     ),
     _by_module("an EoMT of Hugging Face transformers", r"^class_predictor\.", r"^mask_head\.fc1\."),
     _by_module("a DETR-like network of Hugging Face transformers", r"\.conv_encoder\.model\."),
     _by_module(
         "a network of Hugging Face transformers",
         r"\.layernorm_before\.|(^|\.)hidden_states_norms\.|\.normalization\.|\.attention\.attention\.query\.",
+        command=_FOLDER,
     ),
     _by_module("a detector of mmdet", r"^(roi_head|rpn_head|bbox_head|mask_head|panoptic_head)\."),
     _by_module("a network of mmsegmentation", r"^decode_head\.", r"^backbone\."),

@@ -138,10 +138,13 @@ NEAR: dict[str, tuple[Document, str]] = {
         named("base_model.model.encoder.q.lora_A.weight", "base_model.model.encoder.q.lora_B.weight"),
         "merge it into its base model",
     ),
-    "SegFormer": (named(*SEGFORMER), f"is a SegFormer of Hugging Face transformers: {MODULE}"),
+    "SegFormer": (
+        named(*SEGFORMER),
+        "is a SegFormer of Hugging Face transformers: name the folder of its save_pretrained,",
+    ),
     "Mask2Former": (
         named("model.pixel_level_module.encoder.a.weight", "class_predictor.weight"),
-        "is a Mask2Former, MaskFormer or OneFormer",
+        "is a Mask2Former or MaskFormer",
     ),
     "smp": (named(*SMP), f"is a network of segmentation_models_pytorch: {SMP_CLASS}"),
     "smp in Lightning": (

@@ -1,8 +1,8 @@
 """Norms over the maps of an image, written so that no runtime sums a whole map in one go.
 
-ONNX Runtime's InstanceNormalization, which PyTorch exports instance and group norms as, adds up a map's values
-one after the other in float32. On a flat map of 512x512 its mean is 4e-4 off, and what it divides by next to
-nothing is then up to 0.2 where it should be 0.
+PyTorch exports instance and group norms as InstanceNormalization, for which ONNX Runtime adds up a map's
+values one after the other in float32. On a flat map of 512x512 the mean is off by a share of 4e-4, and divided
+by next to nothing that becomes up to 0.2 where it should be 0.
 """
 
 from __future__ import annotations
