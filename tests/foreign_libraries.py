@@ -42,7 +42,8 @@ class Row:
         file: what it was saved as.
         door: the command that gets it.
         options: of that command.
-        refusal: what the one line says that the command ends with; "" where it is published.
+        refusal: of the one line that the command ends with, the parts that count, with " ... " between them;
+            "" where it is published.
     """
 
     library: str
@@ -81,12 +82,12 @@ def _row(
 
 _FACTORY = "seg-export module PACKAGE.MODULE:FACTORY --checkpoint FILE"
 _NO_HEAD = "is a classifier and no segmentation network: name the file of one that has masks"
-_NO_MAPS = "as of a classifier: expected (1, classes, height, width), with maps"
-_PICKLE = "which could run code, and is refused: save its state_dict() alone"
+_NO_MAPS = "is 1x ... as of a classifier: expected (1, classes, height, width), with maps"
+_PICKLE = "is a whole pickled module ... save its state_dict() alone"
 _SCRIPT = "is a TorchScript module, which holds code: save the state_dict of the original"
-_QUANTISED = "is quantised: name the weights in float, and export them with --precision int8 --calibrate"
-_SURE = "may be probabilities already: pass --activation none if they are, else --activation softmax"
-_VOLUMES = "is a 3-D network"
+_QUANTISED = "is quantised: name the weights in float"
+_SURE = "has values from ... which may be probabilities already: pass --activation none if they are"
+_VOLUMES = "is a 3-D network ... 2-D"
 
 _smp = partial(_row, "segmentation_models_pytorch", "segmentation_models_pytorch")
 _R18 = {"encoder_name": "resnet18", "encoder_weights": None, "classes": 2}
@@ -108,7 +109,7 @@ SMP = (
     _smp("Unet", {**_R18, "encoder_name": "timm-mobilenetv3_small_100"}, note="MobileNetV3 of timm"),
     _smp("Unet", {**_SMALL, "encoder_name": "tu-resnet10t"}, note="ResNet of timm"),
     _smp("Unet", {**_R18, "encoder_name": "mit_b0"}, note="MiT"),
-    _smp("Unet", {**_SMALL, "decoder_attention_type": "scse"}, note="scSE attention"),
+    _smp("Unet", {**_R18, "decoder_attention_type": "scse"}, note="scSE attention"),
     _smp("Unet", _SIGMOID, options=("--activation", "none"), note="sigmoid within"),
     _smp("Unet", _LABELS, options=("--output", "0"), note="head for labels"),
     _smp("UnetPlusPlus", _SMALL),
@@ -135,7 +136,7 @@ SMP = (
         refusal="the module has 2 outputs: choose with --output one of 0",
     ),
     _smp("Unet", {**_SIGMOID, "classes": 2}, note="sigmoid within", refusal=_SURE),
-    _smp("PAN", _R18, refusal="Output size is too small; choose another --size"),
+    _smp("PAN", _R18, refusal="PAN cannot take ... Output size is too small; choose another --size"),
     _smp(
         "Unet",
         _SMALL,
@@ -163,7 +164,7 @@ SMP = (
         _SMALL,
         file="TorchScript",
         door="onnx",
-        refusal="is a file of PyTorch and no ONNX graph: export its model with torch.onnx.export, or",
+        refusal="is a file of PyTorch and no ONNX graph: export its model with torch.onnx.export",
     ),
 )
 
@@ -254,13 +255,13 @@ TORCHVISION = (
         "maskrcnn_resnet50_fpn",
         {**_BARE, "min_size": 64},
         file="nothing",
-        refusal="which gives boxes, labels, scores, masks: its checkpoint is for  seg-export maskrcnn",
+        refusal="is a detector ... its checkpoint is for  seg-export maskrcnn",
     ),
     _detector(
         "fasterrcnn_mobilenet_v3_large_320_fpn",
         {**_BARE, "min_size": 64},
         file="nothing",
-        refusal="is a detector, which gives boxes, labels, scores: a Mask R-CNN is expected",
+        refusal="is a detector ... a Mask R-CNN is expected",
     ),
     _detector(
         "fasterrcnn_resnet50_fpn",
@@ -275,7 +276,10 @@ TORCHVISION = (
         refusal="is a detector without masks: a Mask R-CNN is expected",
     ),
     _detector(
-        "retinanet_resnet50_fpn", _BARE, door="unet", refusal="without masks: a Mask R-CNN is expected"
+        "retinanet_resnet50_fpn",
+        _BARE,
+        door="unet",
+        refusal="is a one-stage detector of torchvision, without masks: a Mask R-CNN is expected",
     ),
     _row("torchvision", "torchvision.models", "resnet18", {"weights": None}, refusal=_NO_MAPS),
     _row("torchvision", "torchvision.models", "resnet50", {"weights": None}, door="unet", refusal=_NO_HEAD),
@@ -289,7 +293,7 @@ TORCHVISION = (
         {"weights": None, "quantize": True},
         door="unet",
         note="quantised",
-        refusal="is quantised; save the dense float tensors",
+        refusal="tensor ... is quantised; save the dense float tensors",
     ),
 )
 
@@ -359,7 +363,7 @@ TIMM = (
     _timm(
         _FEATURES,
         note="features",
-        refusal="the module has 5 outputs: choose with --output one of 0 (1x64x32x32)",
+        refusal="the module has 5 outputs: choose with --output one of 0",
     ),
     _timm({"model_name": "convnext_atto"}, door="unet", refusal=_NO_HEAD),
     _timm({"model_name": "vit_tiny_patch16_224"}, door="transunet", refusal=_NO_HEAD),

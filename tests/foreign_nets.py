@@ -7,7 +7,15 @@ from typing import Any
 from torch import nn
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-LAYERS = {"num_hidden_layers": 4, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
+WIDE = {"initializer_range": 0.2}
+"""With the usual 0.02 a small network that was never trained makes the same of every image."""
+LAYERS = {
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    **WIDE,
+}
 
 
 def transformer(kind: str) -> nn.Module:
@@ -26,15 +34,21 @@ def _segformer(transformers: Any) -> Any:
         num_attention_heads=[1, 1, 1, 2],
         decoder_hidden_size=16,
         num_labels=3,
+        **WIDE,
     )
 
 
 def _upernet(transformers: Any) -> Any:
     backbone = transformers.ConvNextConfig(
-        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], out_features=STAGES
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], out_features=STAGES, **WIDE
     )
     return transformers.UperNetConfig(
-        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, auxiliary_channels=8, num_labels=3
+        backbone_config=backbone,
+        hidden_size=16,
+        auxiliary_in_channels=24,
+        auxiliary_channels=8,
+        num_labels=3,
+        **WIDE,
     )
 
 

@@ -74,7 +74,7 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What a user's code prints is not the command's answer, and warnings for developers are not for users."""
+    """Keep off stdout what a user's code prints, and drop what libraries warn their developers of."""
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)

@@ -1,8 +1,8 @@
 """Norms over the maps of an image, written so that no runtime sums a whole map in one go.
 
 PyTorch exports instance and group norms as InstanceNormalization, for which ONNX Runtime adds up a map's
-values one after the other in float32. On a flat map of 512x512 the mean is off by a share of 4e-4, and divided
-by next to nothing that becomes up to 0.2 where it should be 0.
+values one after the other in float32. On a flat map of 512x512 the mean is off by a share of 4e-4, and
+divided by next to nothing that becomes up to 0.2 where it should be 0.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ class RowwiseNorm(nn.Module):
         super().__init__()
         self.groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
         self.eps = norm.eps
-        self.weight, self.bias = norm.weight, norm.bias
+        self.weight: nn.Parameter | None = norm.weight
+        self.bias: nn.Parameter | None = norm.bias
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, C, ...) to the same shape."""
-        grouped = maps.unflatten(1, (self.groups, -1)) if self.groups < maps.shape[1] else maps
+        split = (maps.shape[0], self.groups, -1, *maps.shape[2:])
+        grouped = maps.reshape(split) if self.groups < maps.shape[1] else maps
         centred = grouped - _mean(grouped)
         normed = (centred / (_mean(centred.pow(2)) + self.eps).sqrt()).reshape(maps.shape)
-        if self.weight is None:
-            return normed
         shape = (-1, *[1] * (maps.ndim - 2))
-        return normed * self.weight.reshape(shape) + self.bias.reshape(shape)
+        if self.weight is not None:
+            normed = normed * self.weight.reshape(shape)
+        return normed if self.bias is None else normed + self.bias.reshape(shape)
 
 
 def with_rowwise_norms(network: nn.Module) -> nn.Module:

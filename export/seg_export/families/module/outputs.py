@@ -89,8 +89,8 @@ def _refuse_queries(result: Mapping[Any, Any]) -> None:
     """Refuse what transformers' MaskFormer and its like return. Raises BadInputError."""
     if {"class_queries_logits", "masks_queries_logits"} <= result.keys():
         raise BadInputError(
-            "the module gives a class and a mask per query: export the folder that its save_pretrained writes "
-            "with  seg-export module FOLDER, or wrap it in a module that returns a map per class"
+            "the module gives a class and a mask per query: export the folder that its save_pretrained "
+            "writes with  seg-export module FOLDER, or wrap it in a module that returns a map per class"
         )
 
 
