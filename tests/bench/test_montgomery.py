@@ -47,7 +47,7 @@ def test_official_layout_merges_both_lungs_and_reduces_12_bits_to_8(official: Pa
     assert raw.dtype == np.uint16
     image, mask = samples[0].load_image(), samples[0].load_mask()
     assert image.dtype == np.uint8
-    assert np.array_equal(image, raw // 16)
+    assert np.array_equal(image, np.rint(raw * (255 / 4095)))
     assert mask.dtype == np.bool_
     assert mask.shape == SIZE_HW
     assert mask.sum() == 2 * 30 * 16

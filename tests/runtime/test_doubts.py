@@ -127,7 +127,7 @@ def test_an_empty_and_a_full_mask_of_sam_are_warned_of(
     from seg_runtime.sam.rle import coco_annotation
 
     masks = [np.zeros((6, 8), bool), np.ones((6, 8), bool), np.eye(6, 8) > 0]
-    writer = _Writer(tmp_path / "a.png", (6, 8), tmp_path / "out")
+    writer = _Writer(tmp_path / "a.png", (6, 8), tmp_path / "out", {})
     written = writer.annotations("m.json", [coco_annotation(mask) for mask in masks], "test")
     assert written["warnings"] == ["mask 1 is empty", "mask 2 covers the whole image"]
     assert json.loads((tmp_path / "out" / "a_m.json").read_text())["warnings"] == written["warnings"]

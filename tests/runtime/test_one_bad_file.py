@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from seg_runtime.cli import instances, run
 from seg_runtime.errors import BadInputError, ServerTimeoutError
 from seg_runtime.files import instances as instance_files
 from seg_runtime.files import segment as segment_module
-from seg_runtime.files.images import write_png
+from seg_runtime.files.bit_depth import BitDepth
+from seg_runtime.files.images import LoadedImage, write_png
 from seg_runtime.instances import InstanceSegmenter
 from seg_runtime.semantic import SemanticSegmenter
 
@@ -92,13 +94,14 @@ def test_an_error_that_nobody_expects_is_one_line_with_its_type(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def read(path: Path, *channels: int, **options: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def read(path: Path, *channels: int, **options: Any) -> LoadedImage:
         if path.name == "m.png":
             raise KeyError("PatientName Doe")
-        return image() if command[0] == "segment" else np.zeros((64, 64, 3), np.uint8)
+        pixels = image() if command[0] == "segment" else np.zeros((64, 64, 3), np.uint8)
+        return LoadedImage(pixels, BitDepth(8, "file"))
 
     for module in (segment_module, instance_files):
-        monkeypatch.setattr(module, "read_image", read)
+        monkeypatch.setattr(module, "load_image", read)
     arguments = (*command, *(folder / name for name in ("a.png", "m.png", "z.png")), "-o")
     assert call(monkeypatch, *arguments, tmp_path / "out") == 2
     error = capsys.readouterr().err

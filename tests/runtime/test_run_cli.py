@@ -639,10 +639,10 @@ def test_a_guessed_depth_and_what_was_skipped_are_said(
     arguments = ("segment", folder, "--repo", tiny_repo, "--model", "unet_tiny", "-o", tmp_path / "out")
     assert call(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().err
-    assert shown.count("warning: ") == 1
+    assert shown.count("bit depth") == 1
     assert "a.png and 1 more: the file does not say its bit depth: read as 12-bit" in shown
     assert "skipped 1: not an image (notes.txt)" in shown
     assert all((row["bit_depth"], row["bit_depth_from"]) == (12, "guess") for row in rows(tmp_path / "out"))
     assert call(monkeypatch, *arguments, "--bit-depth", 14) == 0
-    assert "warning" not in capsys.readouterr().err
+    assert "bit depth" not in capsys.readouterr().err
     assert all((row["bit_depth"], row["bit_depth_from"]) == (14, "option") for row in rows(tmp_path / "out"))

@@ -7,8 +7,9 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,7 @@ def make_module(factory: str, arguments: Mapping[str, Any] | None = None) -> nn.
     if not callable(made):
         raise BadInputError(f"'{factory}' is a {type(made).__name__}: expected a function or class to call")
     try:
-        with redirect_stdout(sys.stderr):
+        with _quiet():
             network = made(**(arguments or {}))
     except (Exception, SystemExit) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in (arguments or {}).items())
@@ -71,6 +72,15 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
     return arguments
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep off stdout what a user's code prints, and drop what libraries warn their developers of."""
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
 def _import(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
@@ -78,8 +88,7 @@ def _import(name: str) -> ModuleType:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        # What a user's code prints is not the command's answer.
-        with redirect_stdout(sys.stderr):
+        with _quiet():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -14,6 +14,14 @@ Tensors = Mapping[str, torch.Tensor]
 
 _MODULE = "seg-export module PACKAGE.MODULE:FACTORY --checkpoint FILE"
 
+_FOLDER = "name the folder of its save_pretrained,  seg-export module FOLDER"
+
+_SMP = "seg-export module segmentation_models_pytorch:CLASS --args JSON --checkpoint FILE"
+
+_MONAI = "seg-export module monai.networks.nets:CLASS --args JSON --checkpoint FILE"
+
+_TORCHVISION = "seg-export module torchvision.models.segmentation:NAME --args JSON --checkpoint FILE"
+
 _YOLO = "is a YOLO of ultralytics: export it to ONNX there, and then  seg-export onnx FILE"
 
 _CODE = "which could run code, and is refused"
@@ -66,12 +74,26 @@ def _named(*patterns: str) -> Callable[[Tensors], bool]:
     return lambda tensors: all(any(map(each.search, tensors)) for each in compiled)
 
 
-def _by_module(what: str, *patterns: str) -> NearMiss:
-    return NearMiss(f"is {what}: {_MODULE}", _named(*patterns))
+def _by_module(what: str, *patterns: str, command: str = _MODULE) -> NearMiss:
+    return NearMiss(f"is {what}: {command}", _named(*patterns))
 
 
 def _is_volumetric(tensors: Tensors) -> bool:
     return any(tensor.ndim == 5 for name, tensor in tensors.items() if name.endswith("weight"))
+
+
+def _is_classifier(tensors: Tensors) -> bool:
+    """Whether its last layer makes one vector of an image, and nothing in it makes maps again."""
+    head = re.compile(r"(fc|classifier|heads?|last_linear|class_layers)(\.\w+)*\.weight$")
+    maps = re.compile(r"decode|mask|segment|upsample")
+    ends = any(tensor.ndim == 2 for name, tensor in tensors.items() if head.match(name))
+    return ends and not any(map(maps.search, tensors))
+
+
+def _is_backbone(tensors: Tensors) -> bool:
+    """Whether all of it is a ResNet or another network of stages without a last layer."""
+    part = re.compile(r"(conv1|bn1|stem(_\d)?|layer[1-4]|stages([._]\d)?)\.")
+    return all(map(part.match, tensors)) and any(re.match("layer4|stages", name) for name in tensors)
 
 
 IMPOSTORS = (
@@ -88,6 +110,10 @@ IMPOSTORS = (
         "is of quantisation-aware training: export the float checkpoint with --precision int8 --calibrate "
         "FOLDER",
         _named(r"fake_quant|activation_post_process"),
+    ),
+    NearMiss(
+        "is quantised: name the weights in float, and export them with --precision int8 --calibrate FOLDER",
+        _named(r"(^|\.)zero_point$"),
     ),
     _by_module("a SAM-HQ", r"(^|\.)(sam_)?mask_decoder\.h[fq]_token\."),
     _by_module("a SAM with adapters", r"^image_encoder\..*[Aa]dapter"),
@@ -116,34 +142,59 @@ NEAR_MISSES = (
         "is a part of a SAM and not all of it: put it into the whole model and save that one's state_dict",
         _named(r"^(sam_mask_decoder\.|mask_decoder\.)?iou_token\.weight|^mask_decoder\.transformer\."),
     ),
-    _by_module("a SegFormer of Hugging Face transformers", r"^segformer\.encoder\."),
-    _by_module(
-        "a Mask2Former or MaskFormer of Hugging Face transformers", r"(^|\.)pixel_level_module\.encoder\."
+    NearMiss(
+        "is a classifier and no segmentation network: name the file of one that has masks", _is_classifier
     ),
+    NearMiss("is a backbone without its segmentation head: save the state_dict of both", _is_backbone),
+    _by_module(
+        "a SegFormer of Hugging Face transformers", r"^segformer\.(encoder|stages)\.", command=_FOLDER
+    ),
+    _by_module("a OneFormer of Hugging Face transformers", r"^model\.task_encoder\."),
+    _by_module(
+        "a Mask2Former or MaskFormer of Hugging Face transformers",
+        r"(^|\.)pixel_level_module\.encoder\.",
+        command=_FOLDER,
+    ),
+    _by_module("an EoMT of Hugging Face transformers", r"^class_predictor\.", r"^mask_head\.fc1\."),
     _by_module("a DETR-like network of Hugging Face transformers", r"\.conv_encoder\.model\."),
+    _by_module(
+        "a network of Hugging Face transformers",
+        r"\.layernorm_before\.|(^|\.)hidden_states_norms\.|\.normalization\.|\.attention\.attention\.query\.",
+        command=_FOLDER,
+    ),
     _by_module("a detector of mmdet", r"^(roi_head|rpn_head|bbox_head|mask_head|panoptic_head)\."),
     _by_module("a network of mmsegmentation", r"^decode_head\.", r"^backbone\."),
     NearMiss(_YOLO, _named(r"^(model\.)?\d+\.conv\.weight", r"^(model\.)?\d+\.(cv[123]|m\.\d|dfl|proto)\.")),
-    _by_module("an nnU-Net", r"^encoder\.stages\.\d+\..*convs\.", r"^decoder\.(seg_layers|transpconvs)\."),
+    _by_module("an nnU-Net", r"^encoder\.stages\.\d+\..*conv", r"^decoder\.(seg_layers|transpconvs)\."),
     _by_module("an nnU-Net (version 1)", r"^conv_blocks_context\.", r"^seg_outputs\."),
-    _by_module("a network of MONAI", r"^(model\.)?0\.conv\.(unit0\.)?", r"\bsubmodule\."),
-    _by_module("a BasicUNet of MONAI", r"^(conv_0|upcat_\d)\..*conv", r"^final_conv\."),
-    _by_module("a SwinUNETR of MONAI", r"^swinViT\."),
-    _by_module("a UNETR of MONAI", r"^vit\.patch_embedding\.", r"^encoder1\."),
-    _by_module("a SegResNet of MONAI", r"^convInit\.conv\.", r"^down_layers\."),
-    _by_module("a DynUNet of MONAI", r"^input_block\.conv1\.", r"^(output_block|upsamples)\."),
+    _by_module("a network of MONAI", r"^(model\.)?0\.conv\.(unit0\.)?", r"\bsubmodule\.", command=_MONAI),
+    _by_module("a BasicUNet of MONAI", r"^(conv_0|upcat_\d)\..*conv", r"^final_conv\.", command=_MONAI),
+    _by_module("a BasicUNetPlusPlus of MONAI", r"^upcat_0_1\.", r"^final_conv_0_1\.", command=_MONAI),
+    _by_module("a SwinUNETR of MONAI", r"^swinViT\.", command=_MONAI),
+    _by_module("a UNETR of MONAI", r"^vit\.patch_embedding\.", r"^encoder1\.", command=_MONAI),
+    _by_module("a SegResNet of MONAI", r"^convInit\.conv\.", r"^down_layers\.", command=_MONAI),
+    _by_module("a SegResNetDS of MONAI", r"^encoder\.conv_init\.", r"^up_layers\.", command=_MONAI),
     _by_module(
-        "a network of segmentation_models_pytorch", r"^segmentation_head\.0\.", r"^encoder\.", r"^decoder\."
+        "a DynUNet of MONAI", r"^input_block\.conv1\.", r"^(output_block|upsamples)\.", command=_MONAI
     ),
-    _by_module("a DeepLabV3 of torchvision", r"^backbone\.", r"^classifier\.0\.convs\."),
-    _by_module("an LRASPP of torchvision", r"^backbone\.", r"^classifier\.cbr\."),
-    _by_module("an FCN of torchvision", r"^backbone\.(layer1|conv1)\.", r"^classifier\.4\."),
-    _by_module("a one-stage detector of torchvision", r"^head\.classification_head\."),
+    _by_module("a network of MONAI", r"\.adn\.[AN]\.", command=_MONAI),
+    _by_module(
+        "a network of segmentation_models_pytorch",
+        r"^segmentation_head\.(head\.)?0\.",
+        r"^encoder\.",
+        r"^decoder\.",
+        command=_SMP,
+    ),
+    _by_module(
+        "a DeepLabV3 of torchvision", r"^backbone\.", r"^classifier\.0\.convs\.", command=_TORCHVISION
+    ),
+    _by_module("an LRASPP of torchvision", r"^backbone\.", r"^classifier\.cbr\.", command=_TORCHVISION),
+    _by_module(
+        "an FCN of torchvision", r"^backbone\.(layer1|conv1)\.", r"^classifier\.4\.", command=_TORCHVISION
+    ),
     NearMiss(
-        "is a classifier and no segmentation network: name the file of one that has masks",
-        _named(
-            r"^(layer4|features|blocks|stages|encoder\.layers)\.\d*", r"^(fc|classifier|head)(\.\d)?\.weight$"
-        ),
+        "is a one-stage detector of torchvision, without masks: a Mask R-CNN is expected",
+        _named(r"^head\.classification_head\."),
     ),
 )
 """From special to general, of tensors that no family knows."""

@@ -47,8 +47,8 @@ def recognise(
         text = impostor(weights.tensors)
         if text is None and (checkpoint := _recognised(recognisers, weights.tensors, path)) is not None:
             return checkpoint
-        # What a small part looks like says little of the whole.
-        if 2 * len(weights.tensors) > len(readings[0].tensors):
+        # What a part looks like says little of the whole.
+        if not weights.left_out:
             text = text or near_miss(weights.tensors)
             misses.extend([text] if text else [])
         return None

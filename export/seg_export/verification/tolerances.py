@@ -59,9 +59,8 @@ def tolerance_row(spec: ModelSpec, in_fp32: str = "") -> str:
     return own or ("fp32, fp16 tensors" if travels_in_half else "fp32")
 
 
-_MARGIN = 32
-"""Times the rounding of a few images: others, and another order of sums, round differently. ONNX Runtime's
-over maps of 512x512 made 16 times as much of it."""
+_MARGIN = 8
+"""Times the rounding of a few images: others, and another order of sums, round differently."""
 
 _MOST = 2e-2
 """What fp16 may stray: beyond it, float32 is too coarse for a network."""
@@ -80,7 +79,7 @@ def with_rounding(tolerance: Tolerance, rounding: float) -> Tolerance:
 
     Example:
         >>> with_rounding(TOLERANCES["fp32"], 2e-4).atol
-        0.0064
+        0.0016
     """
     if _MARGIN * rounding <= tolerance.atol:
         return tolerance

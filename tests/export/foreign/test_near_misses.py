@@ -25,6 +25,7 @@ from seg_runtime.errors import CheckpointError, EdgesegError
 
 Document = Callable[[], Any]
 MODULE = "seg-export module PACKAGE.MODULE:FACTORY --checkpoint FILE"
+SMP_CLASS = "seg-export module segmentation_models_pytorch:CLASS --args JSON --checkpoint FILE"
 
 
 def named(*names: str, ndim: int = 4) -> Document:
@@ -137,12 +138,15 @@ NEAR: dict[str, tuple[Document, str]] = {
         named("base_model.model.encoder.q.lora_A.weight", "base_model.model.encoder.q.lora_B.weight"),
         "merge it into its base model",
     ),
-    "SegFormer": (named(*SEGFORMER), f"is a SegFormer of Hugging Face transformers: {MODULE}"),
+    "SegFormer": (
+        named(*SEGFORMER),
+        "is a SegFormer of Hugging Face transformers: name the folder of its save_pretrained,",
+    ),
     "Mask2Former": (
         named("model.pixel_level_module.encoder.a.weight", "class_predictor.weight"),
         "is a Mask2Former or MaskFormer",
     ),
-    "smp": (named(*SMP), f"is a network of segmentation_models_pytorch: {MODULE}"),
+    "smp": (named(*SMP), f"is a network of segmentation_models_pytorch: {SMP_CLASS}"),
     "smp in Lightning": (
         lambda: {"state_dict": {f"model.{n}": torch.ones(2, 2) for n in SMP}, "epoch": 2},
         "is a network of segmentation_models_pytorch",
@@ -207,13 +211,23 @@ NEAR: dict[str, tuple[Document, str]] = {
         named(*YOLO),
         "is a YOLO of ultralytics: export it to ONNX there, and then  seg-export onnx FILE",
     ),
-    "DeepLabV3": (torchvision("deeplabv3_resnet50"), f"is a DeepLabV3 of torchvision: {MODULE}"),
+    "DeepLabV3": (
+        torchvision("deeplabv3_resnet50"),
+        "is a DeepLabV3 of torchvision: seg-export module torchvision.models.segmentation:NAME --args JSON",
+    ),
     "FCN": (torchvision("fcn_resnet50"), "is an FCN of torchvision"),
     "LRASPP": (torchvision("lraspp_mobilenet_v3_large"), "is an LRASPP of torchvision"),
     "RetinaNet": (torchvision("retinanet_resnet50_fpn"), "is a one-stage detector of torchvision"),
     "Faster R-CNN": (torchvision("fasterrcnn_resnet50_fpn"), "a detector without masks"),
     "ResNet": (classifier("resnet18"), "is a classifier and no segmentation network"),
     "MobileNet": (classifier("mobilenet_v3_small"), "is a classifier and no segmentation network"),
+    "own decoder around a classifier": (
+        lambda: {
+            **{f"backbone.{name}": tensor for name, tensor in classifier("resnet18")().items()},
+            "up.weight": torch.ones(2, 2, 3, 3),
+        },
+        "is a plain state dict of no known network (backbone.conv1.weight",
+    ),
     "another network": (
         named("down_path.0.block.0.weight", "last.weight"),
         f"no known network (down_path.0.block.0.weight and 1 more): {MODULE}",

@@ -32,6 +32,7 @@ class FolderModel:
         claims: how images are prepared, as far as the folder says it.
         size_hw: (height, width) in pixels of the input; None where the folder does not say it.
         activation: "none" for a network that makes probabilities; None where the folder does not say it.
+        output: index of the output that counts; None for a network that has one.
         weights: the file whose state dict is to be loaded into it; None where it has its weights.
         steps: what differs from how the library itself would do it, for people.
     """
@@ -42,6 +43,7 @@ class FolderModel:
     claims: Claims
     size_hw: tuple[int, int] | None = None
     activation: Activation | None = None
+    output: int | None = None
     weights: Path | None = None
     steps: tuple[str, ...] = ()
 

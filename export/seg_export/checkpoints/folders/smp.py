@@ -51,5 +51,6 @@ def read(folder: Path) -> FolderModel:
         channels=int(config.get("in_channels", 3)),
         claims=Claims(),
         activation="none" if activation in {"sigmoid", "softmax", "softmax2d"} else None,
+        output=0 if network.classification_head is not None else None,
         weights=folder / "model.safetensors",
     )

@@ -38,6 +38,7 @@ def folder_checkpoint(
         preprocessing,
         weights=WeightsFile(model.weights) if model.weights else None,
         activation=model.activation_with(activation),
+        output=model.output,
         made=f"of {folder}",
         described=False,
     )

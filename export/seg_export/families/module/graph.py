@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
+from seg_export.families.module.norms import with_rowwise_norms
 from seg_export.families.module.outputs import pick
 from seg_export.families.module.reference import ModuleReference
 from seg_export.families.module.rounding import has_norms_of_maps, rounding_of
@@ -69,7 +70,7 @@ def module_model(
         raise CheckpointError("the checkpoint of a module has no module: make it with module_checkpoint")
     spec = semantic_spec(checkpoint, network, name, size_hw, MIN_SIDE, max_batch_size)
     chosen = checkpoint.arguments["output"], checkpoint.arguments["activation"]
-    graph = ModuleGraph(network, checkpoint.preprocessing, *chosen).eval()
+    graph = ModuleGraph(with_rowwise_norms(network), checkpoint.preprocessing, *chosen).eval()
     reference = ModuleReference(network, checkpoint.preprocessing, *chosen).eval()
     labels = partial(semantic_labels, spec)
     flat = not has_norms_of_maps(network)

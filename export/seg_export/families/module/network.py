@@ -14,6 +14,7 @@ from torch import nn
 from seg_export.checkpoints.checkpoint import load_checkpoint, misfits
 from seg_export.checkpoints.containers import read_weights
 from seg_export.checkpoints.files import read_plain
+from seg_export.checkpoints.near_misses import impostor
 from seg_export.checkpoints.nested import Weights, first_three
 from seg_export.checkpoints.random_weights import tensors_sha256
 from seg_export.checkpoints.tensors import check_finite, float32
@@ -129,13 +130,17 @@ def _load(network: nn.Module, weights: WeightsFile) -> tuple[str, ...]:
     if isinstance(document, Mapping) and str(document.get("format")).startswith("edgeseg/"):
         document = dict(load_checkpoint(path).state_dict)
     problems: list[list[str]] = []
+    seen: list[dict[str, torch.Tensor]] = []
 
     def read(candidate: Weights) -> dict[str, torch.Tensor] | None:
+        seen.append(candidate.tensors)
         problems.append(misfits(wanted, candidate.tensors))
         return None if problems[-1] else candidate.tensors
 
     found = read_weights(document, path, weights.chosen, read, lambda tensors: float32(tensors, path))
     if found is None:
+        if text := next(filter(None, map(impostor, seen)), None):
+            raise CheckpointError(f"checkpoint {path} {text}")
         fewest = min(problems, key=len)
         raise CheckpointError(
             f"checkpoint {path} does not fit a {type(network).__name__}: {first_three(fewest)}"

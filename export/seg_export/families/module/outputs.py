@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,8 +24,10 @@ def named_outputs(result: Any) -> tuple[dict[str, Any], bool]:
     if isinstance(result, torch.Tensor):
         return {"": result}, True
     if isinstance(result, Mapping):
+        _refuse_queries(result)
         return {str(name): value for name, value in result.items()}, False
     if isinstance(result, list | tuple):
+        _refuse_detections(result)
         return {str(index): value for index, value in enumerate(result)}, False
     raise BadInputError(
         f"the module returns a {type(result).__name__}, expected a tensor, a tuple, a list or a dict: "
@@ -83,6 +85,26 @@ def _named(outputs: Mapping[str, Any], wanted: str | int | None) -> str:
     raise BadInputError(f"--output {wanted}: the module has no such output; there are {there}")
 
 
+def _refuse_queries(result: Mapping[Any, Any]) -> None:
+    """Refuse what transformers' MaskFormer and its like return. Raises BadInputError."""
+    if {"class_queries_logits", "masks_queries_logits"} <= result.keys():
+        raise BadInputError(
+            "the module gives a class and a mask per query: export the folder that its save_pretrained "
+            "writes with  seg-export module FOLDER, or wrap it in a module that returns a map per class"
+        )
+
+
+def _refuse_detections(result: Sequence[Any]) -> None:
+    """Refuse what torchvision's detectors return. Raises BadInputError."""
+    if result and isinstance(result[0], Mapping) and "boxes" in result[0]:
+        step = (
+            "its checkpoint is for  seg-export maskrcnn"
+            if "masks" in result[0]
+            else "a Mask R-CNN is expected"
+        )
+        raise BadInputError(f"the module is a detector, which gives {', '.join(result[0])}: {step}")
+
+
 def _what(value: Any) -> str:
     return shape_text(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
 
@@ -94,6 +116,10 @@ def _check(name: str, value: Any) -> None:
     shape = shape_text(tuple(value.shape))
     if value.ndim == 5:
         raise BadInputError(f"{what} is {shape}: a 3-D network; only 2-D ones can be exported")
+    if value.ndim == 2:
+        raise BadInputError(
+            f"{what} is {shape}, as of a classifier: expected (1, classes, height, width), with maps"
+        )
     if value.ndim != 4 or value.shape[0] != 1:
         raise BadInputError(f"{what} is {shape} for one image, expected (1, classes, height, width)")
     if not value.is_floating_point():

@@ -40,7 +40,9 @@ class ModuleReference(nn.Module):
         if prepared.channel_order == "bgr":
             pixels = pixels[..., [2, 1, 0]]
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (prepared.mean, prepared.std))
-        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).float().contiguous()
+        normalised = ((pixels - mean) / std).permute(0, 3, 1, 2).float()
+        # One channel would count as channels-last, where PyTorch's GroupNorm is off by 4e-2 on flat maps.
+        normalised = normalised.clone(memory_format=torch.contiguous_format)
         # What a module prints would stand before the JSON on stdout.
         with redirect_stdout(sys.stderr):
             result: Any = self.network(normalised)

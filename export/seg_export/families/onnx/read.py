@@ -22,6 +22,9 @@ OLDEST_OPSET = 7
 LARGEST_WEIGHTS = 2**31 - 2**27
 """Bytes that protobuf can hold in one piece, less some for the nodes."""
 
+_PYTORCH = (b"PK\x03\x04", b"\x80\x02")
+"""How archives and pickles of torch.save begin."""
+
 STANDARD = ("", "ai.onnx")
 """The domain of ONNX's standard operators, by both of its names."""
 
@@ -120,7 +123,13 @@ def _parsed(path: Path) -> onnx.ModelProto:
         raise MissingExtraError("the package onnx", "export") from error
     graph = onnx.ModelProto()
     try:
-        graph.ParseFromString(path.read_bytes())
+        content = path.read_bytes()
+        if content.startswith(_PYTORCH):
+            raise CheckpointError(
+                f"{path} is a file of PyTorch and no ONNX graph: export its model with torch.onnx.export, or "
+                "its weights with  seg-export module PACKAGE.MODULE:FACTORY --checkpoint FILE"
+            )
+        graph.ParseFromString(content)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except DecodeError as error:

@@ -73,8 +73,8 @@ _SIZES = {
 
 _HEADS, _OCCLUSION = f"{_TRUNK}.num_attention_heads_per_stage", "enable_occlusion_spatial_embedding"
 
-_DEFAULTS = VARIANTS["sam2.1_tiny"] | {"window_spec": [8, 4, 14, 7], "image_size": 1024, "memory_layers": 4}
-"""What transformers takes for sizes that a configuration leaves out."""
+_REST = {"window_spec": [8, 4, 14, 7], "image_size": 1024, "memory_layers": 4}
+"""What transformers takes for sizes that a configuration leaves out, with those of `sam2.1_tiny`."""
 
 _FIXED = {
     f"{_TRUNK}.patch_stride": [4, 4],
@@ -141,14 +141,15 @@ def config_arguments(path: Path) -> dict[str, Any] | None:
     config = read_config(path, ("sam2", "sam2_video"))
     if not config:
         return None
-    arguments = {name: setting(config, where, _DEFAULTS[name]) for name, where in _SIZES.items()}
+    usual = VARIANTS["sam2.1_tiny"] | _REST
+    arguments = {name: setting(config, where, usual[name]) for name, where in _SIZES.items()}
     arguments["first_release"] = not setting(config, _OCCLUSION, True)
     try:
-        arguments["num_heads"] = setting(config, _HEADS, [_DEFAULTS["num_heads"]])[0]
+        arguments["num_heads"] = setting(config, _HEADS, [usual["num_heads"]])[0]
         derived = _derived(arguments)
     except (TypeError, LookupError) as error:
         raise CheckpointError(f"the config.json next to {path} has a size that is none: {error}") from error
-    check_settings(config, derived | _FIXED, path, _derived(_DEFAULTS))
+    check_settings(config, derived | _FIXED, path, _derived(usual))
     check_images(path, {"height": arguments["image_size"], "width": arguments["image_size"]})
     return arguments
 
