@@ -17,6 +17,8 @@ from seg_runtime.contract import check_contract
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.preprocess import to_batch
 
+pytestmark = pytest.mark.full
+
 ARGUMENTS: dict[str, Any] = {"in_channels": 1, "num_classes": 1, "bilinear": True, "features": [4, 8]}
 VALUES: tuple[Any, ...] = (
     None, True, False, -1, 0, 3, 10**6, 2**63, 0.5, -0.5, 1e300, float("nan"), float("inf"), "", "unet", "²",

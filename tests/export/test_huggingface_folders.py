@@ -29,6 +29,8 @@ from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.cli.run import app as run_app
 from seg_runtime.errors import CheckpointError, EdgesegError, MissingExtraError
 
+pytestmark = pytest.mark.full
+
 
 def call(*arguments: str) -> str:
     """What a command prints, without a word of the libraries. Raises the error that it ended with."""
@@ -103,13 +105,7 @@ def test_network_of_a_folder_computes_what_transformers_computes(
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "segformer",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("upernet_convnext", "dpt", "beit", "mobilevit", "mask2former")
-        ),
-    ],
+    ["segformer", "upernet_convnext", "dpt", "beit", "mobilevit", "mask2former"],
 )
 def test_published_graph_labels_an_image_as_transformers_does(name: str, tmp_path: Path) -> None:
     folder, repo = huggingface_nets.save(NETWORKS[name](), tmp_path / name), tmp_path / "repo"
@@ -126,7 +122,6 @@ def test_published_graph_labels_an_image_as_transformers_does(name: str, tmp_pat
     call("verify", name, "--repo", str(repo), "--module", str(folder))
 
 
-@pytest.mark.slow
 def test_page_about_it_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
     page = page.partition("## A folder of transformers\n")[2].partition("\n## ")[0]

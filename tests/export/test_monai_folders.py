@@ -26,7 +26,10 @@ from seg_runtime.files.images import read_image
 from seg_runtime.repository import Repository
 
 # MONAI's own, for a reader that is not needed here.
-pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+]
 
 SIZE_WH = [64, 48]
 """As bundles write it: MONAI's images are (C, W, H)."""

@@ -24,6 +24,8 @@ from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import CheckpointError, EdgesegError
 from seg_runtime.repository import Repository
 
+pytestmark = pytest.mark.full
+
 PATCH = (48, 64)
 LABELS = {"background": 0, "lung": 1, "heart": 2}
 NETWORKS = {"PlainConvUNet": PlainConvUNet, "ResidualEncoderUNet": ResidualEncoderUNet}

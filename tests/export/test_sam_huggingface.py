@@ -24,6 +24,8 @@ from seg_export.families.sam2.network import VARIANTS as SAM2_VARIANTS
 from seg_export.families.sam2.network import build_sam2
 from seg_runtime.errors import CheckpointError
 
+pytestmark = pytest.mark.full
+
 SIDE = 128
 GRID = SIDE // 16
 POINTS, LABELS = torch.tensor([[[[20.0, 30.0], [60.0, 50.0]]]]), torch.tensor([[[1, 0]]])

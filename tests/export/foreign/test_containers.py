@@ -29,6 +29,8 @@ from seg_export.families.maskrcnn.checkpoints import load_maskrcnn_checkpoint
 from seg_export.families.sam2.checkpoints import load_sam2_checkpoint
 from seg_runtime.errors import CheckpointError, EdgesegError
 
+pytestmark = pytest.mark.full
+
 Tensors = dict[str, torch.Tensor]
 
 
