@@ -293,7 +293,7 @@ TORCHVISION = (
         {"weights": None, "quantize": True},
         door="unet",
         note="quantised",
-        refusal="tensor ... is quantised; save the dense float tensors",
+        refusal=_QUANTISED,
     ),
 )
 

@@ -120,9 +120,9 @@ def _in_turns(
 
 
 def _write_sample(folder: Path, image: NDArray[np.uint8]) -> None:
-    for part in ("images", "masks"):
+    for part, pixels in (("images", image), ("masks", np.where(image > 127, np.uint8(255), np.uint8(0)))):
         (folder / part).mkdir(parents=True)
-        write_png(folder / part / "noise.png", image)
+        write_png(folder / part / "noise.png", pixels)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

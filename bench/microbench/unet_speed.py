@@ -149,12 +149,12 @@ def _export(
 
 
 def _write_noise(folder: Path, size_hw: tuple[int, int]) -> None:
-    """Seeded gray noise; a convolution takes as long on it as on an X-ray."""
+    """Seeded gray noise with masks of noise; a convolution takes as long on it as on an X-ray."""
     generator = np.random.default_rng(0)
-    for part in ("images", "masks"):
+    for part, levels in (("images", np.arange(256)), ("masks", np.array([0, 255]))):
         (folder / part).mkdir(parents=True)
         for number in range(_IMAGES):
-            pixels = generator.integers(0, 256, size_hw, dtype=np.uint8)
+            pixels = generator.choice(levels.astype(np.uint8), size_hw)
             cv2.imwrite(str(folder / part / f"noise_{number}.png"), pixels)
 
 

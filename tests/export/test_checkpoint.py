@@ -204,7 +204,7 @@ def test_plain_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"epoch": 3}, "'epoch' is no tensor"),
         ({"format": "edgeseg/9"}, "expected 'edgeseg/1'"),
         ({"format": "edgeseg/1", "family": "vnet"}, "unknown model family 'vnet'"),
-        ({"format": "edgeseg/1", "family": "unet"}, "lacks a field"),
+        ({"format": "edgeseg/1", "family": "unet"}, "lacks the field"),
     ],
 )
 def test_document_of_another_shape_is_refused(tmp_path: Path, document: Any, message: str) -> None:

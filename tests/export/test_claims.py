@@ -332,10 +332,11 @@ def test_labelled_images_that_do_not_fit_are_refused_before_anything_is_exported
 
     labelled("images/c.png", image)
     assert "'masks' has no file named as c.png (of 3)" in refused()
-    labelled("masks/c.png", image[:16])
+    mask = np.where(image > 127, np.uint8(255), np.uint8(0))
+    labelled("masks/c.png", mask[:16])
     assert "is 16x32 and its image 32x32" in refused()
-    labelled("masks/c.png", image)
-    labelled("masks/d.png", image)
+    labelled("masks/c.png", mask)
+    labelled("masks/d.png", mask)
     assert "'images' has no file named as d.png (of 4)" in refused()
 
 

@@ -228,6 +228,8 @@ def _nothing(document: Any, path: Path) -> str:
             f"checkpoint {path} holds an optimiser's state and no weights: name the file with the model's "
             "state_dict"
         )
+    if any("_packed_params" in name for name in items):
+        return f"checkpoint {path} is quantised: name the weights in float"
     other = next((name for name, value in items.items() if not isinstance(value, torch.Tensor)), None)
     if not isinstance(document, Mapping):
         return f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"

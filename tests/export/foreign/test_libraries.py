@@ -175,7 +175,6 @@ REFUSED = [row for row in ROWS if row.refusal]
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 @pytest.mark.parametrize("row", PUBLISHED, ids=name_of)
 def test_published_graph_labels_an_image_as_the_library_does(row: Row, tmp_path: Path) -> None:
-    pytest.importorskip(row.library)
     network, repo = settled(row), tmp_path / "repo"
     path = written(row, lambda row: network, tmp_path)
     done = CliRunner().invoke(app, [*command(row, path), "--repo", str(repo), "--name", "net", "--json"])
@@ -199,7 +198,6 @@ def test_published_graph_labels_an_image_as_the_library_does(row: Row, tmp_path:
 def test_refusal_says_what_it_is_and_the_next_step(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip(row.library)
     path = written(row, without_memory, tmp_path)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, command(row, path))
