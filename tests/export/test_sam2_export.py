@@ -26,8 +26,6 @@ from seg_export.export import (
     ExportedModel,
     export_model,
     export_models,
-    load_published,
-    verify_published,
 )
 from seg_export.families import traceable_models
 from seg_export.families.sam2.align import align_single_masks
