@@ -32,6 +32,7 @@ from seg_export.families.sam2.align import align_single_masks
 from seg_export.families.sam2.graphs import PARTS
 from seg_export.families.sam2.memory import round_to_bfloat16
 from seg_export.families.sam2.network import VARIANTS
+from seg_export.verification.published import load_published, verify_published
 from seg_runtime.connection import connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
