@@ -43,7 +43,7 @@ class SmpExport:
         network: what was exported.
         library: that made it, with its version.
         parameters: learned ones.
-        seconds: raw samples, each of a process of its own from its start to its end.
+        seconds: raw samples, each of a fresh process from its start to its end.
         median_s: their median.
         tolerance_needed: of the worst output of the verification, in probabilities.
     """

@@ -10,29 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from export_command import run_export
 
 from seg_export.checkpoints import folders
 from seg_export.checkpoints.claims import Claims
 from seg_export.checkpoints.folders import FolderModel, folder
-from seg_export.cli.main import app
 from seg_export.families.module.folder import folder_checkpoint
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError, MissingExtraError
+from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 
 smp = folder.library("segmentation_models_pytorch", "segmentation-models-pytorch")
 
 CLAIMS = ["--mean", "0.4,0.5,0.6", "--std", "0.2,0.3,0.4", "--scale", "255", "--channel-order", "rgb"]
 CLAIMS += ["--no-clahe", "--class-names", "road,sky", "--size", "64"]
-
-
-def call(*arguments: str) -> str:
-    """What a command prints. Raises the error that it ended with."""
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, EdgesegError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +61,7 @@ class _Reader:
 
 def test_saved_network_is_served_as_its_library_computes_it(saved: Path, tmp_path: Path) -> None:
     repo = str(tmp_path / "repo")
-    made = json.loads(
-        call("module", str(saved), *CLAIMS, "--repo", repo, "--json").partition("\ncheckpoint")[0]
-    )
+    made = json.loads(run_export("module", str(saved), *CLAIMS, "--repo", repo, "--json").stdout)
     assert made["spec"]["name"] == "roads" and made["verification"]["passed"]
     assert made["steps"] == ["a Unet of segmentation_models_pytorch"]
 
@@ -87,7 +75,7 @@ def test_saved_network_is_served_as_its_library_computes_it(saved: Path, tmp_pat
     wanted = logits.softmax(1)[0].numpy()
     assert np.mean(found.mask == wanted.argmax(0)) > 0.999
     assert np.abs(found.probabilities - wanted).max() < made["verification"]["tolerance"]["atol"]
-    call("verify", "roads", "--module", str(saved), "--repo", repo)
+    run_export("verify", "roads", "--module", str(saved), "--repo", repo)
 
 
 def test_what_a_folder_says_is_not_asked_for_and_not_overruled(
@@ -95,15 +83,17 @@ def test_what_a_folder_says_is_not_asked_for_and_not_overruled(
 ) -> None:
     repo = str(tmp_path / "repo")
     with pytest.raises(BadInputError, match=r"Missing: --class-names \(2 names\)\. Give"):
-        call("module", str(tmp_path), "--repo", repo)
+        run_export("module", str(tmp_path), "--repo", repo)
     with pytest.raises(BadInputError, match="the checkpoint says its own mean: leave --mean out"):
-        call("module", str(tmp_path), "--repo", repo, "--mean", "0,0,0")
+        run_export("module", str(tmp_path), "--repo", repo, "--mean", "0,0,0")
     with pytest.raises(
         BadInputError, match="the folder says its activation, softmax: leave --activation out"
     ):
-        call("module", str(tmp_path), "--repo", repo, "--activation", "softmax")
-    made = call("module", str(tmp_path), "--repo", repo, "--class-names", "a,b", "--name", "net", "--json")
-    rows = {row["what"]: row for row in json.loads(made[: made.rindex("}") + 1])["assumptions"]}
+        run_export("module", str(tmp_path), "--repo", repo, "--activation", "softmax")
+    made = run_export(
+        "module", str(tmp_path), "--repo", repo, "--class-names", "a,b", "--name", "net", "--json"
+    ).stdout
+    rows = {row["what"]: row for row in json.loads(made)["assumptions"]}
     assert {rows[what]["origin"] for what in ("mean", "std", "activation", "input size")} == {"file"}
     assert rows["input size"]["value"] == "64x96" and rows["class names"]["origin"] == "option"
 
@@ -118,7 +108,7 @@ def test_size_may_be_another_than_the_folder_says(described: FolderModel, tmp_pa
 @pytest.mark.parametrize("command", [("module",), ("verify", "roads", "--module")])
 def test_options_of_a_factory_are_refused(saved: Path, command: tuple[str, ...], option: str) -> None:
     with pytest.raises(BadInputError, match=f"{option} has no effect on a folder"):
-        call(*command, str(saved), option, "{}")
+        run_export(*command, str(saved), option, "{}")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +134,7 @@ def test_folder_that_cannot_be_read_is_one_line(
     (tmp_path / "config.json").write_text(config)
     (tmp_path / "model.safetensors").symlink_to(saved / "model.safetensors")
     with pytest.raises(CheckpointError, match=message) as caught:
-        call("module", str(tmp_path), "--assume-defaults")
+        run_export("module", str(tmp_path), "--assume-defaults")
     assert "\n" not in str(caught.value)
 
 
@@ -153,11 +143,11 @@ def test_folder_without_its_weights_or_library_says_so(
 ) -> None:
     (tmp_path / "config.json").symlink_to(saved / "config.json")
     with pytest.raises(CheckpointError, match=r"no checkpoint file .*model\.safetensors"):
-        call("module", str(tmp_path), "--assume-defaults")
+        run_export("module", str(tmp_path), "--assume-defaults")
 
     def not_installed(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(folder.importlib, "import_module", not_installed)
     with pytest.raises(MissingExtraError, match="pip install segmentation-models-pytorch"):
-        call("module", str(saved), "--assume-defaults")
+        run_export("module", str(saved), "--assume-defaults")

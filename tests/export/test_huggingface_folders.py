@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from export_command import run_export
 from huggingface_nets import AS_IS, NAMES, NETWORKS, SIDE, picture
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
@@ -34,10 +35,7 @@ pytestmark = pytest.mark.full
 
 def call(*arguments: str) -> str:
     """What a command prints, without a word of the libraries. Raises the error that it ended with."""
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, EdgesegError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
+    result = run_export(*arguments)
     assert not re.search(r"\[transformers\]|\d%\||Skipping", result.output)
     return result.stdout
 

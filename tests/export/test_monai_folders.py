@@ -12,16 +12,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from export_command import run_export
 from foreign_files import assert_short
 from monai.bundle import ConfigParser
-from typer.testing import CliRunner
 
 from seg_export.checkpoints.folders import read_folder
-from seg_export.cli.main import app
 from seg_export.families.module.folder import folder_checkpoint
 from seg_export.families.module.graph import module_model
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError, MissingExtraError
+from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 from seg_runtime.files.images import read_image
 from seg_runtime.repository import Repository
 
@@ -95,15 +94,6 @@ def in_monai(folder: Path, path: Path) -> np.ndarray:
         logits = network(image[None])[0]
     result: np.ndarray = parser.get_parsed_content("postprocessing")({"pred": logits})["pred"].numpy()
     return result
-
-
-def call(*arguments: str) -> str:
-    """What a command prints. Raises the error that it ended with."""
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, EdgesegError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def computed(folder: Path, path: Path) -> np.ndarray:
@@ -227,14 +217,14 @@ def test_published_bundle_paints_the_mask_that_monai_saves(tmp_path: Path, photo
         parser.get_parsed_content("postprocessing")({"pred": network(image[None])[0]})
 
     repo = ["--repo", str(tmp_path / "repo")]
-    printed = " ".join(call("module", str(folder), "--name", "tools", *repo).split())
+    printed = " ".join(run_export("module", str(folder), "--name", "tools", *repo).output.split())
     assert "a UNet of a MONAI bundle" in printed and "MONAI interpolates (bilinear)" in printed
     with connect(tmp_path / "repo") as session:
         found = SemanticSegmenter(session, "tools").segment(read_image(photo, 3))
     mask = cv2.imread(str(tmp_path / "out" / "photo.png"), cv2.IMREAD_UNCHANGED)
     assert 0.02 < np.mean(mask == 255) < 0.98
     assert np.mean((mask == 255) == (found.mask == 1)) > 0.999
-    call("verify", "tools", "--module", str(folder), *repo)
+    run_export("verify", "tools", "--module", str(folder), *repo)
     spec = Repository(tmp_path / "repo").spec("tools")
     assert (spec.class_names, spec.input_size_hw) == (("background", "tool"), (48, 64))
 
@@ -307,7 +297,7 @@ inferer: {{_target_: SlidingWindowInferer, roi_size: [96, 32]}}
 def test_unknown_transform_leaves_mean_and_std_open(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", [*LOAD, on_images("HistogramNormalized"), TO_ONE])
     with pytest.raises(BadInputError, match=r"Missing: --mean \(3 values\), --std \(3 values\), --scale"):
-        call("module", str(folder), "--repo", str(tmp_path / "repo"))
+        run_export("module", str(folder), "--repo", str(tmp_path / "repo"))
     assert "not understood, so that mean and std are open: HistogramNormalized" in read_folder(folder).steps
 
 

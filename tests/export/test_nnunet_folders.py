@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from export_command import run_export
 from foreign_files import assert_short
 from torch import nn
-from typer.testing import CliRunner
 
 from seg_export.checkpoints.folders import read_folder
-from seg_export.cli.main import app
 from seg_export.families.module.folder import folder_checkpoint
 from seg_export.families.module.graph import module_model
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import CheckpointError, EdgesegError
+from seg_runtime.errors import CheckpointError
 from seg_runtime.repository import Repository
 
 pytestmark = pytest.mark.full
@@ -214,15 +213,6 @@ def photo(channels: int, border: int = 0) -> np.ndarray:
     return image
 
 
-def call(*arguments: str) -> str:
-    """What a command prints. Raises the error that it ended with."""
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, EdgesegError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def computed(folder: Path, image: np.ndarray) -> np.ndarray:
     """Probabilities (classes, height, width) of the graph before it is traced."""
     checkpoint = folder_checkpoint(folder)
@@ -270,7 +260,7 @@ def test_result_is_published_and_verified_with_all_that_it_says(tmp_path: Path) 
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), image)
     options = ["--repo", str(tmp_path / "repo"), "--images", str(folder)]
-    printed = call("module", str(result / "fold_0"), "--name", "lungs", *options)
+    printed = run_export("module", str(result / "fold_0"), "--name", "lungs", *options).output
     for line in (
         "a PlainConvUNet of nnU-Net v2",
         "took checkpoint_final.pth and left checkpoint_best.pth",
@@ -284,7 +274,7 @@ def test_result_is_published_and_verified_with_all_that_it_says(tmp_path: Path) 
     wanted = softmax(in_nnunet(image, [Z], network(1, 3)))
     assert np.abs(found.probabilities - wanted).max() < 1e-4
     assert Repository(tmp_path / "repo").spec("lungs").class_names == tuple(LABELS)
-    call("verify", "lungs", "--module", str(result), *options)
+    run_export("verify", "lungs", "--module", str(result), *options)
 
 
 @pytest.mark.parametrize(
@@ -369,4 +359,4 @@ def test_refusal_is_one_line_that_says_why(tmp_path: Path, case: str) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "result", [Z], without(ARGUMENTS, norm_op="torch.nn.BatchNorm2d"))
     with pytest.raises(CheckpointError, match="does not fit a PlainConvUNet"):
-        call("module", str(folder), "--repo", str(tmp_path / "repo"))
+        run_export("module", str(folder), "--repo", str(tmp_path / "repo"))

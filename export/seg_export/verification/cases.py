@@ -54,7 +54,7 @@ def synthetic_cases(spec: ModelSpec, *, flat: bool = True) -> tuple[Verification
     Args:
         spec: the contract.
         flat: False for some noise in black and white, for networks with norms over an image's own maps.
-            These make of a flat image what rounding makes of it, in PyTorch as well.
+            Where they sum a whole map in one go, they make of a flat image what rounding makes of it.
     """
     height, width = spec.input_size_hw
     shape = (height, width, spec.channels)

@@ -14,7 +14,7 @@ from typing import Literal
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
-__all__ = ["ImageHeader", "ImageKind", "image_kind", "read_header"]
+__all__ = ["ImageHeader", "ImageKind", "complete_header", "image_kind", "read_header"]
 
 ImageKind = Literal["png", "jpeg", "tiff", "dicom"]
 
@@ -95,6 +95,18 @@ def read_header(data: bytes) -> ImageHeader | None:
     except (struct.error, IndexError, KeyError, StopIteration, ValueError) as error:
         raise BadImageError("its header is cut off or damaged") from error
     return ImageHeader("dicom", (0, 0), True) if kind == "dicom" else None
+
+
+def complete_header(data: bytes) -> ImageHeader | None:
+    """`read_header`, of a file that holds all that it announces.
+
+    Raises:
+        BadImageError: also where it does not.
+    """
+    header = read_header(data)
+    if header is not None and not header.complete:
+        raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
+    return header
 
 
 def _png(data: bytes) -> ImageHeader:

@@ -18,7 +18,7 @@ from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.bit_depth import BitDepth, check_bit_depth, decide_depth, scale_to_uint8, unscaled
 from seg_runtime.files.dicom import read_dicom
-from seg_runtime.files.image_header import read_header
+from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
@@ -30,6 +30,7 @@ __all__ = [
     "LoadedImage",
     "list_images",
     "load_image",
+    "read_bytes",
     "read_image",
     "to_uint8",
     "write_mask",
@@ -102,7 +103,7 @@ def load_image(
     check_bit_depth(bit_depth)
     path = Path(path)
     try:
-        data = _read_bytes(path)
+        data = read_bytes(path)
         if channels not in (1, 3):
             return _bands(data, channels, bit_depth)
         loaded = _decode(data, bit_depth)
@@ -175,7 +176,12 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """All of a file that may be an image.
+
+    Raises:
+        BadImageError: it is missing, no regular file, empty or too large; the message leaves out its name.
+    """
     if path.exists() and not path.is_file():
         raise BadImageError("it is a folder" if path.is_dir() else "it is not a regular file")
     try:
@@ -183,7 +189,7 @@ def _read_bytes(path: Path) -> bytes:
             raise BadImageError(f"the file is larger than {MAX_FILE_BYTES} bytes: cut it into tiles first")
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise BadImageError("there is no such file") from error
+        raise BadImageError("there is no such file: it is missing, or has another name") from error
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error
     if not data:
@@ -195,11 +201,9 @@ def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
     """(H, W) gray or (H, W, 3) RGB uint8."""
     if data.startswith(NUMPY_SIGNATURE):
         return _array(data, bit_depth)
-    header = read_header(data)
+    header = complete_header(data)
     if header is None:
         raise BadImageError("it is not a PNG, JPEG, TIFF or DICOM image, whatever its name says")
-    if not header.complete:
-        raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
     if header.kind == "dicom":
         loaded = _loaded(*read_dicom(data, MAX_PIXELS, bit_depth))
     else:
@@ -225,9 +229,7 @@ def _array(data: bytes, bit_depth: int | None) -> LoadedImage:
 
 def _bands(data: bytes, count: int, bit_depth: int | None) -> LoadedImage:
     """(H, W, count) uint8."""
-    header = None if data.startswith(NUMPY_SIGNATURE) else read_header(data)
-    if header is not None and not header.complete:
-        raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
+    header = None if data.startswith(NUMPY_SIGNATURE) else complete_header(data)
     pixels = read_bands(data, MAX_PIXELS)
     _check_size(pixels.shape[:2])
     if pixels.shape[2] != count:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
-from seg_runtime.files.image_header import ImageHeader, read_header
-from seg_runtime.files.images import MAX_FILE_BYTES, MAX_PIXELS
+from seg_runtime.files.image_header import complete_header
+from seg_runtime.files.images import MAX_PIXELS, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +27,8 @@ __all__ = ["MaskPixels", "read_mask_pixels"]
 _FORMATS = ("PNG", "TIFF", "JPEG", "BMP")
 _WIDE_PNG_MODES = (2, 4, 6)
 """PNG's colour types of several channels, of which Pillow keeps the upper 8 of 16 bits."""
+_TIFF_BITS = 258
+"""The tag BitsPerSample."""
 _JPEG_TINT = 24
 """How far the channels of a gray picture come apart in a JPEG."""
 _OPAQUE_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
@@ -59,44 +61,17 @@ def read_mask_pixels(path: Path) -> MaskPixels:
         BadImageError: it cannot be read, or it has colours that are no mask. The message leaves out the
             file's name: the caller knows it.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if data.startswith(NUMPY_SIGNATURE):
         return _from_numpy(data)
-    header = _header(data)
+    header = complete_header(data)
     if header is not None and header.kind == "dicom":
         raise BadImageError("it is a DICOM file: save the mask as PNG, TIFF or .npy")
-    if header is not None and not header.complete:
-        raise BadImageError(f"the {header.kind.upper()} file is cut off or damaged: copy it again")
     if header is not None and header.size_hw[0] * header.size_hw[1] > MAX_PIXELS:
         raise BadImageError(f"it has {header.size_hw[1]}x{header.size_hw[0]} pixels: cut it into tiles first")
     if data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in _WIDE_PNG_MODES:
         return _from_channels(_wide_channels(data), lossy=False)
     return _from_pillow(data)
-
-
-def _read_bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise BadImageError("it is a folder" if path.is_dir() else "it is not a regular file")
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadImageError(f"the file is larger than {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise BadImageError("there is no such file: it is missing, or has another name") from error
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
-    if not data:
-        raise BadImageError("the file is empty")
-    return data
-
-
-def _header(data: bytes) -> ImageHeader | None:
-    try:
-        return read_header(data)
-    except BadImageError:
-        raise
-    except ValueError as error:
-        raise BadImageError("its header is damaged: copy it again") from error
 
 
 def _from_numpy(data: bytes) -> MaskPixels:
@@ -152,13 +127,14 @@ def _from_pillow(data: bytes) -> MaskPixels:
 
 def _scaled_by(image: Image) -> int:
     """What Pillow multiplies gray values of 2 and 4 bits by, to fill 8."""
-    if image.mode != "L":
-        return 1
+    from PIL.ImageFile import ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+
     bits = 8
-    if image.format == "TIFF":
-        bits = int(image.tag_v2.get(258, (8,))[0])  # type: ignore[attr-defined]
-    elif image.format == "PNG":
-        (*_, mode), *_ = image.tile  # type: ignore[attr-defined]
+    if image.mode == "L" and isinstance(image, TiffImageFile):
+        bits = int(image.tag_v2.get(_TIFF_BITS, (8,))[0])
+    elif image.mode == "L" and image.format == "PNG" and isinstance(image, ImageFile):
+        mode = image.tile[0].args
         bits = int(mode[2:]) if isinstance(mode, str) and mode.startswith("L;") else 8
     return {2: 85, 4: 17}.get(bits, 1)
 

@@ -137,7 +137,7 @@ def to_json_text(document: Any) -> str:
 
 
 def check_out(out: Path, paths: Sequence[Path]) -> None:
-    """Refuse to write into a file, or beside the images. Raises BadInputError."""
+    """Refuse to write into a file, or next to the images. Raises BadInputError."""
     if out.exists() and not out.is_dir():
         raise BadInputError(f"'{out}' is a file: give a folder to write to")
     folder = out.resolve()

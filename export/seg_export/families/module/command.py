@@ -82,21 +82,20 @@ def module(
     refuse_without(context, "checkpoint", "weights_name")
     require_torch()
     size_hw = parse_size_hw(size) if size else None
+    claims, given = preprocessing.claims(), size_hw is not None
     if names_folder(factory):
         refuse_with_folder(context)
-        weights = _folder_weights(Path(factory), source, size_hw, preprocessing)
+        weights, own_name = _of_folder(Path(factory), source, size_hw), Path(factory).resolve().name
     else:
         file = (checkpoint, weights_name) if checkpoint else None
-        weights = _weights(factory, source, file, size_hw, preprocessing)
+        weights = _of_factory(factory, source, file, size_hw, len(claims.mean or ()))
+        own_name = factory.rpartition(":")[2].rpartition(".")[2]
+    weights = claimed(weights, claims, assume_defaults=preprocessing.assume_defaults, size_given=given)
     found = weights.arguments["num_classes"]
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
     labelled = publish.labelled(weights.arguments["in_channels"], found)
-    name = name or (
-        Path(factory).resolve().name
-        if names_folder(factory)
-        else factory.rpartition(":")[2].rpartition(".")[2]
-    )
+    name = name or own_name
     exported = export(
         weights,
         repo,
@@ -113,27 +112,23 @@ def module(
     show(exported, publish.as_json, dice=dice_of(repo, name, labelled))
 
 
-def _weights(
+def _of_factory(
     factory: str,
     source: ModuleOptions,
     file: tuple[Path, str | None] | None,
     size_hw: tuple[int, int] | None,
-    options: PreprocessingOptions,
+    channels: int,
 ) -> Checkpoint:
-    """The module that was named. Raises BadInputError."""
+    """The module that a factory makes, of so many channels; 0 for those of it. Raises BadInputError."""
     from seg_export.checkpoints.factory import make_module, parse_arguments
     from seg_export.checkpoints.types import WeightsFile, usual_preprocessing
-    from seg_export.families.module.network import (
-        input_channels,
-        module_checkpoint,
-    )
+    from seg_export.families.module.network import input_channels, module_checkpoint
 
     network = make_module(factory, parse_arguments(source.args))
-    claims = options.claims()
-    preprocessing = usual_preprocessing(len(claims.mean) if claims.mean else input_channels(network))
+    preprocessing = usual_preprocessing(channels or input_channels(network))
     if size_hw is not None:
         preprocessing = replace(preprocessing, input_size_hw=size_hw)
-    checkpoint = module_checkpoint(
+    return module_checkpoint(
         network,
         preprocessing,
         weights=WeightsFile(*file) if file else None,
@@ -142,16 +137,10 @@ def _weights(
         made="as the factory made them",
         described=False,
     )
-    given = size_hw is not None
-    return claimed(checkpoint, claims, assume_defaults=options.assume_defaults, size_given=given)
 
 
-def _folder_weights(
-    folder: Path, source: ModuleOptions, size_hw: tuple[int, int] | None, options: PreprocessingOptions
-) -> Checkpoint:
+def _of_folder(folder: Path, source: ModuleOptions, size_hw: tuple[int, int] | None) -> Checkpoint:
     """The network of a folder. Raises BadInputError."""
     from seg_export.families.module.folder import folder_checkpoint
 
-    checkpoint = folder_checkpoint(folder, size_hw, source.activation)
-    given = size_hw is not None
-    return claimed(checkpoint, options.claims(), assume_defaults=options.assume_defaults, size_given=given)
+    return folder_checkpoint(folder, size_hw, source.activation)

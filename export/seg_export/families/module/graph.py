@@ -70,10 +70,11 @@ def module_model(
         raise CheckpointError("the checkpoint of a module has no module: make it with module_checkpoint")
     spec = semantic_spec(checkpoint, network, name, size_hw, MIN_SIDE, max_batch_size)
     chosen = checkpoint.arguments["output"], checkpoint.arguments["activation"]
-    graph = ModuleGraph(with_rowwise_norms(network), checkpoint.preprocessing, *chosen).eval()
+    traced = with_rowwise_norms(network)
+    graph = ModuleGraph(traced, checkpoint.preprocessing, *chosen).eval()
     reference = ModuleReference(network, checkpoint.preprocessing, *chosen).eval()
     labels = partial(semantic_labels, spec)
-    flat = not has_norms_of_maps(network)
+    flat = not has_norms_of_maps(traced)
     return TraceableModel(
         spec,
         labels,

@@ -18,7 +18,9 @@ _LAST_PLACE = 2.0**-23
 
 
 def has_norms_of_maps(network: nn.Module) -> bool:
-    """Whether it normalises by the maps of the image at hand, which a flat image leaves undefined.
+    """Whether it has norms over the maps of an image that sum a whole map in one go.
+
+    Of a flat image these make what rounding makes of it. `RowwiseNorm` does not.
 
     Example:
         >>> has_norms_of_maps(nn.InstanceNorm2d(4)), has_norms_of_maps(nn.BatchNorm2d(4))

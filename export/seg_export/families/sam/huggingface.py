@@ -58,8 +58,8 @@ _SIZES = {
 }
 """Constructor arguments of `build_sam`, by their names in the configuration."""
 
-_DEFAULTS = VARIANTS["vit_b"] | {"window_size": 14, "image_size": 1024, "patch_size": 16}
-"""What transformers takes for sizes that a configuration leaves out."""
+_REST = {"window_size": 14, "image_size": 1024, "patch_size": 16}
+"""What transformers takes for sizes that a configuration leaves out, with those of `vit_b`."""
 
 _FIXED = {
     "vision_config.hidden_act": "gelu",
@@ -99,6 +99,7 @@ def check_sam_config(arguments: Mapping[str, Any], path: Path) -> None:
     if not (config := read_config(path, ("sam",))):
         return
     wanted = {name: arguments[argument] for name, argument in _SIZES.items()}
-    defaults = {name: _DEFAULTS[argument] for name, argument in _SIZES.items()}
+    usual = VARIANTS["vit_b"] | _REST
+    defaults = {name: usual[argument] for name, argument in _SIZES.items()}
     check_settings(config, wanted | _FIXED, path, defaults)
     check_images(path, {"longest_edge": arguments["image_size"]})
