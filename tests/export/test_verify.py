@@ -18,9 +18,10 @@ from seg_export.families import traceable_model
 from seg_export.families.semantic.random import random_unet
 from seg_export.tracing.trace import optimise, save_graph, trace
 from seg_export.tracing.traceable import TraceableModel
-from seg_export.verification.cases import image_cases, synthetic_cases
-from seg_export.verification.comparison import _mask_iou, _power_of_ten_above
+from seg_export.verification.cases import VerificationCase, image_cases, synthetic_cases
+from seg_export.verification.comparison import _mask_iou, _power_of_ten_above, compare, shown_iou
 from seg_export.verification.published import verify_published
+from seg_export.verification.tolerances import TOLERANCES
 from seg_export.verification.verify import VerificationError, require_parity, verify
 from seg_runtime.errors import CheckpointError, ModelNotFoundError, ParityError
 from seg_runtime.files.images import list_images, read_image
@@ -162,6 +163,33 @@ def test_synthetic_inputs_hold_the_extremes_and_are_the_same_every_time(model: T
         np.testing.assert_array_equal(one.inputs["image"], two.inputs["image"])
     black, white, _ = first[-1].inputs["image"]
     assert black.max() == 0 and white.min() == 255
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_ties_of_two_classes_are_no_fault_of_a_mask_but_other_pixels_are(precision: str) -> None:
+    case, tolerance = VerificationCase("ties", {}, 1), TOLERANCES[precision]
+
+    def passes(change: float) -> bool:
+        probabilities = np.full((1, 1, 8, 8), 0.5, np.float32)
+        probabilities[..., 4:, :] = 0.1
+        moved = {"probabilities": probabilities.copy()}
+        moved["probabilities"][..., 0, 0] -= change
+        (row,) = compare(
+            case, {"probabilities": probabilities}, moved, lambda out: out["probabilities"] >= 0.5, tolerance
+        )
+        assert row.mask_iou == 31 / 32
+        return row.passed
+
+    assert passes(6e-8) and not passes(9e-6)
+
+
+def test_an_iou_below_its_limit_never_reads_as_the_limit() -> None:
+    assert [shown_iou(value) for value in (0.99989, 0.9999, 1.0, 0.0)] == [
+        "0.9998",
+        "0.9999",
+        "1.0000",
+        "0.0000",
+    ]
 
 
 def test_mask_iou_is_the_lowest_of_all_classes() -> None:

@@ -27,6 +27,8 @@ def report_table(report: VerificationReport) -> Table:
     from rich import box
     from rich.table import Table
 
+    from seg_export.verification.comparison import shown_iou
+
     tolerance = report.tolerance
     allowed = f"atol {tolerance.atol:.0e}, rtol {tolerance.rtol:.0e}, mask IoU {tolerance.mask_iou}"
     title = f"{report.model}: {report.subject} against {report.reference} ({report.precision}: {allowed})"
@@ -37,7 +39,7 @@ def report_table(report: VerificationReport) -> Table:
     for item in report.comparisons:
         figures = [f"{value:.1e}" for value in (item.max_abs, item.max_rel, item.tolerance_needed)]
         result = "[green]pass[/green]" if item.passed else "[red]fail[/red]"
-        table.add_row(item.case, str(item.batch), item.output, *figures, f"{item.mask_iou:.4f}", result)
+        table.add_row(item.case, str(item.batch), item.output, *figures, shown_iou(item.mask_iou), result)
     return table
 
 
