@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bench_records import make_run
+from click.testing import Result
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
@@ -39,15 +40,38 @@ def test_text_that_begins_as_a_formula_is_no_formula() -> None:
     assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values() if value)
 
 
-def test_a_damaged_record_of_a_folder_is_left_out_and_the_exit_code_is_2(tmp_path: Path) -> None:
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A folder of three records, two of them damaged."""
     folder = tmp_path / "records"
     write_run(make_run(), folder / "good.json")
     broken = json.loads((folder / "good.json").read_text())
     broken["records"][0]["latency"]["total"] = "soon"
     (folder / "broken.json").write_text(json.dumps(broken))
     (folder / "cut.json").write_text((folder / "good.json").read_text()[:2000])
+    return folder
+
+
+def test_damaged_records_of_a_folder_are_left_out_of_its_report(damaged: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.csv"
-    result = CliRunner().invoke(app, ["report", str(folder), "-o", str(out)])
-    assert isinstance(result.exception, BadInputError)
-    assert "2 of 3 records" in str(result.exception)
+    result = CliRunner().invoke(app, ["report", str(damaged), "-o", str(out)])
+    assert result.exit_code == 2
+    assert result.stderr.count("left out: ") == 2 and "2 of 3 records were left out" in result.stderr
     assert out.read_text() == to_csv([make_run()])
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [(["suggest", "{damaged}"], "2 of 3"), (["compare", "{damaged}", "{damaged}/good.json"], "2 of 4")],
+)
+def test_other_commands_go_on_without_damaged_records(damaged: Path, command: list[str], count: str) -> None:
+    def call(folder: Path) -> Result:
+        return CliRunner().invoke(app, [part.format(damaged=folder) for part in command])
+
+    result = call(damaged)
+    assert result.exit_code == 2
+    assert result.stderr.count("left out: ") == 2 and f"{count} records were left out" in result.stderr
+    for name in ("broken.json", "cut.json"):
+        (damaged / name).unlink()
+    whole = call(damaged)
+    assert (whole.exit_code, whole.stderr, whole.stdout) == (0, "", result.stdout)

@@ -69,6 +69,20 @@ def test_one_point_gives_a_mask_an_overlay_and_annotations(
 
 
 @pytest.mark.usefixtures("discs")
+@pytest.mark.parametrize("command", ["sam", "everything"])
+def test_an_image_unlike_those_of_the_training_is_doubted(
+    command: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discs: DiscSamSession
+) -> None:
+    discs.replace_spec("sam_tiny_encoder", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    write_png(tmp_path / "flat.png", np.full((96, 128, 3), 120, np.uint8))
+    prompt = ["--point", "64,48"] if command == "sam" else ["--points-per-side", 2]
+    for image, wanted in ((photo, 0), (tmp_path / "flat.png", 1)):
+        assert call(monkeypatch, command, image, *prompt, "-o", tmp_path / image.stem) == 0
+        written = json.loads((tmp_path / image.stem / f"{image.stem}_masks.json").read_text())
+        assert sum("nearly uniform" in warning for warning in written["warnings"]) == wanted
+
+
+@pytest.mark.usefixtures("discs")
 def test_candidates_come_best_first_and_json_goes_to_stdout(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

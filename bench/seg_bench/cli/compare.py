@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_bench.cli.left_out import INCOMPLETE, say_left_out
+
 if TYPE_CHECKING:
     from seg_bench.compare import Comparison
 
@@ -37,7 +39,8 @@ def compare(
     wholly above 1 and above what the fixed loop between the calls took longer. A
     growth that the interval does not bear out is called unsure and does not fail;
     neither do rows that one side lacks, which are listed. Throughput and memory
-    are shown only.
+    are shown only. A record that cannot be read is left out; the exit code is then
+    2, unless a row is worse.
 
     \b
     Examples:
@@ -45,10 +48,11 @@ def compare(
       seg-bench compare results/before results/after --fail-dice 0.001 --json
     """
     from seg_bench.compare import compare_runs
-    from seg_bench.records import read_runs
+    from seg_bench.records import readable_runs
 
     limit = share(fail_over)
-    comparison = compare_runs(read_runs([old]), read_runs([new]), fail_over=limit, fail_dice=fail_dice)
+    (before, unread_before), (after, unread_after) = readable_runs([old]), readable_runs([new])
+    comparison = compare_runs(before, after, fail_over=limit, fail_dice=fail_dice)
     if as_json:
         import json
 
@@ -59,8 +63,12 @@ def compare(
         )
     else:
         _print(comparison)
+    unread = [*unread_before, *unread_after]
+    say_left_out(unread, len(before) + len(after))
     if comparison.worse:
         raise typer.Exit(_WORSE)
+    if unread:
+        raise typer.Exit(INCOMPLETE)
 
 
 def share(text: str) -> float:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_bench.cli.left_out import INCOMPLETE, say_left_out
+
 if TYPE_CHECKING:
     from seg_bench.records import Run
-    from seg_runtime.errors import EdgesegError
 
 __all__ = ["ReportFormat", "report"]
 
@@ -134,18 +135,9 @@ def report(
         print_report(runs, stdout_console(), wide)
     else:
         _emit(_render(runs, form, [key.strip() for key in columns.split(",") if key.strip()]), out)
-    _say_left_out(errors, len(runs))
-
-
-def _say_left_out(errors: list[EdgesegError], read: int) -> None:
-    """Raises BadInputError after a report that lacks some of its records."""
-    from seg_runtime.boundary import one_line
-    from seg_runtime.errors import BadInputError
-
-    for error in errors:
-        typer.echo(f"left out: {one_line(error)}", err=True)
+    say_left_out(errors, len(runs))
     if errors:
-        raise BadInputError(f"{len(errors)} of {len(errors) + read} records were left out")
+        raise typer.Exit(INCOMPLETE)
 
 
 def _keep_records(records: list[Path], out: Path | None) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seg_bench.cli.left_out import INCOMPLETE, say_left_out
+
 if TYPE_CHECKING:
     from seg_bench.suggest import Suggested, Suggestion
 
@@ -48,7 +50,8 @@ def suggest(
     Of the rows that keep every limit, the highest mean Dice wins; rows within
     0.001 of it count as equally good, and the fastest of them is taken. A row
     that lacks a figure that a limit is on falls out. The exit code is 1 when
-    nothing fits; the nearest row is named then.
+    nothing fits; the nearest row is named then. A record that cannot be read is
+    left out, and the exit code is then 2.
 
     \b
     Examples:
@@ -58,12 +61,13 @@ def suggest(
         --max-mb 2000
       seg-bench suggest results --max-joules 0.5 --json
     """
-    from seg_bench.records import read_runs
+    from seg_bench.records import readable_runs
     from seg_bench.suggest import Limits
     from seg_bench.suggest import suggest as choose
 
     limits = Limits(max_ms, min_dice, max_mb, max_joules, float(percentile.value))
-    suggestion = choose(read_runs(records), limits)
+    runs, errors = readable_runs(records)
+    suggestion = choose(runs, limits)
     if as_json:
         import json
 
@@ -74,8 +78,11 @@ def suggest(
     else:
         for line in _lines(suggestion, percentile.value):
             typer.echo(line)
+    say_left_out(errors, len(runs))
     if suggestion.chosen is None:
         raise typer.Exit(_NOTHING_FITS)
+    if errors:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _lines(suggestion: Suggestion, percentile: str) -> list[str]:

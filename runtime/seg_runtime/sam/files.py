@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.files.doubts import mask_doubts
+from seg_runtime.files.doubts import input_doubts, mask_doubts
 from seg_runtime.files.images import write_mask, write_png
 from seg_runtime.files.overlay import distinct_colors, draw_overlay
 from seg_runtime.files.results import check_out, to_json_text
@@ -58,7 +58,7 @@ def segment_prompts(
         BadInputError: `out` cannot be written to or holds the image.
         InferenceError, ServerError: as from `Session.infer`.
     """
-    writer = _Writer(path, image.shape[:2], out, read or {})
+    writer = _Writer(path, image.shape[:2], out, read or {}, input_doubts(predictor.encoder, image))
     annotations, best = [], []
     for number, (masks, scores, low_res) in enumerate(_objects(predictor, prompts, multimask), start=1):
         for rank, (mask, score) in enumerate(zip(masks, scores, strict=True), start=1):
@@ -107,7 +107,8 @@ def segment_everything(
     """
     if generator.output_mode != "coco_rle":
         raise BadInputError(f"the generator's output_mode is '{generator.output_mode}': make it 'coco_rle'")
-    writer = _Writer(path, image.shape[:2], out, read or {})
+    doubts = input_doubts(generator.predictor.encoder, image)
+    writer = _Writer(path, image.shape[:2], out, read or {}, doubts)
     records = sorted(generator.generate(image), key=lambda record: -int(record["area"]))
     if masks:
         for number, record in enumerate(records, start=1):
@@ -145,12 +146,20 @@ def _objects(
 class _Writer:
     """Files of one image, all named after it; the folder is made with the first of them."""
 
-    def __init__(self, path: Path, size_hw: tuple[int, ...], out: Path, read: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_hw: tuple[int, ...],
+        out: Path,
+        read: dict[str, Any],
+        doubts: Sequence[str] = (),
+    ) -> None:
         check_out(out, [path])
         self._path = path
         self._size_hw = (size_hw[0], size_hw[1])
         self._out = out
         self._read = read
+        self._doubts = doubts
 
     def mask(self, name: str, mask: NDArray[np.bool_]) -> str:
         file = self._file(name)
@@ -170,7 +179,7 @@ class _Writer:
     def annotations(self, name: str, annotations: list[dict[str, Any]], engine: str) -> dict[str, Any]:
         """COCO's format, readable by pycocotools, with what computed it and warnings."""
         height, width = self._size_hw
-        warnings = [] if annotations else ["no object was found"]
+        warnings = [*self._doubts, *([] if annotations else ["no object was found"])]
         for number, annotation in enumerate(annotations, start=1):
             warnings += mask_doubts(int(annotation["area"]), (height, width), f"mask {number}")
         written = {

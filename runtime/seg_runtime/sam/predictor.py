@@ -17,6 +17,7 @@ from seg_runtime.sam.memory import check_memory
 from seg_runtime.sam.prompts import Prompts, prompt_of_image, prompts_of_model
 from seg_runtime.sam.transforms import ResizeLongestSide
 from seg_runtime.session import Handle, Session, engine_of_models
+from seg_runtime.spec import ModelSpec
 
 __all__ = ["Prediction", "SamPredictor", "best_first"]
 
@@ -56,6 +57,11 @@ class SamPredictor:
         self.mask_threshold = self._decoder.threshold
         self._embedding: Handle | None = None
         self._frame: MaskFrame | None = None
+
+    @property
+    def encoder(self) -> ModelSpec:
+        """The encoder's contract."""
+        return self._encoder
 
     @property
     def engine(self) -> str:
