@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from seg_runtime.errors import BadImageError, BadInputError, MissingExtraError
 from seg_runtime.files.images import list_images, read_image, to_uint8, write_mask, write_png
@@ -156,6 +157,24 @@ def test_text_renamed_png_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no pixels here\n" * 40)
     with pytest.raises(BadImageError, match="not a PNG, JPEG, TIFF or DICOM image, whatever its name says"):
         read_image(tmp_path / "notes.png", 1)
+
+
+@pytest.mark.parametrize("form", ["bmp", "gif", "webp", "avif", "heic", "jp2", "ppm"])
+def test_other_formats_are_named(tmp_path: Path, form: str, gray: NDArray[np.uint8]) -> None:
+    path = tmp_path / f"photo.{form}"
+    if form == "heic":
+        path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400))
+    else:
+        Image.fromarray(np.dstack([gray] * 3)).save(path)
+    name = {"webp": "WebP", "jp2": "JPEG 2000", "ppm": "PNM"}.get(form, form.upper())
+    with pytest.raises(
+        BadImageError, match=f"in the format {name}, which is not read: save it as PNG or TIFF"
+    ):
+        read_image(path, 3)
+    with pytest.raises(
+        BadInputError, match=rf"has no images.*skipped 1: in the format {name}.*photo\.{form}"
+    ):
+        list_images([tmp_path])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])

@@ -6,6 +6,7 @@ was cut off. Both are found here from the file's own structure: the size, and wh
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -14,15 +15,37 @@ from typing import Literal
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
-__all__ = ["ImageHeader", "ImageKind", "complete_header", "image_kind", "read_header"]
+__all__ = [
+    "HEAD_BYTES",
+    "ImageHeader",
+    "ImageKind",
+    "complete_header",
+    "image_kind",
+    "other_format",
+    "read_header",
+]
 
 ImageKind = Literal["png", "jpeg", "tiff", "dicom"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_OTHER_FORMATS = {
+    "BMP": rb"BM.{4}\0{4}",
+    "GIF": rb"GIF8[79]a",
+    "WebP": rb"RIFF.{4}WEBP",
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIC": rb".{4}ftyp(?:he|mif1|msf1)",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+    "PNM": rb"P[1-7]\s",
+    "NIfTI": rb".{344}n\+1\0",
+    "NRRD": rb"NRRD0",
+}
+"""What files of formats that are not read begin with."""
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
 _TIFF_DATA = ((273, 279), (324, 325))
-_HEAD_BYTES = 512
+HEAD_BYTES = 512
+"""What `image_kind` and `other_format` are asked about."""
 _DICOM_VRS = frozenset({b"AE", b"CS", b"DA", b"IS", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL", b"UN", b"US"})
 
 
@@ -59,6 +82,16 @@ def image_kind(head: bytes) -> ImageKind | None:
     return "dicom" if head[128:132] == b"DICM" or _is_bare_dicom(head) else None
 
 
+def other_format(head: bytes) -> str | None:
+    """The name of an image format that is not read, from the first 512 bytes of a file.
+
+    Example:
+        >>> other_format(b"\\0\\0\\0\\x18ftypheic")
+        'HEIC'
+    """
+    return next((name for name, first in _OTHER_FORMATS.items() if re.match(first, head, re.DOTALL)), None)
+
+
 def _is_bare_dicom(head: bytes) -> bool:
     """A data set that begins at once, without preamble: with an element of group 2 or 8 (PS3.10, 7.1)."""
     for order in "<>":
@@ -84,7 +117,7 @@ def read_header(data: bytes) -> ImageHeader | None:
     Raises:
         BadImageError: the header itself is cut off or damaged.
     """
-    kind = image_kind(data[:_HEAD_BYTES])
+    kind = image_kind(data[:HEAD_BYTES])
     try:
         if kind == "png":
             return _png(data)

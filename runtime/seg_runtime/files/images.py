@@ -18,7 +18,7 @@ from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.bit_depth import BitDepth, check_bit_depth, decide_depth, scale_to_uint8, unscaled
 from seg_runtime.files.dicom import read_dicom
-from seg_runtime.files.image_header import complete_header
+from seg_runtime.files.image_header import HEAD_BYTES, complete_header, other_format
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
@@ -203,6 +203,10 @@ def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
         return _array(data, bit_depth)
     header = complete_header(data)
     if header is None:
+        if other := other_format(data[:HEAD_BYTES]):
+            raise BadImageError(
+                f"it is in the format {other}, which is not read: save it as PNG or TIFF first"
+            )
         raise BadImageError("it is not a PNG, JPEG, TIFF or DICOM image, whatever its name says")
     if header.kind == "dicom":
         loaded = _loaded(*read_dicom(data, MAX_PIXELS, bit_depth))

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE
-from seg_runtime.files.image_header import image_kind
+from seg_runtime.files.image_header import HEAD_BYTES, image_kind, other_format
 
 __all__ = ["IMAGE_SUFFIXES", "ImageListing", "find_images", "list_images"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
 """What is taken from a folder unseen; a file named outright may have any suffix."""
 
-_HEAD_BYTES = 512
 _DICOM_DIRECTORY = b"1.2.840.10008.1.3.10\0"
 
 
@@ -70,17 +69,23 @@ def find_images(sources: Iterable[str | Path]) -> ImageListing:
             continue
         entries = {entry: _why_skipped(entry) for entry in _entries(source)}
         images = [entry for entry, reason in entries.items() if reason is None]
+        left_out = {entry: reason for entry, reason in entries.items() if reason is not None}
         if not images:
-            wanted = ", ".join(IMAGE_SUFFIXES)
-            raise BadInputError(f"folder '{source}' has no images ({wanted}); subfolders are not searched")
+            raise BadInputError(_none_found(source, left_out))
         found.update(dict.fromkeys(images))
-        skipped.update({entry: reason for entry, reason in entries.items() if reason is not None})
+        skipped.update(left_out)
     return ImageListing(tuple(found), skipped)
 
 
 def list_images(sources: Iterable[str | Path]) -> tuple[Path, ...]:
     """The files of `find_images`. Raises likewise."""
     return find_images(sources).files
+
+
+def _none_found(folder: Path, left_out: dict[Path, str]) -> str:
+    note = ImageListing((), left_out).note
+    why = f": {note}" if note else ""
+    return f"folder '{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}); subfolders are not searched{why}"
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -100,12 +105,20 @@ def _why_skipped(entry: Path) -> str | None:
         return None
     try:
         with entry.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         return f"unreadable: {error.strerror or error}"
+    return _why_no_image(head)
+
+
+def _why_no_image(head: bytes) -> str | None:
+    """None for the first bytes of an image."""
     if _DICOM_DIRECTORY in head:
         return "an index of DICOM files"
-    return None if head.startswith(NUMPY_SIGNATURE) or image_kind(head) else "not an image"
+    if head.startswith(NUMPY_SIGNATURE) or image_kind(head):
+        return None
+    other = other_format(head)
+    return f"in the format {other}, which is not read" if other else "not an image"
 
 
 def _some(names: list[str]) -> str:
