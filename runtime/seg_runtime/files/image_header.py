@@ -73,13 +73,15 @@ def image_kind(head: bytes) -> ImageKind | None:
         >>> image_kind(b"II*\\0" + bytes(128))
         'tiff'
     """
+    if head[128:132] == b"DICM":  # The preamble before it may be that of a TIFF (PS3.10, 7.1).
+        return "dicom"
     if head.startswith(_PNG):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head[:4] in TIFF_SIGNATURES:
         return "tiff"
-    return "dicom" if head[128:132] == b"DICM" or _is_bare_dicom(head) else None
+    return "dicom" if _is_bare_dicom(head) else None
 
 
 def other_format(head: bytes) -> str | None:
