@@ -32,7 +32,7 @@ def is_complete(path: Path) -> bool | None:
 
 
 def lists_frames(path: Path) -> bool:
-    """Whether a file has a list of its frames (MP4, MOV, AVI); of others FFmpeg estimates how many there are."""
+    """Whether a file lists its frames (MP4, MOV, AVI); of others FFmpeg estimates how many there are."""
     start = _start(path)
     return start[4:8] in _MP4 or start[:4] == b"RIFF"
 
@@ -53,7 +53,7 @@ def _has_mirror(file: BinaryIO, start: int, end: int) -> bool:
     """Whether a track's header has a matrix that turns left into right; sound has no width and no height."""
     file.seek(end - 44)
     a, b, _, c, d, _, _, _, _, width, height = struct.unpack(">11i", file.read(44))
-    return a * d - b * c < 0 and width != 0 and height != 0
+    return bool(a * d - b * c < 0 and width and height)
 
 
 def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

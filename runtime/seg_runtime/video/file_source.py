@@ -36,7 +36,7 @@ class VideoFileSource(FrameSource):
     """See `FrameSource` and `open_video`.
 
     Opening decodes the file once, without converting pixels, for the exact number of frames and the time
-    of each, which is of more worth than what the header says. A seek is believed when the time of the frame it lands on is known and not past the wanted one;
+    of each. A seek is believed when the time of the frame it lands on is known and not past the wanted one;
     else the file is opened again and read on from its start, which is slow and exact.
     """
 
@@ -52,21 +52,28 @@ class VideoFileSource(FrameSource):
             raise BadVideoError(
                 f"video '{path}' is cut off and has lost its index: no frame can be read, copy it again"
                 if complete is False
-                else f"cannot read video '{path}': OpenCV's FFmpeg finds no picture in it, or does not know what "
-                "it is"
+                else f"cannot read video '{path}': OpenCV's FFmpeg finds no picture in it, or does not know "
+                "what it is"
             )
         try:
             claimed, announced_fps = self._claimed()
             self._times_ms, damaged = self._scan(complete is False, claimed)
             self.frame_count = len(self._times_ms)
-            self._check_count(claimed, announced_fps, complete, damaged, allow_truncated)
-            self._seekable = bool(np.all(np.diff(self._times_ms) > 0))
-            self.times_s = (self._times_ms - self._times_ms[0]) / 1000 if self._seekable else None
-            self.fps = rate_of(self.times_s, announced_fps)
+            short = self._is_short(claimed, announced_fps)
+            self._check_count(claimed, complete, short, damaged, allow_truncated)
+            self._set_times(announced_fps)
             self._see_first()
         except BaseException:
             self.close()
             raise
+
+    def _set_times(self, announced_fps: float) -> None:
+        times_s = (self._times_ms - self._times_ms[0]) / 1000
+        steps = np.diff(times_s)
+        self._seekable = bool(np.all(steps > 0))
+        # Some recorders give two frames one time; files without times give all frames the same.
+        self.times_s = times_s if np.all(steps >= 0) and (steps.any() or not len(steps)) else None
+        self.fps = rate_of(self.times_s, announced_fps)
 
     def _see_first(self) -> None:
         """The size of the frames, and how the file wants them to be shown."""
@@ -75,7 +82,7 @@ class VideoFileSource(FrameSource):
         self._reopen()
         capture = self._open_capture()
         sideways = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
-        # OpenCV turns rows to where they belong; in a mirrored picture columns then run the wrong way.
+        # OpenCV turns the x axis to where it belongs; the y axis of a mirrored picture is then reversed.
         self._flip_axis = int(sideways) if is_mirrored(self._path) else None
         self._grab()
         first = self._retrieve()
@@ -108,22 +115,20 @@ class VideoFileSource(FrameSource):
     def _is_short(self, claimed: int, announced_fps: float) -> bool:
         """Whether frames are missing: in number, or in time where the number is duration by rate."""
         missing = claimed - len(self._times_ms)
-        if missing <= max(2, _CLAIM_TOLERANCE * claimed):
+        if not len(self._times_ms) or missing <= max(2, _CLAIM_TOLERANCE * claimed):
             return False
         if lists_frames(self._path) or announced_fps <= 0:
             return True
         duration_s = claimed / announced_fps
-        return bool(
-            duration_s - self._times_ms[-1] / 1000 > max(_END_TOLERANCE_S, _CLAIM_TOLERANCE * duration_s)
-        )
+        missing_s = duration_s - self._times_ms[-1] / 1000
+        return bool(missing_s > max(_END_TOLERANCE_S, _CLAIM_TOLERANCE * duration_s))
 
     def _check_count(
-        self, claimed: int, announced_fps: float, complete: bool | None, damaged: bool, allow_truncated: bool
+        self, claimed: int, complete: bool | None, short: bool, damaged: bool, allow_truncated: bool
     ) -> None:
         count = len(self._times_ms)
         if not count:
             raise BadVideoError(f"video '{self.name}' has no frames that can be read")
-        short = self._is_short(claimed, announced_fps)
         found = f"{count} of the {claimed} frames that it announces can be read"
         state = "damaged in the middle" if damaged else "cut off"
         if damaged or complete is False or (complete is None and short):
@@ -227,6 +232,6 @@ def _stretched(name: str, size_hw: tuple[int, int], aspect: float, sideways: boo
     if shown == (width, height):
         return None
     return (
-        f"'{name}' has pixels that are not square: viewers show {shown[0]}x{shown[1]}; prompts, masks and the "
-        f"overlay have the {width}x{height} that are stored"
+        f"'{name}' has pixels that are not square: viewers show {shown[0]}x{shown[1]}; prompts, masks and "
+        f"the overlay have the {width}x{height} that are stored"
     )

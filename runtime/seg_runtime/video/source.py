@@ -28,7 +28,7 @@ class FrameSource(ABC):
         frame_count: how many frames there are; None for cameras and streams, where nobody knows.
         fps: frames per second; of a file with a variable rate the mean.
         times_s: (frames,) float64, the second in which each frame appears, from 0, as a file's container
-            says; None elsewhere, and in files whose times are damaged.
+            says; None elsewhere, and for files without times or with times that go back.
         names: a name per frame, the stems of a folder's files; None elsewhere.
         note: what a person should know about the source, in one line; None when all is well.
     """

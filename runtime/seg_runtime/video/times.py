@@ -11,8 +11,8 @@ _FPS = 25.0
 """Where a file says nothing that can be true."""
 
 _FPS_LIMITS = 1000.0, 240.0
-"""Largest rate that is believed of frames that have times, and of those without: streams without a rate announce
-their clock's."""
+"""Largest rate that is believed of frames that have times, and of those without: a stream that has no rate
+announces that of its clock."""
 
 
 def rate_of(times_s: NDArray[np.float64] | None, announced: float) -> float:
