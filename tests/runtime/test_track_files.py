@@ -103,7 +103,7 @@ def test_masks_as_run_lengths_carry_what_made_them(tmp_path: Path) -> None:
     assert np.abs(np.subtract(centers(mask.astype(np.uint8), 1), disc_center(2, 5))).max() <= 1
 
 
-def test_a_video_of_a_phone_is_tracked_upright_and_in_its_own_time(tmp_path: Path) -> None:
+def test_a_video_of_a_phone_is_tracked_upright_and_keeps_its_times(tmp_path: Path) -> None:
     ticks = [512, 1024, 256, 5120, 512, 2560]
     clip = turned(with_durations(disc_clip(tmp_path / "phone.mp4", 6), ticks), 90)
     x, y = disc_center(2, 0)

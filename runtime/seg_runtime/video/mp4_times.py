@@ -1,4 +1,4 @@
-"""Gives the frames of an MP4 times of their own: OpenCV writes a constant rate and nothing else."""
+"""Gives each frame of an MP4 its time: OpenCV writes a constant rate and nothing else."""
 
 from __future__ import annotations
 
