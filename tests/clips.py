@@ -71,14 +71,67 @@ def with_index_first(path: Path) -> Path:
 
 def turned(path: Path, degrees: int) -> Path:
     """Say in an mp4's header, as phones do, that viewers turn it clockwise: 90, 180 or 270 degrees."""
-    data = bytearray(path.read_bytes())
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    return oriented(path, (cosine, sine, -sine, cosine))
+
+
+def oriented(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Say in an mp4's header where viewers show (x, y): at (a x + c y, b x + d y) for (a, b, c, d)."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (value << 16 for value in matrix)
     # Track header: name, version and flags, 20 bytes of times and id, 16 of reserved fields and layer.
-    matrix = data.find(b"tkhd") + 4 + 4 + 20 + 16
-    turn = cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30
-    data[matrix : matrix + 36] = struct.pack(">9i", *turn)
+    place = data.find(b"tkhd") + 4 + 4 + 20 + 16
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+TICKS = 12_800
+"""Per second, of the clock of an mp4 that OpenCV writes at 25 frames per second."""
+
+
+def with_durations(path: Path, ticks: list[int]) -> Path:
+    """Say in an mp4's header for how long each frame is shown: a variable rate, as phones have it."""
+    runs = b"".join(struct.pack(">II", 1, count) for count in ticks)
+    content = struct.pack(">II", 0, len(ticks)) + runs
+    data = path.read_bytes()
+    start = data.find(b"stts") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    box = struct.pack(">I4s", 8 + len(content), b"stts") + content
+    data = _replaced(data, start, end, box, (b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+    # The list of edits would cut it to its old length.
+    path.write_bytes(data.replace(b"edts", b"free"))
+    return path
+
+
+def with_pixel_aspect(path: Path, wide: int, high: int) -> Path:
+    """Say in an mp4's header how wide and high a pixel is shown."""
+    data = path.read_bytes()
+    start = data.rfind(b"mp4v") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    box = struct.pack(">I4sII", 16, b"pasp", wide, high)
+    parents = b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"
+    path.write_bytes(_replaced(data, end, end, box, parents))
+    return path
+
+
+def without_frames_before(path: Path, ticks: int) -> Path:
+    """Say in an mp4's header, as editors do, that it begins so much later; no frame is removed."""
+    data = bytearray(path.read_bytes())
+    place = data.find(b"elst") + 4 + 4 + 4 + 4
+    data[place : place + 4] = ticks.to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def _replaced(data: bytes, start: int, end: int, box: bytes, parents: tuple[bytes, ...]) -> bytes:
+    """Another box from `start` to `end` of an mp4 whose index is last; the boxes around it get longer."""
+    grown = bytearray(data[:start] + box + data[end:])
+    for name in parents:
+        place = grown.rfind(name, 0, start) - 4
+        length = int.from_bytes(grown[place : place + 4], "big") + len(box) - (end - start)
+        grown[place : place + 4] = length.to_bytes(4, "big")
+    return bytes(grown)
 
 
 def judo_folder(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
-from clips import turned, write_frames
+from clips import turned, with_durations, write_frames
 from PIL import Image
 from sam2_clips import moving_shapes
 
@@ -36,7 +36,7 @@ COMMANDS = {
     "--pred-iou-thresh 0.5 --stability-score-thresh 0.8 --min-area 64 --out {out}",
     "track an mp4": f"seg-run track {{inputs}}/shapes.mp4 --out {{out}}/out.mp4 --masks png {_SHAPES}",
     "track an avi": f"seg-run track {{inputs}}/shapes.avi --out {{out}}/out.mp4 --masks rle {_SHAPES}",
-    "track a video of a phone": "seg-run track {inputs}/phone.mp4 --out {out}/out.mp4 --masks png "
+    "track a video of a phone": "seg-run track {inputs}/phone.mp4 --out {out}/out.mp4 --masks rle "
     "--repo {repo} --model sam2 --point 60,30",
     "track a folder": f"seg-run track {{inputs}}/frames --out {{out}}/out.mp4 --masks png {_SHAPES}",
     **{f"report as {name}": f"{_REPORT}.{name}" for name in ("md", "json", "csv", "html")},
@@ -66,7 +66,8 @@ def make_inputs(folder: Path) -> None:
     shapes = list(moving_shapes(6))
     write_frames(folder / "shapes.mp4", shapes)
     write_frames(folder / "shapes.avi", shapes, codec="MJPG")
-    turned(Path(shutil.copy(folder / "shapes.mp4", folder / "phone.mp4")), 90)
+    phone = Path(shutil.copy(folder / "shapes.mp4", folder / "phone.mp4"))
+    turned(with_durations(phone, [512, 1024, 256, 5120, 512, 2560]), 90)
     (folder / "frames").mkdir()
     for index, frame in enumerate(shapes):
         Image.fromarray(frame).save(folder / "frames" / f"{index:05d}.jpg", quality=95)

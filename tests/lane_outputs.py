@@ -57,6 +57,7 @@ def _same_video(path: Path, wanted: Path) -> None:
     with open_video(path) as source, open_video(wanted) as other:
         assert (source.frame_count, source.size_hw) == (other.frame_count, other.size_hw)
         assert source.fps == other.fps
+        np.testing.assert_allclose(source.times_s, other.times_s, atol=1e-4)
         for frame, theirs in zip(source, other, strict=True):
             _assert_near(path, frame, theirs)
 

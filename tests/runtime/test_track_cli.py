@@ -123,6 +123,7 @@ def test_json_is_one_summary_and_live_a_line_per_frame(
     assert call(monkeypatch, *options, "--json", "--live") == 0
     *rows, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert [row["frame"] for row in rows] == list(range(15))
+    assert [row["time_s"] for row in rows] == pytest.approx([index / 25 for index in range(15)])
     assert all(row["area_px"]["1"] > 300 and row["seconds"] > 0 for row in rows)
     assert last["frames"] == 15
     assert call(monkeypatch, *options, "--live", "--fps", 5) == 0

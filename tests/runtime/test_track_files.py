@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from clips import write_clip
+from clips import TICKS, turned, with_durations, write_clip
 from fake_tracker import ColorTracker, disc_center, disc_clip, disc_frame
 from numpy.typing import NDArray
 from PIL import Image
@@ -95,10 +96,46 @@ def test_masks_as_run_lengths_carry_what_made_them(tmp_path: Path) -> None:
     assert result.masks == tmp_path / "out_masks.json"
     document = json.loads(result.masks.read_text(encoding="utf-8"))
     assert document["info"] == {"video": name, "height": 96, "width": 128, "fps": 25.0, "model": "m"}
+    assert [frame["time_s"] for frame in document["frames"]] == [0.0, 0.04, 0.08, 0.12, 0.16, 0.2]
     last = document["frames"][5]["objects"][1]
     mask = rle_to_mask(last["segmentation"])
     assert last["area"] == mask.sum()
     assert np.abs(np.subtract(centers(mask.astype(np.uint8), 1), disc_center(2, 5))).max() <= 1
+
+
+def test_a_video_of_a_phone_is_tracked_upright_and_keeps_its_times(tmp_path: Path) -> None:
+    ticks = [512, 1024, 256, 5120, 512, 2560]
+    clip = turned(with_durations(disc_clip(tmp_path / "phone.mp4", 6), ticks), 90)
+    x, y = disc_center(2, 0)
+    # What lies at (x, y) in 128x96 stored pixels is seen at (95 - y, x).
+    point = PointPrompt(95 - y, x)
+    with open_video(clip) as source:
+        assert source.size_hw == (128, 96)
+        prompts = group_track_prompts([point], [], [], source)
+        rows = list[TrackedFrame]()
+        out = tmp_path / "out.mp4"
+        track_video(ColorTracker(), source, prompts, out, masks="rle", on_frame=rows.append)
+    times_s = np.cumsum([0, *ticks[:-1]]) / TICKS
+    document = json.loads((tmp_path / "out_masks.json").read_text(encoding="utf-8"))
+    for index, frame in enumerate(document["frames"]):
+        x, y = disc_center(2, index)
+        mask = rle_to_mask(frame["objects"][0]["segmentation"]).astype(np.uint8)
+        assert np.abs(np.subtract(centers(mask, 1), (95 - y, x))).max() <= 1
+    for found in (
+        [frame["time_s"] for frame in document["frames"]],
+        [row.to_json()["time_s"] for row in rows],
+    ):
+        np.testing.assert_allclose(found, times_s, atol=1e-6)
+    np.testing.assert_allclose(seconds_in(out), times_s, atol=1e-4)
+
+
+def seconds_in(path: Path) -> list[float]:
+    """When each frame is shown, read by OpenCV alone."""
+    capture, times = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), []
+    while capture.grab():
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture.release()
+    return times
 
 
 def test_frames_before_the_first_prompt_are_written_without_objects(tmp_path: Path) -> None:
@@ -145,7 +182,8 @@ def test_a_stream_is_tracked_as_it_comes_and_saved_when_it_ends(
     with open_video(tmp_path / "out.mp4") as drawn:
         assert (drawn.frame_count, drawn.fps) == (9, 30.0)
     assert result.masks is not None
-    assert len(json.loads(result.masks.read_text(encoding="utf-8"))["frames"]) == 9
+    rows = json.loads(result.masks.read_text(encoding="utf-8"))["frames"]
+    assert [row["time_s"] for row in rows] == [None] * 9
     assert files(tmp_path) == ["out.mp4", "out_masks.json"]
 
 

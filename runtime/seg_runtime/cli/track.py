@@ -85,7 +85,8 @@ def track(
     fps: Annotated[
         float | None,
         typer.Option(
-            help="Frames per second of the written video.", show_default="the video's; 24 for folders"
+            help="Constant frames per second of the written video.",
+            show_default="each frame at its time in the video; 24 for folders",
         ),
     ] = None,
     allow_truncated: Annotated[

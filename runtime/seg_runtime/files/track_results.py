@@ -17,12 +17,14 @@ class TrackedFrame:
 
     Attributes:
         index: of the frame.
+        time_s: seconds from the first frame of the video to this one; None for cameras and streams.
         areas_px: object id -> pixels of its mask; 0 where it is not seen.
         seconds: since the frame before it.
         frames_per_second: so far, over all frames.
     """
 
     index: int
+    time_s: float | None
     areas_px: dict[int, int]
     seconds: float
     frames_per_second: float
@@ -30,7 +32,12 @@ class TrackedFrame:
     def to_json(self) -> dict[str, Any]:
         """A line for a stream of results."""
         areas = {str(number): area for number, area in self.areas_px.items()}
-        return {"frame": self.index, "area_px": areas, "seconds": round(self.seconds, 4)}
+        return {
+            "frame": self.index,
+            "time_s": self.time_s,
+            "area_px": areas,
+            "seconds": round(self.seconds, 4),
+        }
 
 
 @dataclass(frozen=True)

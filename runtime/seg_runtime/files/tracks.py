@@ -85,7 +85,7 @@ def track_video(
         for prompt in prompts:
             _add(predictor, state, prompt)
         sink = _mask_sink(out, masks, source, info or {})
-        writer = stack.enter_context(VideoWriter(out, source.fps, source.size_hw))
+        writer = stack.enter_context(VideoWriter(out, source.fps, source.size_hw, times_s=source.times_s))
         run = _Run(source, writer, stack.enter_context(sink) if sink else None, on_frame)
         ended, note = _run_through(predictor, state, run)
     ids = tuple(sorted({prompt.object_id for prompt in prompts}))
@@ -121,7 +121,8 @@ class _Run:
         self.tracked += 1
         areas = {number: int(np.count_nonzero(values > 0)) for number, values in sorted(logits.items())}
         if self.on_frame is not None:
-            self.on_frame(TrackedFrame(index, areas, seconds, self.speed()))
+            time_s = self.source.time_s(index)
+            self.on_frame(TrackedFrame(index, time_s, areas, seconds, self.speed()))
 
     def _write(self, index: int, logits: dict[int, NDArray[np.float32]]) -> None:
         drawn = draw_objects(self.source.frame(index), logits)
@@ -181,7 +182,7 @@ def _mask_sink(
         return PngMasks(path, source.size_hw, source.names)
     height, width = source.size_hw
     head = {"video": source.name, "height": height, "width": width, "fps": source.fps}
-    return RleMasks(path, {**head, **info})
+    return RleMasks(path, {**head, **info}, source.time_s)
 
 
 def _check_out(out: Path, source: FrameSource) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -127,18 +127,22 @@ class PngMasks(MaskSink):
 class RleMasks(MaskSink):
     """One JSON file: what was tracked, then a line per frame with COCO's compressed run lengths.
 
-    `{"info": {...}, "frames": [{"frame": 0, "objects": [{"id": 1, "segmentation": {"size": [H, W],
-    "counts": "..."}, "area": ..., "bbox": [x, y, w, h]}]}, ...]}`. Objects may overlap, and an object that is
-    not seen in a frame has an area of 0.
+    `{"info": {...}, "frames": [{"frame": 0, "time_s": 0.0, "objects": [{"id": 1, "segmentation": {"size":
+    [H, W], "counts": "..."}, "area": ..., "bbox": [x, y, w, h]}]}, ...]}`. Objects may overlap, and an object
+    that is not seen in a frame has an area of 0.
     """
 
-    def __init__(self, path: Path, info: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, info: Mapping[str, Any], time_of: Callable[[int], float | None] = lambda index: None
+    ) -> None:
         """Args:
         path: the file; a present one is replaced at the end.
         info: plain values for the head of the file.
+        time_of: when a frame appears, in seconds from the first; None where nobody knows.
         """
         self.path = path
         self._info = dict(info)
+        self._time_of = time_of
         self._temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
         self._file: TextIO | None = None
         self._rows = 0
@@ -146,7 +150,7 @@ class RleMasks(MaskSink):
     def write(self, index: int, logits: Mapping[int, NDArray[np.float32]]) -> None:
         """See `MaskSink.write`."""
         objects = [{"id": number, **coco_annotation(values > 0)} for number, values in sorted(logits.items())]
-        row = json.dumps({"frame": index, "objects": objects})
+        row = json.dumps({"frame": index, "time_s": self._time_of(index), "objects": objects})
         start = ",\n" if self._rows else f'{{"info": {json.dumps(self._info)},\n"frames": [\n'
         try:
             if self._file is None:

@@ -17,8 +17,9 @@ def open_video(
 ) -> FrameSource:
     """Open frames to read one after the other, holding a few of them at most.
 
-    - a video file: all that OpenCV's FFmpeg decodes. Its frames are counted by decoding them once, as
-      containers announce frames that are not there.
+    - a video file: all that OpenCV's FFmpeg decodes, turned and mirrored as viewers show it, pixels as they
+      are stored. Its frames are counted and timed by decoding them once, as containers announce frames that
+      are not there.
     - a folder: JPEG files, or PNG and TIFF files when there are none; sorted by number when every stem
       is one, as sam2 does, else by name with numbers in it in their order.
     - a camera: its index, as a number or digits.
@@ -28,7 +29,7 @@ def open_video(
         source: path, address or index; a file or folder named by digits is taken before a camera.
         latest: skip frames of a camera or stream that came while the caller was busy.
         allow_truncated: use the frames that a video file which was cut off still has.
-        fps: frames per second instead of the source's own; folders have 24 unless told.
+        fps: constant frames per second instead of the source's own times; folders have 24 without it.
 
     Raises:
         BadVideoError: missing, empty, cut off, without frames, or with frames of several sizes; a camera
@@ -37,7 +38,8 @@ def open_video(
     if fps is not None and not 0 < fps <= 1000:
         raise BadVideoError(f"frames per second must lie above 0 and up to 1000; they are {fps:g}")
     opened = _open(source, latest, allow_truncated)
-    opened.fps = fps or opened.fps
+    if fps is not None:
+        opened.fps, opened.times_s = fps, None
     return opened
 
 

@@ -26,7 +26,9 @@ class FrameSource(ABC):
         name: what it was opened by, fit to be shown: an address without its password.
         size_hw: (height, width) of every frame in pixels.
         frame_count: how many frames there are; None for cameras and streams, where nobody knows.
-        fps: frames per second, as the source says.
+        fps: frames per second; of a file with a variable rate the mean.
+        times_s: (frames,) float64, the second in which each frame appears, from 0, as a file's container
+            says; None elsewhere, and for files without times or with times that go back.
         names: a name per frame, the stems of a folder's files; None elsewhere.
         note: what a person should know about the source, in one line; None when all is well.
     """
@@ -35,6 +37,7 @@ class FrameSource(ABC):
     size_hw: tuple[int, int]
     frame_count: int | None
     fps: float
+    times_s: NDArray[np.float64] | None = None
     names: tuple[str, ...] | None = None
     note: str | None = None
 
@@ -60,6 +63,12 @@ class FrameSource(ABC):
         if index < 0 or (self.frame_count is not None and index >= self.frame_count):
             raise FrameNotFoundError(f"there is no frame {index} in '{self.name}': {self._extent()}")
         return self._hold(index, self._read(index))
+
+    def time_s(self, index: int) -> float | None:
+        """Seconds from the first frame to this one: as the file says, else at `fps`; None for streams."""
+        if self.times_s is not None:
+            return round(float(self.times_s[index]), 6)
+        return None if self.frame_count is None else round(index / self.fps, 6)
 
     @property
     def capacity(self) -> int:

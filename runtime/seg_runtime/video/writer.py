@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
 from seg_runtime.video.capture import open_capture, quiet
+from seg_runtime.video.mp4_times import set_times
+from seg_runtime.video.times import is_steady
 
 __all__ = ["VideoWriter", "check_video_path"]
 
@@ -26,7 +28,15 @@ class VideoWriter:
     for the encoder: an odd one gets its last column or row twice.
     """
 
-    def __init__(self, path: str | Path, fps: float, size_hw: tuple[int, int], codec: str = "mp4v") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        size_hw: tuple[int, int],
+        codec: str = "mp4v",
+        *,
+        times_s: NDArray[np.float64] | None = None,
+    ) -> None:
         """Open a hidden file beside `path`, whose folder is made when missing.
 
         Args:
@@ -34,6 +44,9 @@ class VideoWriter:
             fps: frames per second, above 0.
             size_hw: (height, width) of the frames in pixels.
             codec: four letters that OpenCV knows.
+            times_s: (frames,) float64, increasing, from 0: when each frame appears, for at least as many as
+                will be written; None for a constant rate, which is also written when it holds every time to
+                within half a frame. Other times need a codec that stores frames in order, as "mp4v" does.
 
         Raises:
             BadInputError: another suffix, a folder that cannot be written to, a codec that is not there.
@@ -43,6 +56,8 @@ class VideoWriter:
         self._path = Path(path)
         check_video_path(self._path)
         self._size_hw = size_hw
+        self._last_s = 1 / fps
+        self._times_s = None if times_s is None or is_steady(times_s, fps) else times_s
         self._padding = (0, size_hw[0] % 2, 0, size_hw[1] % 2)
         self._temporary = self._path.with_name(f".{uuid.uuid4().hex}.partial.mp4")
         self.frames_written = 0
@@ -94,6 +109,8 @@ class VideoWriter:
                     f"cannot write '{self._path}': {stored} of {self.frames_written} frames were stored; "
                     "is the disk full?"
                 )
+            if self._times_s is not None:
+                set_times(self._temporary, self._times_s[:stored], self._last_s)
             self._temporary.replace(self._path)
         except OSError as error:
             raise BadInputError(f"cannot write '{self._path}': {error.strerror or error}") from error
