@@ -181,7 +181,7 @@ def _labels(
         raise _unclear(
             path, _values(values), f"so {white} may be an object, 'ignore' or the brightest of several shades"
         )
-    return np.where(values == white, IGNORED, values).astype(np.int32), "labels and ignored"
+    return np.where(values == white, IGNORED, values.astype(np.int32)), "labels and ignored"
 
 
 def _numbered(present: NDArray[np.int64]) -> Reading:
