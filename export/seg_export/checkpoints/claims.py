@@ -269,9 +269,9 @@ def check_claims(claims: Claims, *, channels: int, classes: int) -> None:
         raise BadInputError(f"--threshold {claims.threshold:g}: expected a probability, 0 to 1")
     names = claims.class_names or ()
     if not all(name.strip() and name.isprintable() for name in names) or len(set(names)) < len(names):
-        shown = ",".join(names).encode("unicode_escape").decode("ascii")
+        shown = ",".join(names)
         raise BadInputError(
-            f"--class-names {shown:.80}: expected different names in one line, none of them empty"
+            f"--class-names {shown:.80}: expected different names, none of them empty or of several lines"
         )
 
 

@@ -49,7 +49,6 @@ def _read(folder: Path, title: str, reader: ModuleType) -> FolderModel:
     except Exception as error:
         # Values of a file that nobody checked can make a library raise anything.
         raise CheckpointError(
-            f"folder '{folder}' is {title} and cannot be read: {type(error).__name__}: {in_short(error)}; "
-            "save it again with its library"
+            f"folder '{folder}' is {title} that cannot be read: {type(error).__name__}: {in_short(error)}"
         ) from error
     return model

@@ -66,8 +66,8 @@ def read(folder: Path) -> FolderModel:
     outputs, classes = read_outputs(config, made, folder), arguments.get("out_channels")
     names = class_names(prediction, classes)
     activation, threshold, after = outputs.activation, outputs.threshold, list(_notes(outputs))
-    several = isinstance(classes, int) and classes > 1
-    if several and activation == "sigmoid" and threshold is not None and 0 < threshold < 1:
+    overlapping = isinstance(classes, int) and classes > 1 and "background" not in (names or ())
+    if overlapping and activation == "sigmoid" and threshold is not None and 0 < threshold < 1:
         paint_likeliest(network, threshold)
         activation, names = "none", names and ("background", *names)
         after.append("classes may overlap: masks show the likeliest, and background below the threshold")

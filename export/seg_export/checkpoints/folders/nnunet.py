@@ -56,7 +56,7 @@ def read(folder: Path) -> FolderModel:
         applied_first(network, images.step)
     if len(painted) > 1:
         paint_over(network, painted)
-        names = ("background", *names)
+        names = ("background", *(names[painted.index(label + 1)] for label in range(len(names))))
     height, width = settings["patch_size"]
     return FolderModel(
         kind=f"{kind} of nnU-Net v2",
