@@ -99,6 +99,36 @@ def test_what_a_folder_says_is_not_asked_for_and_not_overruled(
     assert rows["input size"]["value"] == "64x96" and rows["class names"]["origin"] == "option"
 
 
+def test_folder_that_says_otherwise_since_it_was_published_is_no_longer_the_models(
+    described: FolderModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    verify = ["verify", "net", "--module", str(tmp_path), "--repo", str(tmp_path / "repo")]
+    options = ["--class-names", "a,b", "--name", "net", "--size", "64", "--repo", str(tmp_path / "repo")]
+    run_export("module", str(tmp_path), *options)
+    run_export(*verify)
+    for change, message in (
+        (
+            {"mean": (0.4, 0.2, 0.3)},
+            r"has the mean \(0.4, 0.2, 0.3\) and model 'net' was published with \(0.1",
+        ),
+        ({"channel_order": "bgr"}, "has the channel order bgr and model 'net' was published with rgb"),
+        ({"class_names": ("b", "a")}, r"has the class names \('b', 'a'\) and model 'net' was published with"),
+    ):
+        model = replace(described, claims=replace(described.claims, **change))
+        monkeypatch.setattr(folders, "READERS", {"a network": _Reader(model)})
+        with pytest.raises(CheckpointError, match=f"{message}.*: export it again"):
+            run_export(*verify)
+
+
+def test_folder_of_a_network_with_a_head_for_labels_is_verified(tmp_path: Path) -> None:
+    few, aux = {"decoder_channels": (16, 8, 8, 8, 4)}, {"classes": 3}
+    network = smp.Unet("resnet18", encoder_weights=None, classes=2, aux_params=aux, **few)
+    network.save_pretrained(tmp_path / "roads")
+    repo = ["--repo", str(tmp_path / "repo")]
+    run_export("module", str(tmp_path / "roads"), *CLAIMS, *repo)
+    run_export("verify", "roads", "--module", str(tmp_path / "roads"), *repo)
+
+
 def test_size_may_be_another_than_the_folder_says(described: FolderModel, tmp_path: Path) -> None:
     checkpoint = folder_checkpoint(tmp_path, size_hw=(32, 32))
     assert checkpoint.preprocessing.input_size_hw == (32, 32)
