@@ -219,6 +219,8 @@ def test_claims_of_a_maskrcnn_reach_the_detector() -> None:
         (Claims(scale=0.0), r"--scale 0: expected a finite number above 0"),
         (Claims(class_names=("a",)), r"--class-names a: 1 name, expected 2, one per class"),
         (Claims(class_names=("a", " ")), r"--class-names a, : expected different names, none of them empty"),
+        (Claims(class_names=("a", "b\n")), r"different names, none of them empty or of several lines"),
+        (Claims(class_names=("a", "\x1b[31mb")), r"different names, none of them empty or of several lines"),
         (Claims(threshold=0.5), r"--threshold has no effect on a network of several classes"),
         (Claims(anchor_sizes=(1, 2, 3, 4, 5)), r"--anchors has no effect on a U-Net"),
         (Claims(resize="stretch"), r"--resize has no effect on a U-Net"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,36 @@ def test_what_a_folder_says_is_not_asked_for_and_not_overruled(
     assert rows["input size"]["value"] == "64x96" and rows["class names"]["origin"] == "option"
 
 
+def test_folder_that_says_otherwise_since_it_was_published_is_no_longer_the_models(
+    described: FolderModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    verify = ["verify", "net", "--module", str(tmp_path), "--repo", str(tmp_path / "repo")]
+    options = ["--class-names", "a,b", "--name", "net", "--size", "64", "--repo", str(tmp_path / "repo")]
+    run_export("module", str(tmp_path), *options)
+    run_export(*verify)
+    for change, message in (
+        (
+            {"mean": (0.4, 0.2, 0.3)},
+            r"has the mean \(0.4, 0.2, 0.3\) and model 'net' was published with \(0.1",
+        ),
+        ({"channel_order": "bgr"}, "has the channel order bgr and model 'net' was published with rgb"),
+        ({"class_names": ("b", "a")}, r"has the class names \('b', 'a'\) and model 'net' was published with"),
+    ):
+        model = replace(described, claims=replace(described.claims, **change))
+        monkeypatch.setattr(folders, "READERS", {"a network": _Reader(model)})
+        with pytest.raises(CheckpointError, match=f"{message}.*: export it again"):
+            run_export(*verify)
+
+
+def test_folder_of_a_network_with_a_head_for_labels_is_verified(tmp_path: Path) -> None:
+    few, aux = {"decoder_channels": (16, 8, 8, 8, 4)}, {"classes": 3}
+    network = smp.Unet("resnet18", encoder_weights=None, classes=2, aux_params=aux, **few)
+    network.save_pretrained(tmp_path / "roads")
+    repo = ["--repo", str(tmp_path / "repo")]
+    run_export("module", str(tmp_path / "roads"), *CLAIMS, *repo)
+    run_export("verify", "roads", "--module", str(tmp_path / "roads"), *repo)
+
+
 def test_size_may_be_another_than_the_folder_says(described: FolderModel, tmp_path: Path) -> None:
     checkpoint = folder_checkpoint(tmp_path, size_hw=(32, 32))
     assert checkpoint.preprocessing.input_size_hw == (32, 32)
@@ -125,6 +156,12 @@ def test_options_of_a_factory_are_refused(saved: Path, command: tuple[str, ...],
         ('{"_model_class": "Unet", "decoder_channels": [4]}', "is a Unet that cannot be built: Model depth"),
         ('{"_model_class": "Unet", "classes": "two"}', "is a Unet that cannot be built"),
         ('{"_model_class": "Unet", "classes": 3}', "does not fit a Unet: "),
+        ('{"_model_class": "Unet", "classes": -1}', "is a Unet that cannot be built: .*negative dimension"),
+        ('{"_model_class": "Unet", "encoder_name": "tu-nope18"}', "cannot be built: Unknown model"),
+        ('{"_model_class": "Unet", "encoder_name": ["resnet18"]}', r"has the encoder_name \['resnet18'\]"),
+        ('{"_model_class": "Unet", "encoder_name": "tu-hf-hub:a/b"}', "name of an encoder and no address"),
+        ('{"_model_class": "Unet", "encoder_name": "tu-local-dir:/a"}', "name of an encoder and no address"),
+        ("[" * 100_000, "cannot be read as JSON: maximum recursion depth"),
         ("{}", r"is none that is known \("),
     ],
 )
@@ -136,6 +173,51 @@ def test_folder_that_cannot_be_read_is_one_line(
     with pytest.raises(CheckpointError, match=message) as caught:
         run_export("module", str(tmp_path), "--assume-defaults")
     assert "\n" not in str(caught.value)
+
+
+class Runs:
+    """Pickles to a call that leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_file_that_a_configuration_names_is_unpickled(saved: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": Runs(tmp_path / "ran")}, tmp_path / "other.pth")
+    config = json.loads((saved / "config.json").read_text())
+    config |= {"encoder_name": "tu-resnet18", "checkpoint_path": str(tmp_path / "other.pth")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"has 'checkpoint_path' for timm, which is not passed on"):
+        run_export("module", str(tmp_path), *CLAIMS)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_size_that_no_memory_holds_is_refused_before_the_network_runs(
+    described: FolderModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        folders, "READERS", {"a network": _Reader(replace(described, size_hw=(10**9, 10**9)))}
+    )
+    with pytest.raises(BadInputError, match="input size 1000000000x1000000000: each side must be 8 to 4096"):
+        run_export("module", str(tmp_path), "--class-names", "a,b", "--repo", str(tmp_path / "repo"))
+
+
+def test_error_of_a_reader_is_one_of_the_folder(
+    described: FolderModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def read(path: Path) -> FolderModel:
+        raise RuntimeError("an error\nof two lines")
+
+    reader = _Reader(described)
+    monkeypatch.setattr(reader, "read", read)
+    monkeypatch.setattr(folders, "READERS", {"a network": reader})
+    with pytest.raises(
+        CheckpointError, match=r"is a network that cannot be read: RuntimeError: an error of two"
+    ):
+        run_export("module", str(tmp_path))
 
 
 def test_folder_without_its_weights_or_library_says_so(

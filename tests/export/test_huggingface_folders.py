@@ -223,6 +223,10 @@ def test_one_class_has_a_sigmoid_and_its_name_and_threshold_are_asked_for(tmp_pa
             "EfficientNetImageProcessor, which does other than its mean and std say: move it",
         ),
         ({"image_processor_type": "MobileViTImageProcessor"}, "which does other than its mean and std say"),
+        (
+            {"image_processor_type": "DPTImageProcessor", "do_pad": True, "size_divisor": 40},
+            "makes 80x80 of an image of 64x64, as with do_pad",
+        ),
     ],
 )
 def test_image_processor_that_cannot_be_is_refused(
@@ -251,7 +255,11 @@ def test_image_processor_that_cannot_be_is_refused(
         ({"model_type": "dpt"}, "is of a dpt and names a SegformerForSemanticSegmentation"),
         ({"hidden_sizes": [8, 8]}, "cannot be built: "),
         ({"hidden_sizes": "wide"}, "cannot be built: "),
-        ({"num_channels": "many"}, "has the num_channels many: 1 to 16"),
+        ({"num_channels": "many"}, "has the num_channels 'many': 1 to 16"),
+        (
+            {"architectures": ["AutoModelForSemanticSegmentation"]},
+            "does not have: install a version that does",
+        ),
         ({"depths": [1, 1, 1, 2]}, r"do not fit .*: no segformer\.stages\.3\.blocks\.1|do not fit .*: no "),
         ({"depths": [1, 1, 1, 0]}, "do not fit .* that it does not have"),
         ({"hidden_sizes": [8, 8, 16, 32]}, r"do not fit .* of \(16,.*\) for \(32,"),

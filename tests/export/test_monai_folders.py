@@ -261,6 +261,41 @@ def test_activation_and_threshold_are_those_of_the_postprocessing(
     assert model.claims.class_names == ("background", "tool")[-classes:]
 
 
+def test_classes_of_a_sigmoid_leave_a_background_below_the_threshold(tmp_path: Path, photo: Path) -> None:
+    after = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.55},
+    ]
+    metadata = described(names=("vessel", "tool"))
+    folder = write_bundle(tmp_path / "bundle", [*LOAD, TO_ONE], after=after, metadata=metadata)
+    found, claimed = in_monai(folder, photo).transpose(0, 2, 1), computed(folder, photo).argmax(0)
+    assert read_folder(folder).claims.class_names == ("background", "vessel", "tool")
+    assert 0.02 < np.mean(found.any(0)) < 0.98
+    assert np.mean((claimed > 0) == found.any(0)) > 0.999
+    alone = (found[0] > 0) & (found[1] == 0)
+    assert np.all(claimed[alone] == 1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"_target_": "Activationsd", "keys": "label", "sigmoid": True},
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True, "_disabled_": True},
+    ],
+)
+def test_activation_of_something_else_is_not_that_of_the_outputs(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    model = read_folder(write_bundle(tmp_path / "bundle", LOAD, after=[*SOFTMAX, more]))
+    assert model.activation == "softmax"
+
+
+def test_what_follows_the_network_and_is_left_out_is_named(tmp_path: Path) -> None:
+    largest = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
+    model = read_folder(write_bundle(tmp_path / "bundle", LOAD, after=[*SOFTMAX, largest]))
+    assert "left out of what follows the network: KeepLargestConnectedComponentd" in model.steps
+
+
 def test_yaml_with_references_is_read_and_its_code_is_not_run(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", LOAD)
     (folder / "configs" / "inference.json").unlink()
@@ -301,6 +336,41 @@ def test_unknown_transform_leaves_mean_and_std_open(tmp_path: Path) -> None:
     assert "not understood, so that mean and std are open: HistogramNormalized" in read_folder(folder).steps
 
 
+def of_key(key: str, *transforms: Any) -> list[Any]:
+    return [{**transform, "keys": key} for transform in transforms]
+
+
+OTHER_KEYS = {
+    "of another name": (of_key("img", *LOAD, TO_ONE), "transforms of other than 'image'"),
+    "put together": (
+        [*of_key("a", *LOAD, TO_ONE), {"_target_": "ConcatItemsd", "keys": ["a", "a"], "name": "image"}],
+        "ConcatItemsd",
+    ),
+    "copied": (
+        [*of_key("a", *LOAD, TO_ONE), {"_target_": "CopyItemsd", "keys": "a", "names": ["image"]}],
+        "CopyItemsd",
+    ),
+    "no transform": ([*LOAD, "Flipd"], "Flipd"),
+    "read by code": (
+        [{**LOAD[0], "converter": "$lambda image: image.convert('HSV')"}, LOAD[1]],
+        "LoadImaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KEYS)
+def test_transforms_that_make_the_image_of_others_leave_mean_and_std_open(tmp_path: Path, name: str) -> None:
+    transforms, title = OTHER_KEYS[name]
+    model = read_folder(write_bundle(tmp_path / "bundle", transforms))
+    assert model.claims.mean is None and model.claims.std is None and model.claims.scale is None
+    assert f"not understood, so that mean and std are open: {title}" in model.steps
+
+
+def test_image_converted_to_rgb_is_what_is_read_here_too(tmp_path: Path) -> None:
+    load = {**LOAD[0], "converter": "$lambda image: image.convert('RGB')"}
+    assert read_folder(write_bundle(tmp_path / "bundle", [load, LOAD[1], TO_ONE])).claims.scale == 255
+
+
 def test_pretrained_weights_of_a_backbone_are_not_fetched(tmp_path: Path) -> None:
     network = {
         "_target_": "FlexibleUNet",
@@ -334,6 +404,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "of another library": (changed(_target_="torch.nn.UNet"), "is a torch.nn.UNet, expected one of"),
     "not there": (changed(_target_="monai.networks.nets.UNet9"), "expected one of monai.networks.nets"),
     "argument too many": (changed(depth=3), "cannot be built"),
+    "negative channels": (
+        changed(channels=[-8, 16]),
+        "cannot be built: Trying to create tensor with negative",
+    ),
+    "references without end": (
+        {**changed(act="@a"), "a": ["@b"] * 99, "b": ["@c"] * 99, "c": ["@d"] * 99, "d": [0] * 99},
+        "make more than 100000 values",
+    ),
+    "probabilities by code": (
+        {"postprocessing": [{"_target_": "Activationsd", "keys": "pred", "other": "$lambda x: 1 - x"}]},
+        "makes probabilities by code, $lambda x: 1 - x, which is not run",
+    ),
     "CT": ({"preprocessing": [*LOAD, HOUNSFIELD]}, "not for images of 8 bits, 0 to 255"),
     "unknown next to statistics": (
         {"preprocessing": [*LOAD, on_images("CropForegroundd"), on_images("ScaleIntensityd")]},

@@ -278,21 +278,44 @@ def test_result_is_published_and_verified_with_all_that_it_says(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("labels", "names"),
+    ("labels", "order", "names"),
     [
-        ({"background": 0, "whole": [1, 2], "core": 2}, ("whole", "core")),
-        ({"background": 0, "whole": [1, 2], "ignore": 3}, ("whole",)),
+        ({"background": 0, "whole": [1, 2], "core": 2}, [1, 2], ("background", "whole", "core")),
+        ({"background": 0, "core": 2, "whole": [1, 2]}, [2, 1], ("background", "whole", "core")),
+        ({"background": 0, "whole": [1, 2], "ignore": 3}, [1], ("whole",)),
     ],
 )
-def test_regions_have_a_sigmoid_each(tmp_path: Path, labels: dict[str, Any], names: tuple[str, ...]) -> None:
-    dataset = {"regions_class_order": list(range(1, len(names) + 1))}
-    folder = write_result(tmp_path / "result", [RGB, RGB, RGB], labels=labels, dataset=dataset)
-    image = photo(3)
-    logits = in_nnunet(image, [RGB, RGB, RGB], network(3, len(names)))
-    assert np.abs(computed(folder, image) - 1 / (1 + np.exp(-logits))).max() < 1e-5
-    model = read_folder(folder)
-    assert model.claims.class_names == names and model.activation == "sigmoid"
-    assert any("regions may overlap" in step for step in model.steps) == (len(names) > 1)
+def test_regions_are_the_labels_that_nnunet_paints(
+    tmp_path: Path, labels: dict[str, Any], order: list[int], names: tuple[str, ...]
+) -> None:
+    dataset = {"regions_class_order": order}
+    folder = write_result(tmp_path / "result", [Z], labels=labels, dataset=dataset)
+    image = photo(1)
+    found = in_nnunet(image, [Z], network(1, len(order))) > 0  # a sigmoid above 0.5
+    wanted = np.zeros(PATCH, np.int64)
+    for region, label in enumerate(order):
+        wanted[found[region]] = label
+    scores = computed(folder, image)
+    painted = scores.argmax(0) if len(scores) > 1 else scores[0] > 0.5
+    assert len(np.unique(wanted)) > 1 and np.mean(painted == wanted) > 0.999
+    assert read_folder(folder).claims.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("forward", "swapped"), [([0, 1, 2], False), ([2, 0, 1], False), ([0, 2, 1], True), ([1, 2, 0], True)]
+)
+def test_network_that_sees_rows_as_columns_is_refused(
+    tmp_path: Path, forward: list[int], swapped: bool
+) -> None:
+    folder = write_result(tmp_path / "result", [Z])
+    path = folder / "plans.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"transpose_forward": forward}))
+    if not swapped:
+        assert read_folder(folder).size_hw == PATCH
+        return
+    with pytest.raises(CheckpointError, match="which makes columns of rows") as raised:
+        read_folder(folder)
+    assert_short(raised.value, folder)
 
 
 def test_plans_of_nnunet_before_2_4_describe_the_same_network(tmp_path: Path) -> None:
@@ -335,6 +358,28 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no network": ({"settings": {"UNet_class_name": "PlainConvUNet"}}, "describes no network"),
     "no labels": ({"dataset": {"labels": {}}}, "has no labels"),
     "strange labels": ({"dataset": {"labels": {"background": 0, "lung": "1"}}}, "others than numbers"),
+    "labels with a gap": (
+        {"dataset": {"labels": {"background": 0, "lung": 1, "heart": 3}}},
+        "expected 0, 1, 2 and so on",
+    ),
+    "two names of a label": (
+        {"dataset": {"labels": {"background": 0, "lung": 1, "heart": 1}}},
+        "expected 0, 1, 2 and so on",
+    ),
+    "regions without an order": (
+        {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
+        "has the regions_class_order None, expected each of 1 to 2 once",
+    ),
+    "patch of text": ({"settings": {"patch_size": ["48", "64"]}}, "does not describe the configuration '2d'"),
+    "channels without names": ({"dataset": {"channel_names": "R"}}, "as channel_names, expected an object"),
+    "schemes of another type": (
+        {"settings": {"normalization_schemes": 1}},
+        "is a result of nnU-Net v2 that cannot be read: TypeError",
+    ),
+    "negative features": (
+        {"settings": without(ARGUMENTS, features_per_stage=[-8, 16, 16])},
+        "cannot be built: Trying to create tensor with negative dimension",
+    ),
     "strange plans": (
         {"settings": {"architecture": ["PlainConvUNet"]}},
         "as architecture, expected an object",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -30,6 +31,7 @@ from seg_export.cli.main import app
 from seg_export.engines.check import check_graphs
 from seg_export.engines.parity import engine_parity
 from seg_export.families.onnx.interface import Wishes
+from seg_export.families.onnx.read import read_original
 from seg_export.tracing.external_weights import move_weights_of_graph
 from seg_export.verification.comparison import VerificationError
 from seg_export.verification.graph_runner import GraphRunner
@@ -530,6 +532,12 @@ STATED = ["--mean", "0.5", "--std", "0.25", "--scale", "255", "--no-clahe", "--c
 
 def command(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["onnx", *map(str, arguments)])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.onnx")
+    with pytest.raises(CheckpointError, match="is a folder or a device: name an ONNX file"):
+        read_original(tmp_path / "net.onnx")
 
 
 def test_the_command_publishes_and_says_what_it_read_and_assumed(

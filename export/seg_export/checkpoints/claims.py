@@ -268,8 +268,11 @@ def check_claims(claims: Claims, *, channels: int, classes: int) -> None:
     if claims.threshold is not None and not 0 <= claims.threshold <= 1:
         raise BadInputError(f"--threshold {claims.threshold:g}: expected a probability, 0 to 1")
     names = claims.class_names or ()
-    if not all(name.strip() for name in names) or len(set(names)) < len(names):
-        raise BadInputError(f"--class-names {','.join(names)}: expected different names, none of them empty")
+    if not all(name.strip() and name.isprintable() for name in names) or len(set(names)) < len(names):
+        shown = ",".join(names)
+        raise BadInputError(
+            f"--class-names {shown:.80}: expected different names, none of them empty or of several lines"
+        )
 
 
 def check_statistics(preprocessing: Preprocessing) -> None:

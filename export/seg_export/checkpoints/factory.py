@@ -63,9 +63,9 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
     """Keyword arguments from a JSON object. Raises BadInputError."""
     try:
         arguments = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(
-            f"--args '{text}' is not JSON ({error}): expected an object such as '{{\"classes\": 3}}'"
+            f"--args '{text:.80}' is not JSON ({error}): expected an object such as '{{\"classes\": 3}}'"
         ) from error
     if not isinstance(arguments, dict):
         raise BadInputError(f"--args '{text}': expected a JSON object such as '{{\"classes\": 3}}'")

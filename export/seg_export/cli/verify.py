@@ -166,12 +166,17 @@ def _module_weights(
     from seg_export.checkpoints.factory import make_module, parse_arguments
     from seg_export.checkpoints.folders import read_folder
     from seg_export.checkpoints.types import WeightsFile
+    from seg_export.families.module.folder import check_published
     from seg_export.verification.published import module_as_published
+    from seg_runtime.repository import Repository
 
     activation = source.activation
+    output: str | int | None = source.output
     if names_folder(factory):
         folder = read_folder(Path(factory))
-        network, checkpoint, activation = folder.network, folder.weights, folder.activation_with(activation)
+        check_published(folder.claims, Repository(repo).spec(model), Path(factory))
+        network, checkpoint = folder.network, folder.weights
+        activation, output = folder.activation_with(activation), folder.output
     else:
         network = make_module(factory, parse_arguments(source.args))
     return module_as_published(
@@ -180,7 +185,7 @@ def _module_weights(
         network,
         weights=WeightsFile(checkpoint, weights_name) if checkpoint else None,
         activation=activation,
-        output=source.output,
+        output=output,
     )
 
 

@@ -123,6 +123,8 @@ class Family:
     ensembles: Callable[[str, Sequence[StagedModel]], tuple[StagedModel, ...]] = _alone
     prune: Callable[[Checkpoint, int], Checkpoint] | None = None
     half_embeddings: bool = False
-    of_module: Callable[[ModelSpec, nn.Module, WeightsFile | None, Any, str | None], Checkpoint] | None = None
+    of_module: (
+        Callable[[ModelSpec, nn.Module, WeightsFile | None, Any, str | int | None], Checkpoint] | None
+    ) = None
     tolerances: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, KeptInFp32] = field(default_factory=dict)

@@ -71,7 +71,7 @@ def module_as_published(
     *,
     weights: WeightsFile | None = None,
     activation: str | None = None,
-    output: str | None = None,
+    output: str | int | None = None,
 ) -> Checkpoint:
     """A module as a published model has it, for `verify_published`.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 from seg_export.checkpoints.folders import huggingface, monai, nnunet, smp
-from seg_export.checkpoints.folders.folder import FolderModel
-from seg_runtime.errors import CheckpointError
+from seg_export.checkpoints.folders.folder import FolderModel, in_short
+from seg_runtime.errors import CheckpointError, EdgesegError
 
 __all__ = ["READERS", "FolderModel", "read_folder"]
 
@@ -31,11 +32,23 @@ def read_folder(folder: Path) -> FolderModel:
         raise CheckpointError(
             f"there is no folder '{folder}': name one, or a factory as PACKAGE.MODULE:FACTORY"
         )
-    for reader in READERS.values():
+    for title, reader in READERS.items():
         if reader.recognises(folder):
-            model: FolderModel = reader.read(folder)
-            return model
+            return _read(folder, title, reader)
     raise CheckpointError(
         f"folder '{folder}' is none that is known ({', '.join(READERS)}): name a factory, as "
         "PACKAGE.MODULE:FACTORY, with --checkpoint FILE"
     )
+
+
+def _read(folder: Path, title: str, reader: ModuleType) -> FolderModel:
+    try:
+        model: FolderModel = reader.read(folder)
+    except EdgesegError:
+        raise
+    except Exception as error:
+        # Values of a file that nobody checked can make a library raise anything.
+        raise CheckpointError(
+            f"folder '{folder}' is {title} that cannot be read: {type(error).__name__}: {in_short(error)}"
+        ) from error
+    return model

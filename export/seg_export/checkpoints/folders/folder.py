@@ -18,7 +18,10 @@ from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
-__all__ = ["FolderModel", "library", "part", "read_json"]
+_LONGEST = 160
+"""Characters of an error of a library, some of which list all that it knows."""
+
+__all__ = ["FolderModel", "in_short", "library", "part", "read_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,22 @@ def read_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file. Raises CheckpointError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' cannot be read as JSON: {in_short(error)}") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"'{path}' holds a {type(document).__name__}, expected a JSON object")
     return document
+
+
+def in_short(error: BaseException) -> str:
+    """What an error of a library says, cut to what is read in one line.
+
+    Example:
+        >>> in_short(ValueError("no such\\n  encoder"))
+        'no such encoder'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def part(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

@@ -87,9 +87,11 @@ def _channels(path: Path, config: Mapping[str, Any]) -> int:
     backbone = config.get("backbone_config")
     parts = [config, backbone] if isinstance(backbone, dict) else [config]
     channels = next((part["num_channels"] for part in parts if "num_channels" in part), 3)
-    if isinstance(channels, int) and 1 <= channels <= MOST_CHANNELS:
+    if type(channels) is int and 1 <= channels <= MOST_CHANNELS:
         return channels
-    raise CheckpointError(f"'{path}' has the num_channels {channels}: 1 to {MOST_CHANNELS} can be served")
+    raise CheckpointError(
+        f"'{path}' has the num_channels {channels!r:.40}: 1 to {MOST_CHANNELS} can be served"
+    )
 
 
 def _class_names(path: Path, id2label: Any) -> tuple[str, ...] | None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from seg_export.checkpoints.claims import Claims, check_statistics
-from seg_export.checkpoints.folders.folder import read_json
-from seg_export.checkpoints.folders.huggingface_loading import in_short
+from seg_export.checkpoints.folders.folder import in_short, read_json
 from seg_export.checkpoints.types import Preprocessing
+from seg_runtime.contract import LARGEST_SIDE
 from seg_runtime.errors import BadInputError, CheckpointError
 
 __all__ = ["Images", "read_images"]
@@ -72,7 +72,10 @@ def read_images(transformers: ModuleType, folder: Path, channels: int) -> Images
         channel_order=prepared.channel_order if channels == 3 else None,
         clahe=False if channels in (1, 3) else None,
     )
-    return Images(claims, *_size(path, processor))
+    size_hw, steps = _size(path, processor)
+    if size_hw is not None:
+        _check_size(path, processor, (*size_hw, channels))
+    return Images(claims, size_hw, steps)
 
 
 def _prepared(path: Path, processor: Any, channels: int) -> Preprocessing:
@@ -126,6 +129,23 @@ def _check(path: Path, processor: Any, prepared: Preprocessing) -> None:
         raise CheckpointError(
             f"'{path}' prepares images with a {type(processor).__name__}, which does other than its mean and "
             f"std say: {_REMOVE}"
+        )
+
+
+def _check_size(path: Path, processor: Any, image_hwc: tuple[int, int, int]) -> None:
+    """Refuse an image processor that brings an image of the input's size to another, as padding does."""
+    if max(image_hwc) > LARGEST_SIDE:
+        return  # refused with all that are too large
+    try:
+        image = np.zeros(image_hwc, np.uint8)
+        made = processor(images=image, input_data_format="channels_last", return_tensors="pt")
+        height, width = made["pixel_values"].shape[2:]
+    except Exception as error:
+        raise CheckpointError(f"'{path}' cannot prepare images: {in_short(error)}") from error
+    if (height, width) != image_hwc[:2]:
+        raise CheckpointError(
+            f"'{path}' makes {height}x{width} of an image of {image_hwc[0]}x{image_hwc[1]}, as with do_pad: "
+            "give it the size of the result, without padding"
         )
 
 

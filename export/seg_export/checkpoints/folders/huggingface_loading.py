@@ -12,19 +12,16 @@ from typing import Any
 import torch
 
 from seg_export.checkpoints.files import read_plain
-from seg_export.checkpoints.folders.folder import library, read_json
+from seg_export.checkpoints.folders.folder import in_short, library, read_json
 from seg_export.checkpoints.folders.huggingface_network import Logits, Queries, one_output
 from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.tensors import check_finite, float32
 from seg_runtime.errors import CheckpointError
 
-__all__ = ["in_short", "load_network", "offline_and_quiet"]
+__all__ = ["load_network", "offline_and_quiet"]
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 """Of weights; either may be in parts, which a file with .index.json after its name lists."""
-
-_LONGEST = 160
-"""Characters of an error of the library, some of which list all that it knows."""
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def load_network(
     """
     architecture = config["architectures"][0]
     kind = getattr(transformers, architecture, None)
-    if not isinstance(kind, type):
+    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         raise CheckpointError(
             f"'{folder}' is a {architecture}, which transformers {transformers.__version__} does not have: "
             "install a version that does"
@@ -81,12 +78,6 @@ def load_network(
             f"{first_three(problems)}"
         )
     return network
-
-
-def in_short(error: BaseException) -> str:
-    """What an error of the library says, cut to what is read in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:

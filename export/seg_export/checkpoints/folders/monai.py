@@ -7,23 +7,25 @@ Configurations can hold code. Only plain values and references to such are read,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
+from seg_export.checkpoints.folders.folder import FolderModel, in_short, library, read_json
 from seg_export.checkpoints.folders.monai_config import class_name, expression_in, read_config, resolved
 from seg_export.checkpoints.folders.monai_formats import (
+    Outputs,
     class_names,
     format_of,
     input_size,
-    probabilities,
     read_images,
+    read_outputs,
 )
 from seg_export.checkpoints.folders.monai_images import prepare
+from seg_export.checkpoints.folders.regions import paint_likeliest
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -60,9 +62,15 @@ def read(folder: Path) -> FolderModel:
     images = read_images(config, key)
     claims, steps = prepare(network, images, channels, folder)
     size_hw, size_steps = input_size(config, images, image)
-    activation, threshold = probabilities(config)
-    classes = arguments.get("out_channels")
-    names = class_names(format_of(metadata, path, "outputs", "pred")[1], classes)
+    made, prediction = format_of(metadata, path, "outputs", "pred")
+    outputs, classes = read_outputs(config, made, folder), arguments.get("out_channels")
+    names = class_names(prediction, classes)
+    activation, threshold, after = outputs.activation, outputs.threshold, list(_notes(outputs))
+    overlapping = isinstance(classes, int) and classes > 1 and "background" not in (names or ())
+    if overlapping and activation == "sigmoid" and threshold is not None and 0 < threshold < 1:
+        paint_likeliest(network, threshold)
+        activation, names = "none", names and ("background", *names)
+        after.append("classes may overlap: masks show the likeliest, and background below the threshold")
     if classes != 1 or activation != "sigmoid":
         threshold = None
     return FolderModel(
@@ -73,8 +81,13 @@ def read(folder: Path) -> FolderModel:
         size_hw=size_hw,
         activation=activation,
         weights=weights,
-        steps=(*steps, *size_steps),
+        steps=(*steps, *size_steps, *after),
     )
+
+
+def _notes(outputs: Outputs) -> Iterator[str]:
+    if outputs.unknown:
+        yield f"left out of what follows the network: {', '.join(outputs.unknown)}"
 
 
 def _weights(folder: Path) -> Path:
@@ -120,8 +133,9 @@ def _build(nets: Any, described: Mapping[str, Any], folder: Path) -> tuple[nn.Mo
         bound.apply_defaults()
         if bound.arguments.get("spatial_dims", 2) == 2:
             return made(**arguments), bound.arguments
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {error}") from error
+    except Exception as error:
+        # Values of a file that nobody checked can make the library raise anything.
+        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
     raise CheckpointError(
         f"'{folder}' is a {name} of 3-D images: only networks with spatial_dims of 2 can be exported"
     )

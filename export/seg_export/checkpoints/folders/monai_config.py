@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ _REFERENCE = re.compile(r"\$?[@%]([\w.]+(?:(?:#|::)\w+)*)")
 
 _DEPTH = 32
 """Of references in references and values in values."""
+
+_MOST = 100_000
+"""Values of one that is resolved: references to references could fill any memory."""
 
 
 def read_config(folder: Path, name: str) -> Mapping[str, Any]:
@@ -39,36 +42,44 @@ def read_config(folder: Path, name: str) -> Mapping[str, Any]:
     return {}
 
 
-def resolved(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
+def resolved(config: Mapping[str, Any], value: Any) -> Any:
     """A value whose references are replaced by what they name; expressions stay as they are.
 
     Args:
         config: the file that it is from.
         value: plain values, in mappings and lists.
-        depth: how deep it lies in another value.
 
     Raises:
-        CheckpointError: references that go round in a circle.
+        CheckpointError: references that go round in a circle, or to more than any network needs.
 
     Example:
         >>> resolved({"classes": 2, "out": "@classes"}, {"out_channels": "@out", "act": "$torch.nn.ReLU"})
         {'out_channels': 2, 'act': '$torch.nn.ReLU'}
     """
+    return _resolved(config, value, 0, iter(range(_MOST)))
+
+
+def _resolved(config: Mapping[str, Any], value: Any, depth: int, left: Iterator[int]) -> Any:
+    """A value that lies `depth` values deep in another, while there are some `left`."""
     if depth > _DEPTH:
         raise CheckpointError(
-            f"the references of a bundle's configuration go round in a circle, at {value!r}"
+            f"the references of a bundle's configuration go round in a circle, at {value!r:.40}"
+        )
+    if next(left, None) is None:
+        raise CheckpointError(
+            f"the references of a bundle's configuration make more than {_MOST} values of it"
         )
     if isinstance(value, Mapping):
-        return {key: resolved(config, each, depth + 1) for key, each in value.items()}
+        return {str(key): _resolved(config, each, depth + 1, left) for key, each in value.items()}
     if isinstance(value, list):
-        return [resolved(config, each, depth + 1) for each in value]
+        return [_resolved(config, each, depth + 1, left) for each in value]
     if not isinstance(value, str) or not (reference := _REFERENCE.fullmatch(value)):
         return value
     try:
         named = _named(config, reference[1])
     except (IndexError, KeyError, TypeError, ValueError):
         return value
-    return resolved(config, named, depth + 1)
+    return _resolved(config, named, depth + 1, left)
 
 
 def expression_in(value: Any) -> str:
@@ -104,7 +115,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     yaml = library("yaml", "PyYAML")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"'{path}' cannot be read as YAML: {reason}") from error
     if not isinstance(document, dict):

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.folders.folder import Activation, part
 from seg_export.checkpoints.folders.monai_config import class_name, resolved
-from seg_export.checkpoints.folders.monai_transforms import Images, array_name, read_transforms
+from seg_export.checkpoints.folders.monai_transforms import (
+    WITHOUT_EFFECT,
+    Images,
+    array_name,
+    concerning,
+    read_transforms,
+)
+from seg_runtime.errors import CheckpointError
 
-__all__ = ["class_names", "format_of", "input_size", "probabilities", "read_images"]
+__all__ = ["Outputs", "class_names", "format_of", "input_size", "read_images", "read_outputs"]
+
+_AFTER = WITHOUT_EFFECT | {"Invert", "SaveImage"}
+"""What a client does, or nobody."""
 
 
 def format_of(
@@ -43,20 +54,52 @@ def read_images(config: Mapping[str, Any], key: str) -> Images:
     return Images(unknown=["preprocessing"]) if transforms is None else read_transforms(transforms, key)
 
 
-def probabilities(config: Mapping[str, Any]) -> tuple[Activation | None, float | None]:
-    """What makes probabilities of the outputs, and from which on they are foreground; None for unsaid."""
+@dataclass
+class Outputs:
+    """What becomes of a network's outputs.
+
+    Attributes:
+        activation: what makes probabilities of them; None for unsaid.
+        threshold: from which on they are foreground; None for unsaid, or where the largest wins.
+        unknown: names of what follows besides.
+    """
+
     activation: Activation | None = None
-    threshold = None
-    for transform in _transforms(config, "postprocessing") or []:
+    threshold: float | None = None
+    unknown: list[str] = field(default_factory=list)
+
+
+def read_outputs(config: Mapping[str, Any], key: str, folder: Path) -> Outputs:
+    """What is done to the outputs at inference.
+
+    Args:
+        config: of the bundle.
+        key: of the outputs in its transforms.
+        folder: for messages.
+
+    Raises:
+        CheckpointError: code makes probabilities of them.
+    """
+    outputs = Outputs()
+    largest = False
+    for transform in concerning(_transforms(config, "postprocessing") or [], key):
         name = array_name(class_name(transform))
         if name == "Activations":
+            if _first(transform.get("other")) is not None:
+                raise CheckpointError(
+                    f"'{folder}' makes probabilities by code, {transform['other']!s:.40}, which is not run: "
+                    "name a factory that does so, as PACKAGE.MODULE:FACTORY"
+                )
             sigmoid, softmax = (_first(transform.get(each)) is True for each in ("sigmoid", "softmax"))
-            activation = "sigmoid" if sigmoid else "softmax" if softmax else None
-        if name == "AsDiscrete":
+            outputs.activation = "sigmoid" if sigmoid else "softmax" if softmax else None
+        elif name == "AsDiscrete":
             argmax, value = (_first(transform.get(each)) for each in ("argmax", "threshold"))
-            activation = activation or ("softmax" if argmax is True else None)
-            threshold = value if isinstance(value, float) else threshold
-    return activation, threshold
+            largest |= argmax is True
+            outputs.activation = outputs.activation or ("softmax" if argmax is True else None)
+            outputs.threshold = value if isinstance(value, float) else outputs.threshold
+        elif name not in _AFTER:
+            outputs.unknown.append(class_name(transform) or str(transform)[:40])
+    return Outputs(outputs.activation, None if largest else outputs.threshold, outputs.unknown)
 
 
 def input_size(

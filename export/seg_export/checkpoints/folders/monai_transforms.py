@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from seg_export.checkpoints.folders.monai_config import class_name, expression_in
 from seg_export.checkpoints.folders.monai_intensity import IntensityStep, intensity_step
 
-__all__ = ["Images", "array_name", "read_transforms"]
+__all__ = ["WITHOUT_EFFECT", "Images", "array_name", "concerning", "read_transforms"]
 
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "AddChannel", "AsChannelFirst", "DeleteItems", "EnsureChannelFirst", "EnsureType", "Identity",
     "SelectItems", "ToDevice", "ToTensor",
 }  # fmt: skip
@@ -20,6 +21,9 @@ _WITHOUT_EFFECT = {
 _BY_ROWS = {"numpyreader"}
 _BY_COLUMNS = {"itkreader", "nibabelreader", "pilreader"}
 """Readers that give (W, H), unless they are asked for the contrary."""
+
+_CONVERTER = re.compile(r"\$\s*lambda (\w+): \1\.convert\(([\"'])(RGB|L)\2\)")
+"""Of an image as it is read here too."""
 
 
 @dataclass
@@ -58,11 +62,23 @@ def read_transforms(transforms: Sequence[Any], key: str) -> Images:
         Images(steps=[], swapped=True, size=None, resized='', unknown=['Flipd'])
     """
     images = Images()
-    for transform in _flat(transforms):
-        title = class_name(transform) or str(transform)[:40]
-        if _applies(transform, key) and not _add(images, array_name(title), transform):
-            images.unknown.append(title)
+    found = concerning(transforms, key)
+    for transform in found:
+        if not _add(images, array_name(class_name(transform)), transform):
+            images.unknown.append(class_name(transform) or str(transform)[:40])
+    if transforms and not found:
+        images.unknown.append(f"transforms of other than '{key}'")
     return images
+
+
+def concerning(transforms: Sequence[Any], key: str) -> list[Any]:
+    """The transforms that are for a key, or make it of others, and for more than training.
+
+    Example:
+        >>> concerning([{"keys": "image"}, {"keys": "label"}, {"keys": ["label", "image"]}], "image")
+        [{'keys': 'image'}, {'keys': ['label', 'image']}]
+    """
+    return [transform for transform in _flat(transforms) if _applies(transform, key)]
 
 
 def array_name(name: str) -> str:
@@ -85,18 +101,18 @@ def _flat(transforms: Sequence[Any]) -> list[Any]:
 
 
 def _applies(transform: Any, key: str) -> bool:
-    """Whether it is for the image, and for more than training."""
+    """Whether it is for the key, or makes it, and for more than training."""
     if not isinstance(transform, Mapping):
         return True
     if transform.get("_disabled_") is True or class_name(transform).startswith("Rand"):
         return False
-    keys = transform.get("keys", key)
-    return bool(expression_in(keys)) or key in (keys if isinstance(keys, list) else [keys])
+    named = [transform.get("keys", key), transform.get("name"), transform.get("names")]
+    return any(expression_in(each) or key in (each if isinstance(each, list) else [each]) for each in named)
 
 
 def _add(images: Images, name: str, transform: Any) -> bool:
     """Note what a transform does; False for one that is not understood."""
-    if name in _WITHOUT_EFFECT:
+    if name in WITHOUT_EFFECT:
         return True
     arguments = {key: value for key, value in transform.items() if key != "keys"} if name else {}
     if name == "LoadImage":
@@ -120,7 +136,10 @@ def _add_loading(images: Images, arguments: Mapping[str, Any]) -> bool:
     name = str(reader).rpartition(".")[2].lower()
     # PIL's reader swaps the axes of an array by rows, ITK's those of one by columns.
     reverse = arguments.get("reverse_indexing", name != "itkreader")
+    converter = arguments.get("converter")
     if name not in _BY_ROWS | _BY_COLUMNS or not isinstance(reverse, bool):
+        return False
+    if converter is not None and not _CONVERTER.fullmatch(str(converter)):
         return False
     images.swapped = name in _BY_COLUMNS and (name == "nibabelreader" or reverse == (name == "pilreader"))
     return True

@@ -15,6 +15,7 @@ from seg_export.checkpoints.folders.folder import FolderModel, part, read_json
 from seg_export.checkpoints.folders.intensity import applied_first
 from seg_export.checkpoints.folders.nnunet_images import Normalisation, normalisation
 from seg_export.checkpoints.folders.nnunet_plans import build, configuration
+from seg_export.checkpoints.folders.regions import paint_over
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -41,23 +42,31 @@ def read(folder: Path) -> FolderModel:
     path, steps = _checkpoint(_fold(folder, result))
     trained = _trained(path)
     dataset = read_json(result / "dataset.json")
-    settings = configuration(read_json(result / "plans.json"), trained["configuration"], result)
-    names, regions = _outputs(dataset, result / "dataset.json")
-    channels = len(dataset.get("channel_names") or dataset.get("modality") or ())
+    plans = read_json(result / "plans.json")
+    settings = configuration(plans, trained["configuration"], result)
+    _check_axes(plans.get("transpose_forward"), result / "plans.json")
+    names, painted = _outputs(dataset, result / "dataset.json")
+    channels = len(
+        part(dataset, "channel_names", result / "dataset.json")
+        or part(dataset, "modality", result / "dataset.json")
+    )
     images = normalisation(settings, channels, folder)
     kind, network = build(settings, channels, len(names), folder)
     if images.step is not None:
         applied_first(network, images.step)
+    if len(painted) > 1:
+        paint_over(network, painted)
+        names = ("background", *(names[painted.index(label + 1)] for label in range(len(names))))
     height, width = settings["patch_size"]
     return FolderModel(
         kind=f"{kind} of nnU-Net v2",
         network=network,
         channels=channels,
         claims=_claims(images, names),
-        size_hw=(int(height), int(width)),
-        activation="sigmoid" if regions else "softmax",
+        size_hw=(height, width),
+        activation="none" if len(painted) > 1 else "sigmoid" if painted else "softmax",
         weights=path,
-        steps=(*steps, *_differences(trained, images, regions and len(names) > 1, f"{height}x{width}")),
+        steps=(*steps, *_differences(trained, images, f"{height}x{width}")),
     )
 
 
@@ -108,11 +117,11 @@ def _trained(path: Path) -> dict[str, Any]:
     }
 
 
-def _outputs(dataset: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], bool]:
-    """Names of the outputs in their order, and whether they are regions, which may overlap.
+def _outputs(dataset: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the outputs in their order, and the labels that regions are painted with; none for classes.
 
     Raises:
-        CheckpointError: no labels.
+        CheckpointError: no labels, or not those of a network: 0, 1, 2 and so on.
     """
     labels = {name: value for name, value in part(dataset, "labels", path).items() if name != "ignore"}
     regions = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
@@ -122,8 +131,36 @@ def _outputs(dataset: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], b
         raise CheckpointError(f"'{path}' has no labels, or others than numbers and lists of them")
     if any(len(value) > 1 for value in regions.values()):
         # The background is no region.
-        return tuple(name for name, value in regions.items() if set(value) != {0}), True
-    return tuple(sorted(regions, key=lambda name: regions[name])), False
+        names = tuple(name for name, value in regions.items() if set(value) != {0})
+        return names, _painted(dataset.get("regions_class_order"), len(names), path)
+    names = tuple(sorted(regions, key=lambda name: regions[name]))
+    if [regions[name][0] for name in names] != list(range(len(names))):
+        raise CheckpointError(
+            f"'{path}' has the labels {labels!s:.60}, expected 0, 1, 2 and so on: correct it"
+        )
+    return names, ()
+
+
+def _painted(order: Any, regions: int, path: Path) -> tuple[int, ...]:
+    """The labels of regions, in their order. Raises CheckpointError."""
+    if regions == 1:
+        return (1,)
+    wanted = {str(1 + each) for each in range(regions)}
+    if not isinstance(order, list) or len(order) != regions or {*map(str, order)} != wanted:
+        raise CheckpointError(
+            f"'{path}' has the regions_class_order {order!s:.40}, expected each of 1 to {regions} once"
+        )
+    return tuple(map(int, order))
+
+
+def _check_axes(forward: Any, path: Path) -> None:
+    """Refuse a network that sees rows as columns. Raises CheckpointError."""
+    inside = [axis for axis in forward if axis != forward[0]] if isinstance(forward, list) and forward else []
+    if inside != sorted(inside):
+        raise CheckpointError(
+            f"'{path}' has the transpose_forward {forward}, which makes columns of rows: name a factory that "
+            "transposes its input and output, as PACKAGE.MODULE:FACTORY"
+        )
 
 
 def _claims(images: Normalisation, names: tuple[str, ...]) -> Claims:
@@ -139,9 +176,7 @@ def _claims(images: Normalisation, names: tuple[str, ...]) -> Claims:
     )
 
 
-def _differences(
-    trained: Mapping[str, Any], images: Normalisation, overlapping: bool, size: str
-) -> tuple[str, ...]:
+def _differences(trained: Mapping[str, Any], images: Normalisation, size: str) -> tuple[str, ...]:
     """What nnU-Net would do and the published model does not."""
     differences = [
         f"images are resized to {size}, where nnU-Net slides windows of that size over them: "
@@ -153,10 +188,6 @@ def _differences(
         )
     if trained["mirrored"]:
         differences.append("nnU-Net averages over mirrored images; the graph computes one")
-    if overlapping:
-        differences.append(
-            "regions may overlap: masks show the likeliest, where nnU-Net paints one over the other"
-        )
     if trained["trainer"] not in (None, "nnUNetTrainer"):
         differences.append(f"trained by {trained['trainer']}: its network is taken to be that of plans.json")
     return tuple(differences)

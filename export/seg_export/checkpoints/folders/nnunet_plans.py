@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import library, part
+from seg_export.checkpoints.folders.folder import in_short, library, part
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["build", "configuration"]
@@ -36,11 +36,12 @@ def configuration(plans: Mapping[str, Any], name: str, folder: Path) -> dict[str
     for _ in there:
         parent = part(there, str(wanted), path)
         found, wanted = {**parent, **found}, parent.get("inherits_from")
-    if not isinstance(found.get("patch_size"), list) or wanted is not None:
+    patch = found.get("patch_size")
+    if not isinstance(patch, list) or not all(type(side) is int for side in patch) or wanted is not None:
         raise CheckpointError(
             f"'{path}' does not describe the configuration '{name}'; there are {', '.join(there)}"
         )
-    if len(found["patch_size"]) != 2:
+    if len(patch) != 2:
         raise CheckpointError(
             f"'{folder}' is of the configuration '{name}', a 3-D network: only 2-D ones, such as 2d, can be "
             "exported"
@@ -77,8 +78,9 @@ def build(settings: Mapping[str, Any], channels: int, classes: int, folder: Path
     arguments |= {"input_channels": channels, "num_classes": classes, "deep_supervision": False}
     try:
         return name, getattr(unets, name)(**arguments)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {error}") from error
+    except Exception as error:
+        # Values of a file that nobody checked can make the library raise anything.
+        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
 
 
 def _layer(path: str, folder: Path) -> type:

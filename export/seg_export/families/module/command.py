@@ -95,7 +95,7 @@ def module(
     if classes is not None and classes != found:
         raise BadInputError(f"--classes {classes}: the module has {found}")
     labelled = publish.labelled(weights.arguments["in_channels"], found)
-    name = name or own_name
+    name = own_name if name is None else name
     exported = export(
         weights,
         repo,

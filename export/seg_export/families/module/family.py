@@ -42,7 +42,7 @@ def _preprocessing(network: Any, arguments: Mapping[str, Any]) -> Preprocessing:
 
 
 def _of_module(
-    spec: ModelSpec, module: nn.Module, weights: WeightsFile | None, activation: Any, output: str | None
+    spec: ModelSpec, module: nn.Module, weights: WeightsFile | None, activation: Any, output: str | int | None
 ) -> Checkpoint:
     from seg_export.families.module.published import published_checkpoint
 

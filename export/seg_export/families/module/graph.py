@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
+from seg_export.families.module.network import MIN_SIDE
 from seg_export.families.module.norms import with_rowwise_norms
 from seg_export.families.module.outputs import pick
 from seg_export.families.module.reference import ModuleReference
@@ -20,8 +21,6 @@ from seg_export.verification.cases import semantic_case, semantic_cases
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["ModuleGraph", "module_model"]
-
-MIN_SIDE = 8
 
 
 class ModuleGraph(SemanticGraph):

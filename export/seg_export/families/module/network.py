@@ -21,13 +21,17 @@ from seg_export.checkpoints.tensors import check_finite, float32
 from seg_export.checkpoints.types import Checkpoint, Preprocessing, WeightsFile
 from seg_export.families.module.outputs import chosen, named_outputs, shape_text
 from seg_export.families.semantic.activation import Activation, activation_of
+from seg_export.families.semantic.graph import check_sides
 from seg_export.families.semantic.maps import is_proportional
 from seg_runtime.contract import MOST_CHANNELS
 from seg_runtime.errors import BadInputError, CheckpointError
 from seg_runtime.hashing import file_sha256
 from seg_runtime.preprocess import check_clahe
 
-__all__ = ["Activation", "input_channels", "module_checkpoint"]
+__all__ = ["MIN_SIDE", "Activation", "input_channels", "module_checkpoint"]
+
+MIN_SIDE = 8
+"""Shortest side in pixels of an input."""
 
 
 def input_channels(module: nn.Module) -> int:
@@ -68,6 +72,7 @@ def module_checkpoint(
         raise BadInputError(f"mean has {channels} values, expected 1 to {MOST_CHANNELS}, one per channel")
     _check_settings(preprocessing, activation)
     size_hw = preprocessing.input_size_hw
+    check_sides(size_hw, MIN_SIDE)
     network = copy.deepcopy(module).cpu().float().eval()
     steps = _load(network, weights) if weights else ()
     noise = torch.randn(1, channels, *size_hw, generator=torch.Generator().manual_seed(0))
@@ -164,7 +169,7 @@ def _probe(network: nn.Module, image: torch.Tensor) -> Any:
         # What a user's code prints is not the command's answer.
         with torch.inference_mode(), redirect_stdout(sys.stderr):
             return network(image)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         takes = input_channels(network)
         hint = (

@@ -86,6 +86,20 @@ def semantic_model(
     return TraceableModel(spec, partial(semantic_labels, spec), graph, image_case=semantic_case)
 
 
+def check_sides(size_hw: tuple[int, int], min_side: int) -> None:
+    """Refuse an input that is too small or too large. Raises BadInputError.
+
+    Args:
+        size_hw: (height, width) in pixels.
+        min_side: shortest side in pixels that the network can take.
+    """
+    if not all(min_side <= side <= MAX_SIDE for side in size_hw):
+        raise BadInputError(
+            f"input size {size_hw[0]}x{size_hw[1]}: each side must be {min_side} to {MAX_SIDE} pixels "
+            "(the client cuts larger images into tiles)"
+        )
+
+
 def semantic_spec(
     checkpoint: Checkpoint,
     network: nn.Module,
@@ -95,11 +109,7 @@ def semantic_spec(
     max_batch_size: int,
 ) -> ModelSpec:
     """The contract of a network; arguments and errors as `semantic_model`."""
-    if not all(min_side <= side <= MAX_SIDE for side in size_hw):
-        raise BadInputError(
-            f"input size {size_hw[0]}x{size_hw[1]}: each side must be {min_side} to {MAX_SIDE} pixels "
-            "(the client cuts larger images into tiles)"
-        )
+    check_sides(size_hw, min_side)
     if max_batch_size < 1:
         raise BadInputError(f"largest batch {max_batch_size}: it must be at least 1")
     channels = int(checkpoint.arguments.get("in_channels", 1))
