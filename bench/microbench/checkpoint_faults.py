@@ -58,7 +58,9 @@ def _failure(ended: Ended, repo: Path) -> str:
     except EdgesegError as error:
         return f"published what cannot be run: {error}"
     infinite = [name for name, answer in answers.items() if not all(map(_is_finite, answer.values()))]
-    return f"model {infinite[0]} gives infinite values" if infinite else "" if answers else "published nothing"
+    return (
+        f"model {infinite[0]} gives infinite values" if infinite else "" if answers else "published nothing"
+    )
 
 
 def _inputs(spec: ModelSpec) -> dict[str, NDArray[Any]]:

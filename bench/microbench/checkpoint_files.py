@@ -28,14 +28,19 @@ _SAM = {
     "iou_head_hidden_dim": 32,
 }  # fmt: skip
 _TRANSUNET = {
-    "image_size": 32, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64, "head_channels": 16,
-    "decoder_channels": [16, 8, 8, 8],
+    "image_size": 32, "width": 8, "units": [1, 1, 1], "hidden": 64, "layers": 1, "mlp": 64,
+    "head_channels": 16, "decoder_channels": [16, 8, 8, 8],
 }  # fmt: skip
-_MODULE = ("torch.nn:Conv2d", "--args", '{"in_channels": 1, "out_channels": 1, "kernel_size": 3, "padding": 1}')
+_MODULE = (
+    "torch.nn:Conv2d",
+    "--args",
+    '{"in_channels": 1, "out_channels": 1, "kernel_size": 3, "padding": 1}',
+)
 _PLAIN = ("--assume-defaults", "--size", "32")
 _VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 3, 10**6, 2**63, 0.5, 1e300, float("nan"), "", "unet", "²", b"bytes", [], [0], [-1, -1],
-    [100_000, 100_000], [10_000, 10_000], ["a"], [[1]], {}, {"a": 1}, {1: 2}, torch.zeros(2), "x" * 10**6,
+    None, True, -1, 0, 3, 10**6, 2**63, 0.5, 1e300, float("nan"), "", "unet", "²", b"bytes", [], [0],
+    [-1, -1], [100_000, 100_000], [10_000, 10_000], ["a"], [[1]],
+    {}, {"a": 1}, {1: 2}, torch.zeros(2), "x" * 10**6,
 )  # fmt: skip
 
 
@@ -68,7 +73,9 @@ def _document(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
             "mean": list(made.preprocessing.mean),
             "std": list(made.preprocessing.std),
             "clahe": {"clip_limit": 2.0, "tile_grid_hw": [8, 8]} if family == "unet" else None,
-            "input_size_hw": list(made.preprocessing.input_size_hw) if family in ("sam", "transunet") else [64, 64],
+            "input_size_hw": list(made.preprocessing.input_size_hw)
+            if family in ("sam", "transunet")
+            else [64, 64],
             "scale": 255.0,
             "channel_order": "rgb",
             "threshold": made.preprocessing.threshold,
@@ -114,7 +121,7 @@ def _honest(source: str) -> bytes:
 
 
 def malformed(source: str, seed: int) -> bytes:
-    """The file of a key of `SOURCES` that this seed damages: what it holds, how it is packed, or its bytes."""
+    """The file of a key of `SOURCES`, its contents, packing or bytes damaged by this seed."""
     rng, row = Random(f"checkpoint {source} {seed}"), SOURCES[source]
     if row.suffix == ".safetensors":
         changes = [_bytes, _header, _tensor]
@@ -175,7 +182,7 @@ _OTHER: tuple[Callable[[torch.Tensor], Any], ...] = (
     lambda tensor: tensor.to(torch.complex64),
     lambda tensor: tensor.flatten()[:1].expand(100_000, 100_000),
     lambda tensor: tensor.flatten()[:1].expand(2**40),
-    lambda tensor: nn.Parameter(tensor),
+    nn.Parameter,
     lambda tensor: tensor.tolist(),
     lambda tensor: {"a": tensor, "b": [tensor] * 3},
 )
@@ -196,13 +203,17 @@ def _pickled(source: str, seed: int, rng: Random) -> bytes:
     import os
 
     runs = rng.choice(
-        (_Runs(os.system, f"touch {MARKER}"), _Runs(eval, f"open('{MARKER}', 'w')"), _Runs(getattr, torch, "load"))
+        (
+            _Runs(os.system, f"touch {MARKER}"),
+            _Runs(eval, f"open('{MARKER}', 'w')"),
+            _Runs(getattr, torch, "load"),
+        )
     )
     deep: Any = {}
     for _ in range(500):
         deep = {"model": [deep]}
     document = SOURCES[source].make()
-    contents = (
+    contents: tuple[Any, ...] = (
         document | {"optimizer": runs}, document | {"arguments": runs}, [runs], nn.Conv2d(1, 1, 3), deep, (),
         {"state_dict": {}}, {"model": document, "ema": document}, [document] * 3,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
@@ -27,7 +28,8 @@ __all__ = ["DICOM_LIES", "encapsulated", "explicit"]
 
 _SYNTAXES = (
     "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.3",
+    "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201",
+    "1.2.3",
 )  # fmt: skip
 _VALUES: dict[str, tuple[Any, ...]] = {
     "Rows": (0, 1, 81, 16384, 65535),
@@ -70,7 +72,7 @@ def _dataset(pixels: NDArray[np.uint8]) -> Dataset:
     dataset, meta = Dataset(), FileMetaDataset()
     meta.TransferSyntaxUID, dataset.file_meta = ExplicitVRLittleEndian, meta
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.PixelRepresentation, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 0, 8, 8, 7
@@ -94,6 +96,8 @@ def _field(data: bytes, rng: Random) -> bytes:
         if name == "WindowWidth":
             dataset.WindowCenter = "40"
         setattr(dataset, name, rng.choice(_VALUES[name]))
+        if dataset[name].VR == "US or SS":
+            dataset[name].VR = "US"
     if name == "PixelData":
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return _written(dataset)

@@ -1,4 +1,4 @@
-"""What `faults_server` and `faults_files` share: how a try ended, and all tries of a kind. And where servers run."""
+"""What `faults_server` and `faults_files` share: how tries ended, by kind; and where servers are tried."""
 
 from __future__ import annotations
 

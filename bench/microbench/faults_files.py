@@ -1,6 +1,6 @@
 """Gives commands malformed images, checkpoints and repositories, kills them while they publish, and counts.
 
-Run with `make faults`. Nothing is downloaded; the models are tiny. The seeds are fixed: every run tries the same.
+Run with `make faults`. Nothing is downloaded; the models are tiny. Seeds are fixed: every run tries the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _IMAGES, _CHECKPOINTS, _REPOSITORIES, _KILLS = 28, 20, 14, 20
 FAULTS: dict[str, tuple[int, Callable[[Workplace, int], Iterator[FileOutcome]]]] = {
     **{f"image, {kind}": (_IMAGES, partial(try_images, kind)) for kind in FORMATS},
     **{f"checkpoint, {kind}": (_CHECKPOINTS, partial(try_checkpoints, kind)) for kind in SOURCES},
-    **{f"repository, {kind}": (_REPOSITORIES, partial(try_repositories, kind)) for kind in REPOSITORY_DAMAGES},
+    **{
+        f"repository, {kind}": (_REPOSITORIES, partial(try_repositories, kind)) for kind in REPOSITORY_DAMAGES
+    },
     **{f"killed while publishing {kind}": (_KILLS, partial(try_kills, kind)) for kind in PUBLISHERS},
 }
 """How many inputs of each kind are tried, and what tries them."""
@@ -63,7 +65,10 @@ class FileFaultKind(FaultKind):
 
 
 def measure_faults(
-    kinds: Sequence[str] = tuple(FAULTS), tries: int | None = None, command: str = "", repo: Path | None = None
+    kinds: Sequence[str] = tuple(FAULTS),
+    tries: int | None = None,
+    command: str = "",
+    repo: Path | None = None,
 ) -> FaultsResult:
     """Try kinds of malformed files, each command in a process with 5 s and 1 GiB.
 
@@ -107,7 +112,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.command()
 def faults_files(
     out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
-    tries: Annotated[int | None, typer.Option(help="Inputs of each kind; 14 to 28 by default.", min=1)] = None,
+    tries: Annotated[
+        int | None, typer.Option(help="Inputs of each kind; 14 to 28 by default.", min=1)
+    ] = None,
     only: Annotated[str, typer.Option(help="Only kinds with this in their names.")] = "",
 ) -> None:
     """Try every kind of malformed file; exit code 1 when a command does not survive one.

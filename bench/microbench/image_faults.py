@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,14 +87,14 @@ def _segment(place: Workplace, kind: str, source: Path, out: Path, limit_s: floa
     return place.forked.command("seg-run", "segment", source, *options, limit_s=limit_s)
 
 
-def _rows(out: Path) -> list[dict[str, object]]:
+def _rows(out: Path) -> list[dict[str, Any]]:
     results = out / "results.jsonl"
     if not results.is_file():
         return []
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def _complaint(row: dict[str, object]) -> str:
+def _complaint(row: dict[str, Any]) -> str:
     """What is wrong with the mask of a row; "" also for a row of an error."""
     if "error" in row:
         return ""
@@ -103,5 +104,3 @@ def _complaint(row: dict[str, object]) -> str:
     if not np.isin(mask, (0, 255)).all():
         return "a mask with other values than 0 and 255"
     return "" if Path(str(row["overlay"])).is_file() else "no overlay"
-
-

@@ -38,8 +38,9 @@ def _encoded(suffix: str, *options: int) -> Callable[[], bytes]:
 
 
 def _colour(suffix: str, *options: int) -> Callable[[], bytes]:
-    colours = lambda: cv2.applyColorMap(_pixels(), cv2.COLORMAP_JET)  # noqa: E731
-    return lambda: bytes(cv2.imencode(suffix, colours(), list(options))[1])
+    return lambda: bytes(
+        cv2.imencode(suffix, np.dstack([_pixels() // (1 + index) for index in range(3)]), list(options))[1]
+    )
 
 
 def _array(values: Any) -> bytes:
@@ -154,14 +155,17 @@ def _tiff_pages(data: bytes, rng: Random) -> bytes:
     """Directories that lead to themselves, to nowhere, or have too many entries."""
     out, (at, count) = bytearray(data), _directory(data)
     following = at + 2 + 12 * count
-    change = rng.choice(((following, "<I", at), (following, "<I", 2**32 - 1), (at, "<H", 65535), (4, "<I", 4)))
+    change = rng.choice(
+        ((following, "<I", at), (following, "<I", 2**32 - 1), (at, "<H", 65535), (4, "<I", 4))
+    )
     struct.pack_into(change[1], out, change[0], change[2])
     return bytes(out)
 
 
 def _numpy_header(data: bytes, rng: Random) -> bytes:
     changes = (
-        ("(80, 96)", "(800000, 960000)"), ("(80, 96)", "(-80, -96)"), ("(80, 96)", "()"), ("(80, 96)", "(7680,)"),
+        ("(80, 96)", "(800000, 960000)"), ("(80, 96)", "(-80, -96)"), ("(80, 96)", "()"),
+        ("(80, 96)", "(7680,)"),
         ("(80, 96)", "(80, 96" + ", 1" * 40 + ")"), ("(80, 96)", "(80, 0)"), ("(80, 96)", "(8e1, 96)"),
         ("(80, 96)", "(True, 7680)"), ("'|u1'", "'|O'"), ("'|u1'", "'<f8'"), ("'|u1'", "'|b1'"),
         ("'|u1'", "'<M8[s]'"), ("'|u1'", "[('a', '|u1')]"), ("'|u1'", "'|V1'"), ("'|u1'", "'|S1'"),
@@ -191,6 +195,7 @@ FORMATS: dict[str, tuple[Callable[[], bytes], tuple[Damage, ...]]] = {
 
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "DICOM": ".dcm", "npy": ".npy"}
 
+
 @cache
 def honest(name: str) -> bytes:
     """The honest file of a format of `FORMATS`."""
@@ -204,4 +209,4 @@ def lies(name: str) -> tuple[Damage, ...]:
 
 def suffix(name: str) -> str:
     """What the files of a format are called here; those that are not read are called PNG."""
-    return _SUFFIXES.get(name.split()[0].rstrip(","), ".png")
+    return _SUFFIXES.get(name.replace(",", " ").split(maxsplit=1)[0], ".png")

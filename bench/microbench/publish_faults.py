@@ -90,7 +90,9 @@ def try_kills(kind: str, place: Workplace, tries: int) -> Iterator[FileOutcome]:
         following = place.forked.call(publisher, repo, 3)
         failure = failure or following.complaint or _complaint_after(repo)
         left = tuple(entry.name for entry in repo.parent.iterdir() if entry.name != repo.name)
-        yield outcome_of(following, f"killed after {after_s * 1000:.0f} ms: {failure}" if failure else "", left)
+        yield outcome_of(
+            following, f"killed after {after_s * 1000:.0f} ms: {failure}" if failure else "", left
+        )
 
 
 def _complaint(killed: Ended, repo: Path, before: int) -> str:

@@ -18,10 +18,12 @@ from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE
 __all__ = ["REPOSITORY_DAMAGES"]
 
 _VALUES = (
-    "", " ", "-1", "0", "²", "1.5", "1e999", "nan", "true", "null", "text", "9" * 5000, "[" * 100_000, "{}", "[]",
-    "[null]", "[NaN]", '["a"]', "[1e400]", '{"a": 1}', "-1x8", "8x100000", "16384x16384", "65x63", "1x1", "16", "3",
+    "", " ", "-1", "0", "²", "1.5", "1e999", "nan", "true", "null", "text", "9" * 5000, "[" * 100_000,
+    "{}", "[]", "[null]", "[NaN]", '["a"]', "[1e400]", '{"a": 1}', "-1x8", "8x100000", "16384x16384", "65x63",
+    "1x1", "16", "3",
     '{"clip_limit": 2, "tile_grid_hw": [0, 0]}', '{"clip_limit": 1e300, "tile_grid_hw": [8, 8]}',
-    '{"max_abs": 0, "max_rel": 0, "mask_iou": 7}', "instances", "tensorrt", "../../other", "\x1b[31mred\nline",
+    '{"max_abs": 0, "max_rel": 0, "mask_iou": 7}', "instances", "tensorrt", "../../other",
+    "\x1b[31mred\nline",
 )  # fmt: skip
 _NUMBERS = (-(2**31), -2, -1, 0, 1, 7, 2**31 - 1)
 _DEVICES = ("/dev/zero", "/dev/null", "/dev/full", "/dev/tty")
@@ -38,7 +40,7 @@ def _write(model: Path, config: pb.ModelConfig) -> None:
 def _parameter(model: Path, rng: Random) -> None:
     """A field of the contract with another value, or without any."""
     config = _config(model)
-    key = rng.choice(sorted(config.parameters) + ["dynamic_axes", "by_products", "clahe", "unknown"])
+    key = rng.choice([*sorted(config.parameters), "dynamic_axes", "by_products", "clahe", "unknown"])
     if rng.random() < 0.1 and key in config.parameters:
         del config.parameters[key]
     else:
@@ -56,8 +58,8 @@ def _tensor(model: Path, rng: Random) -> None:
         lambda: config.version_policy.specific.versions.__setitem__(0, number),
         lambda: setattr(config.input[0], "data_type", rng.randrange(14)),
         lambda: setattr(config.output[0], "name", rng.choice(("", "probabilities2", "x" * 10_000))),
-        lambda: config.input.pop(),
-        lambda: config.output.pop(),
+        config.input.pop,
+        config.output.pop,
         lambda: setattr(config, "backend", rng.choice(("", "python", "tensorrt", "../x"))),
         lambda: setattr(config, "name", rng.choice(("", "other", "../other"))),
         lambda: config.ensemble_scheduling.step.add(model_name=config.name, model_version=1),
@@ -94,7 +96,7 @@ def _graph_contents(model: Path, rng: Random) -> None:
     changes: tuple[Callable[[], object], ...] = (
         lambda: graph.graph.ClearField("node"),
         lambda: graph.graph.ClearField("initializer"),
-        lambda: graph.graph.output.pop(),
+        graph.graph.output.pop,
         lambda: setattr(graph.graph.node[0], "op_type", "Unheard"),
         lambda: setattr(graph.graph.node[0], "domain", "com.example"),
         lambda: graph.graph.node[-1].output.__setitem__(0, "elsewhere"),
@@ -136,8 +138,8 @@ def _in_place(model: Path, rng: Random) -> None:
         lambda: path.symlink_to(path),
         lambda: path.symlink_to(rng.choice(_DEVICES)),
         lambda: path.symlink_to(model.parent),
-        lambda: path.mkdir(),
-        lambda: path.touch(),
+        path.mkdir,
+        path.touch,
         lambda: path.symlink_to("nowhere"),
     )
     rng.choice(places)()

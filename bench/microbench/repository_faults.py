@@ -69,8 +69,20 @@ def _check(place: Workplace, folder: Path) -> FileOutcome:
 
 def _bench(place: Workplace, folder: Path) -> FileOutcome:
     """No record, or one of a model that runs."""
-    options = ("--repeats", "1", "--warm-up", "1", "--limit", "1", "--no-energy", "--out", folder / "run.json")
-    ended = _run(place, "seg-bench", "run", "--data", _DATA, "--repo", folder / "repo", "--models", SUBJECT, *options)
+    options = (
+        "--repeats",
+        "1",
+        "--warm-up",
+        "1",
+        "--limit",
+        "1",
+        "--no-energy",
+        "--out",
+        folder / "run.json",
+    )
+    ended = _run(
+        place, "seg-bench", "run", "--data", _DATA, "--repo", folder / "repo", "--models", SUBJECT, *options
+    )
     left = tuple(entry.name for entry in folder.iterdir() if entry.name not in ("repo", "run.json"))
     return outcome_of(ended, ended.complaint, left)
 
