@@ -44,7 +44,9 @@ _IMPORTED = [
     "seg_runtime.model_config", "seg_runtime.server", "segment_anything.modeling", "torch._inductor",
     "torch.export", "torch.onnx", "torchvision",
 ]  # fmt: skip
-_DECODERS = re.compile(r"^(libpng (warning|error)|Corrupt JPEG data|Premature end|\[ WARN):?.*\n", re.MULTILINE)
+_DECODERS = re.compile(
+    r"^(libpng (warning|error)|Corrupt JPEG data|Premature end|\[ WARN):?.*\n", re.MULTILINE
+)
 _TICK_S = 0.005
 _PATIENCE = 4
 """Times the limit that a process may take in all, which also ends those that wait for what does not come."""
