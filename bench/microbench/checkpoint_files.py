@@ -116,8 +116,18 @@ SOURCES = {
 
 
 @cache
+def _made(source: str) -> dict[str, Any]:
+    return SOURCES[source].make()
+
+
+def _contents(source: str) -> dict[str, Any]:
+    """What an honest file holds, to be changed at will; its tensors are shared."""
+    return {name: dict(each) if isinstance(each, dict) else each for name, each in _made(source).items()}
+
+
+@cache
 def _honest(source: str) -> bytes:
-    return _written(SOURCES[source].make(), SOURCES[source].suffix)
+    return _written(_contents(source), SOURCES[source].suffix)
 
 
 def malformed(source: str, seed: int) -> bytes:
@@ -125,7 +135,7 @@ def malformed(source: str, seed: int) -> bytes:
     rng, row = Random(f"checkpoint {source} {seed}"), SOURCES[source]
     if row.suffix == ".safetensors":
         changes = [_bytes, _header, _tensor]
-    elif "format" in row.make():
+    elif "format" in _contents(source):
         changes = [_field, _tensor, _bytes, _field, _pickled, _packed]
     else:
         changes = [_tensor, _bytes, _pickled, _packed]
@@ -138,7 +148,7 @@ def _bytes(source: str, seed: int, rng: Random) -> bytes:
 
 def _field(source: str, seed: int, rng: Random) -> bytes:
     """One field with a value of another type or range."""
-    document = SOURCES[source].make()
+    document = _contents(source)
     fields = rng.choice([document, document["preprocessing"], document["arguments"]])
     fields[rng.choice(sorted(fields))] = rng.choice(_VALUES)
     return _written(document)
@@ -146,7 +156,7 @@ def _field(source: str, seed: int, rng: Random) -> bytes:
 
 def _tensor(source: str, seed: int, rng: Random) -> bytes:
     """One tensor of another type, shape, kind or value, or without its name."""
-    row, document = SOURCES[source], SOURCES[source].make()
+    row, document = SOURCES[source], _contents(source)
     weights = document.get("state_dict", document)
     name = rng.choice([name for name, each in weights.items() if each.ndim > 1])
     changes = _DENSE if row.suffix == ".safetensors" else (*_DENSE, *_OTHER)
@@ -206,13 +216,13 @@ def _pickled(source: str, seed: int, rng: Random) -> bytes:
         (
             _Runs(os.system, f"touch {MARKER}"),
             _Runs(eval, f"open('{MARKER}', 'w')"),
-            _Runs(getattr, torch, "load"),
+            _Runs(exec, f"open('{MARKER}', 'w')"),
         )
     )
     deep: Any = {}
-    for _ in range(500):
+    for _ in range(100):
         deep = {"model": [deep]}
-    document = SOURCES[source].make()
+    document = _contents(source)
     contents: tuple[Any, ...] = (
         document | {"optimizer": runs}, document | {"arguments": runs}, [runs], nn.Conv2d(1, 1, 3), deep, (),
         {"state_dict": {}}, {"model": document, "ema": document}, [document] * 3,

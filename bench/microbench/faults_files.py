@@ -34,13 +34,14 @@ __all__ = ["FAULTS", "FileFaultKind", "measure_faults"]
 
 SCHEMA = "edgeseg-faults-files/1"
 
-_IMAGES, _CHECKPOINTS, _REPOSITORIES, _KILLS = 28, 20, 14, 20
+_IMAGES, _CHECKPOINTS, _KILLS = 28, 20, 20
 
 FAULTS: dict[str, tuple[int, Callable[[Workplace, int], Iterator[FileOutcome]]]] = {
     **{f"image, {kind}": (_IMAGES, partial(try_images, kind)) for kind in FORMATS},
     **{f"checkpoint, {kind}": (_CHECKPOINTS, partial(try_checkpoints, kind)) for kind in SOURCES},
     **{
-        f"repository, {kind}": (_REPOSITORIES, partial(try_repositories, kind)) for kind in REPOSITORY_DAMAGES
+        f"repository, {kind}": (count, partial(try_repositories, kind))
+        for kind, (count, _) in REPOSITORY_DAMAGES.items()
     },
     **{f"killed while publishing {kind}": (_KILLS, partial(try_kills, kind)) for kind in PUBLISHERS},
 }
@@ -113,7 +114,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 def faults_files(
     out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
     tries: Annotated[
-        int | None, typer.Option(help="Inputs of each kind; 14 to 28 by default.", min=1)
+        int | None, typer.Option(help="Inputs of each kind; 10 to 32 by default.", min=1)
     ] = None,
     only: Annotated[str, typer.Option(help="Only kinds with this in their names.")] = "",
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -26,7 +27,10 @@ _VALUES = (
     "\x1b[31mred\nline",
 )  # fmt: skip
 _NUMBERS = (-(2**31), -2, -1, 0, 1, 7, 2**31 - 1)
-_DEVICES = ("/dev/zero", "/dev/null", "/dev/full", "/dev/tty")
+_THINGS = (
+    "FIFO", "loop", "/dev/zero", "/dev/null", "link to the repository", "folder", "empty file", "nowhere",
+)  # fmt: skip
+_IN_PLACE = tuple(product(_THINGS, (".", CONFIG_FILE, "1", f"1/{GRAPH_FILE}")))
 
 
 def _config(model: Path) -> pb.ModelConfig:
@@ -37,7 +41,7 @@ def _write(model: Path, config: pb.ModelConfig) -> None:
     (model / CONFIG_FILE).write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
-def _parameter(model: Path, rng: Random) -> None:
+def _parameter(model: Path, rng: Random, seed: int) -> None:
     """A field of the contract with another value, or without any."""
     config = _config(model)
     key = rng.choice([*sorted(config.parameters), "dynamic_axes", "by_products", "clahe", "unknown"])
@@ -48,7 +52,7 @@ def _parameter(model: Path, rng: Random) -> None:
     _write(model, config)
 
 
-def _tensor(model: Path, rng: Random) -> None:
+def _tensor(model: Path, rng: Random, seed: int) -> None:
     """What Triton itself reads: tensors, batch, version, backend, name."""
     config, number = _config(model), rng.choice(_NUMBERS)
     changes: tuple[Callable[[], object], ...] = (
@@ -69,7 +73,7 @@ def _tensor(model: Path, rng: Random) -> None:
     _write(model, config)
 
 
-def _config_bytes(model: Path, rng: Random) -> None:
+def _config_bytes(model: Path, rng: Random, seed: int) -> None:
     path = model / CONFIG_FILE
     contents = (
         damaged(path.read_bytes(), (), rng.randrange(1000), "config"),
@@ -84,12 +88,12 @@ def _graph(model: Path) -> Path:
     return next(model.glob(f"[0-9]*/{GRAPH_FILE}"))
 
 
-def _graph_bytes(model: Path, rng: Random) -> None:
+def _graph_bytes(model: Path, rng: Random, seed: int) -> None:
     path = _graph(model)
     path.write_bytes(damaged(path.read_bytes(), (), rng.randrange(1000), "graph"))
 
 
-def _graph_contents(model: Path, rng: Random) -> None:
+def _graph_contents(model: Path, rng: Random, seed: int) -> None:
     """A graph that is none, is missing, or holds what it should not."""
     path = _graph(model)
     graph = onnx.load(path)
@@ -126,26 +130,25 @@ def _outside(tensor: onnx.TensorProto, rng: Random) -> None:
     tensor.external_data.add(key="location", value=location)
 
 
-def _in_place(model: Path, rng: Random) -> None:
-    """A FIFO, a loop of links, a device, a folder or a file in the place of something else."""
-    path = rng.choice((model, model / CONFIG_FILE, model / "1", model / "1" / GRAPH_FILE))
+def _in_place(model: Path, rng: Random, seed: int) -> None:
+    """Something else in the place of the model's folder, its configuration, its version or its graph."""
+    thing, way = _IN_PLACE[seed % len(_IN_PLACE)]
+    path = model / way
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
-    places: tuple[Callable[[], object], ...] = (
-        lambda: os.mkfifo(path),
-        lambda: path.symlink_to(path),
-        lambda: path.symlink_to(rng.choice(_DEVICES)),
-        lambda: path.symlink_to(model.parent),
-        path.mkdir,
-        path.touch,
-        lambda: path.symlink_to("nowhere"),
-    )
-    rng.choice(places)()
+    places: dict[str, Callable[[], object]] = {
+        "FIFO": lambda: os.mkfifo(path),
+        "loop": lambda: path.symlink_to(path),
+        "link to the repository": lambda: path.symlink_to(model.parent),
+        "folder": path.mkdir,
+        "empty file": path.touch,
+    }
+    places.get(thing, lambda: path.symlink_to(thing))()
 
 
-def _versions(model: Path, rng: Random) -> None:
+def _versions(model: Path, rng: Random, seed: int) -> None:
     """Version folders under other names, empty, without rights, or many."""
     version, change = model / "1", rng.randrange(5)
     if change == 0:
@@ -162,13 +165,13 @@ def _versions(model: Path, rng: Random) -> None:
         (model / "999999999999999999").mkdir()
 
 
-REPOSITORY_DAMAGES: dict[str, Callable[[Path, Random], None]] = {
-    "contract fields": _parameter,
-    "tensors and versions of config.pbtxt": _tensor,
-    "bytes of config.pbtxt": _config_bytes,
-    "bytes of model.onnx": _graph_bytes,
-    "contents of model.onnx": _graph_contents,
-    "FIFOs, loops and devices": _in_place,
-    "version folders": _versions,
+REPOSITORY_DAMAGES: dict[str, tuple[int, Callable[[Path, Random, int], None]]] = {
+    "contract fields": (14, _parameter),
+    "tensors and versions of config.pbtxt": (14, _tensor),
+    "bytes of config.pbtxt": (14, _config_bytes),
+    "bytes of model.onnx": (14, _graph_bytes),
+    "contents of model.onnx": (14, _graph_contents),
+    "FIFOs, loops and devices": (len(_IN_PLACE), _in_place),
+    "version folders": (10, _versions),
 }
-"""What damages the folder of a model, by a seeded generator."""
+"""How many seeds are tried, and what damages a model's folder by a seeded generator or the seed."""

@@ -30,7 +30,8 @@ def try_repositories(kind: str, place: Workplace, tries: int) -> Iterator[FileOu
     for seed in range(tries):
         folder = place.new_folder("work")
         shutil.copytree(place.repo, folder / "repo")
-        REPOSITORY_DAMAGES[kind](folder / "repo" / SUBJECT, Random(f"{kind} {seed}"))
+        _, damage = REPOSITORY_DAMAGES[kind]
+        damage(folder / "repo" / SUBJECT, Random(f"{kind} {seed}"), seed)
         for name, command in _COMMANDS.items():
             outcome = command(place, folder)
             yield outcome if not outcome.failure else _named(outcome, f"repository {seed}, {name}")
