@@ -34,7 +34,7 @@ __all__ = ["FAULTS", "FileFaultKind", "measure_faults"]
 
 SCHEMA = "edgeseg-faults-files/1"
 
-_IMAGES, _CHECKPOINTS, _KILLS = 28, 20, 20
+_IMAGES, _CHECKPOINTS, _KILLS = 26, 20, 20
 
 FAULTS: dict[str, tuple[int, Callable[[Workplace, int], Iterator[FileOutcome]]]] = {
     **{f"image, {kind}": (_IMAGES, partial(try_images, kind)) for kind in FORMATS},
@@ -113,9 +113,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.command()
 def faults_files(
     out: Annotated[Path, typer.Option(help="JSON record to write.", dir_okay=False)],
-    tries: Annotated[
-        int | None, typer.Option(help="Inputs of each kind; 10 to 32 by default.", min=1)
-    ] = None,
+    tries: Annotated[int | None, typer.Option(help="Inputs of each kind; 8 to 32 by default.", min=1)] = None,
     only: Annotated[str, typer.Option(help="Only kinds with this in their names.")] = "",
 ) -> None:
     """Try every kind of malformed file; exit code 1 when a command does not survive one.

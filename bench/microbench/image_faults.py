@@ -68,7 +68,8 @@ def _together(place: Workplace, kind: str, images: Path, taken: dict[str, bool])
     wrong = [name for name in taken if ("error" not in rows.get(name, {"error": ""})) != taken[name]]
     failure = f"{wrong[0]} ended otherwise than alone" if wrong else ""
     failure = failure or next(filter(None, map(_complaint, rows.values())), "")
-    return outcome_of(ended, _folder_complaint(ended, all(taken.values())) or failure, left)
+    failure = _folder_complaint(ended, all(taken.values())) or failure
+    return outcome_of(ended, f"folder: {failure}" if failure else "", left)
 
 
 def _folder_complaint(ended: Ended, all_taken: bool) -> str:
@@ -77,7 +78,7 @@ def _folder_complaint(ended: Ended, all_taken: bool) -> str:
     if ended.over or ended.code < 0 or "Traceback" in ended.said:
         return ended.complaint
     if ended.code != (0 if all_taken else 2) or (ended.code and not last.startswith("error: ")):
-        return f"folder: exit code {ended.code}: {last}"
+        return f"exit code {ended.code}: {last}"
     return ""
 
 

@@ -166,12 +166,12 @@ def _versions(model: Path, rng: Random, seed: int) -> None:
 
 
 REPOSITORY_DAMAGES: dict[str, tuple[int, Callable[[Path, Random, int], None]]] = {
-    "contract fields": (14, _parameter),
-    "tensors and versions of config.pbtxt": (14, _tensor),
-    "bytes of config.pbtxt": (14, _config_bytes),
-    "bytes of model.onnx": (14, _graph_bytes),
-    "contents of model.onnx": (14, _graph_contents),
+    "contract fields": (10, _parameter),
+    "tensors and versions of config.pbtxt": (10, _tensor),
+    "bytes of config.pbtxt": (10, _config_bytes),
+    "bytes of model.onnx": (10, _graph_bytes),
+    "contents of model.onnx": (10, _graph_contents),
     "FIFOs, loops and devices": (len(_IN_PLACE), _in_place),
-    "version folders": (10, _versions),
+    "version folders": (8, _versions),
 }
 """How many seeds are tried, and what damages a model's folder by a seeded generator or the seed."""

@@ -105,7 +105,7 @@ def test_an_orderly_refusal_of_a_file_is_a_failure_only_in_its_folder(
     planted.append(Ended(2, "", "error: cannot read image 'x': the file is empty\n", 0.2, 3.0))
     (kind,) = measure_faults(("image, JPEG",), tries=1, repo=tiny_repo).kinds
     assert (kind.tried, kind.survived) == (2, 1)
-    assert kind.failures == ("a_first.jpg ended otherwise than alone",)
+    assert kind.failures == ("folder: a_first.jpg ended otherwise than alone",)
 
 
 def test_the_same_seed_is_the_same_input_and_another_one_is_not() -> None:
