@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microbench.checkpoint_files import SOURCES, malformed
+from microbench.checkpoint_files import SOURCES, honest, malformed
 from microbench.forked import LIMIT_S, Ended
 from microbench.workplace import FileOutcome, Workplace, outcome_of
 from seg_runtime.connection import connect
@@ -22,28 +22,30 @@ _EXPORT_S = 60.0
 
 
 def try_checkpoints(kind: str, place: Workplace, tries: int) -> Iterator[FileOutcome]:
-    """Export malformed files of a kind.
+    """Export the honest file of a kind, which must be taken, and malformed ones.
 
     Args:
         kind: a key of `SOURCES`.
         place: where.
-        tries: how many files.
+        tries: how many malformed files.
     """
+    ended, outcome = _try_one(place, kind, "honest file", honest(kind))
+    yield outcome if outcome.failure or not ended.code else outcome_of(ended, f"honest file: {ended.said}")
     for seed in range(tries):
-        yield _try_one(place, kind, seed)
+        yield _try_one(place, kind, f"file {seed}", malformed(kind, seed))[1]
 
 
-def _try_one(place: Workplace, kind: str, seed: int) -> FileOutcome:
+def _try_one(place: Workplace, kind: str, title: str, content: bytes) -> tuple[Ended, FileOutcome]:
     """One file, next to a repository that is not there yet."""
     source, folder = SOURCES[kind], place.new_folder("work")
     path, repo = folder / f"weights{source.suffix}", folder / "repo"
-    path.write_bytes(malformed(kind, seed))
+    path.write_bytes(content)
     arguments = (*source.command, "--checkpoint", path, *source.options, "--name", "tried", "--repo", repo)
     # What is refused must be so within the limit; a file that is taken is traced and verified.
     ended = place.forked.command("seg-export", *arguments, limit_s=_EXPORT_S)
     left = tuple(sorted({entry.name for entry in folder.iterdir()} - {path.name, repo.name}))
     failure = ended.complaint or _failure(ended, repo)
-    return outcome_of(ended, f"file {seed}: {failure}" if failure else "", left)
+    return ended, outcome_of(ended, f"{title}: {failure}" if failure else "", left)
 
 
 def _failure(ended: Ended, repo: Path) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import nn
 from microbench.damage import MARKER, damaged
 from seg_export.checkpoints.random_weights import random_checkpoint
 
-__all__ = ["SOURCES", "Source", "malformed"]
+__all__ = ["SOURCES", "Source", "honest", "malformed"]
 
 _SAM = {
     "image_size": 64, "encoder_embed_dim": 32, "encoder_depth": 2, "encoder_num_heads": 2,
@@ -126,7 +127,8 @@ def _contents(source: str) -> dict[str, Any]:
 
 
 @cache
-def _honest(source: str) -> bytes:
+def honest(source: str) -> bytes:
+    """The file of a key of `SOURCES`, as it should be."""
     return _written(_contents(source), SOURCES[source].suffix)
 
 
@@ -143,7 +145,7 @@ def malformed(source: str, seed: int) -> bytes:
 
 
 def _bytes(source: str, seed: int, rng: Random) -> bytes:
-    return damaged(_honest(source), (), rng.randrange(1000), source)
+    return damaged(honest(source), (), rng.randrange(1000), source)
 
 
 def _field(source: str, seed: int, rng: Random) -> bytes:
@@ -171,6 +173,12 @@ def _with_nan(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def _quantised(tensor: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Such tensors are deprecated, and still in files.
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
 _DENSE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     _with_nan,
     lambda tensor: tensor / 0,
@@ -188,7 +196,7 @@ _DENSE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
 _OTHER: tuple[Callable[[torch.Tensor], Any], ...] = (
     lambda tensor: tensor.to_sparse(),
     lambda tensor: tensor.to("meta"),
-    lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    _quantised,
     lambda tensor: tensor.to(torch.complex64),
     lambda tensor: tensor.flatten()[:1].expand(100_000, 100_000),
     lambda tensor: tensor.flatten()[:1].expand(2**40),
@@ -238,7 +246,7 @@ def _pickled(source: str, seed: int, rng: Random) -> bytes:
 def _packed(source: str, seed: int, rng: Random) -> bytes:
     """An entry of the archive is missing, empty, another's, cut off, or there twice."""
     file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(_honest(source))) as archive, zipfile.ZipFile(file, "w") as out:
+    with zipfile.ZipFile(io.BytesIO(honest(source))) as archive, zipfile.ZipFile(file, "w") as out:
         names = archive.namelist()
         chosen, change = rng.choice(names), rng.randrange(6)
         for name in names:
@@ -260,9 +268,9 @@ def _packed(source: str, seed: int, rng: Random) -> bytes:
 
 def _header(source: str, seed: int, rng: Random) -> bytes:
     """A safetensors header that lies about lengths, types, shapes and places."""
-    honest = _honest(source)
-    (length,) = struct.unpack_from("<Q", honest)
-    header, data = json.loads(honest[8 : 8 + length]), honest[8 + length :]
+    whole = honest(source)
+    (length,) = struct.unpack_from("<Q", whole)
+    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
     entry = header[rng.choice([name for name in header if name != "__metadata__"])]
     key, value = rng.choice(
         (

@@ -59,7 +59,7 @@ def test_a_process_that_breaks_a_limit_raises_or_dies_is_seen(forked: Forked) ->
     ("kind", "tried"),
     [
         ("image, PNG of the tests", 3),
-        ("checkpoint, module", 2),
+        ("checkpoint, module", 3),
         ("repository, contract fields", 8),
         ("killed while publishing a model's next version", 2),
     ],
