@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 NUCLEI := triton_repo/maskrcnn_nuclei/1/model.onnx
 
-.PHONY: demo test test-aarch64 faults-server quick full lanes lint types audit sbom docs tables setup clean
+.PHONY: demo test test-aarch64 faults faults-server quick full lanes lint types audit sbom docs tables setup clean
 
 demo: $(READY) $(LUNG) $(UNETPP) $(TRANSUNET) $(SAM) $(NUCLEI)  ## the Dice / latency table of the shipped models on real X-rays and cells
 	$(BIN)/seg-bench run --repo triton_repo --models unet_lung,unetpp_lung,transunet_lung \
@@ -38,6 +38,10 @@ test: $(READY)  ## every test; the longest where what they rest on has changed s
 # On Debian with qemu-user-static; 4 minutes. Writes nothing into bench/results.
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
 	$(BIN)/python -m microbench.aarch64 --out out/aarch64.json
+
+# 12 minutes on two cores with nothing else to do: limits are in seconds.
+faults: $(READY)  ## malformed images, checkpoints and repositories, and kills while publishing
+	$(BIN)/python -m microbench.faults_files --out bench/results/faults.json
 
 # 8 minutes on two cores.
 faults-server: $(READY)  ## a server and its clients, killed, stopped and cut off, and asked by strangers

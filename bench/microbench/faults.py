@@ -1,7 +1,8 @@
-"""What the kinds of faults of `faults_server` share: where they happen and how they ended."""
+"""What `faults_server` and `faults_files` share: how tries ended, by kind; and where servers are tried."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microbench.served import Served, serving
+from seg_bench.machine import describe_machine, shown_text
+from seg_bench.records import Machine
 from seg_runtime.errors import InferenceError
 from seg_runtime.server import ServerOptions
 from seg_runtime.server.ports import choose_ports
 from seg_runtime.session import Session
 
-__all__ = ["Outcome", "Place"]
+__all__ = ["FaultKind", "FaultsResult", "Outcome", "Place", "count_kind", "sum_up"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,71 @@ class Outcome:
     failure: str
     seconds: float | None = None
     left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """All tries of one kind of fault.
+
+    Attributes:
+        kind: what was done, to whom.
+        tried: how often.
+        survived: how often all went as it should.
+        left_open: processes, files, shared memory and sockets that were left, of all tries.
+        seconds: until everything was in order again, for each try that survived and that takes time.
+        failures: what did not go as it should, in one line each.
+    """
+
+    kind: str
+    tried: int
+    survived: int
+    left_open: int
+    seconds: tuple[float, ...]
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FaultsResult:
+    """All kinds, with what is needed to repeat it."""
+
+    schema: str
+    command: str
+    machine: Machine
+    tried: int
+    survived: int
+    left_open: int
+    kinds: tuple[FaultKind, ...]
+
+
+def count_kind(kind: str, outcomes: Sequence[Outcome]) -> FaultKind:
+    """All tries of a kind, fit for a record.
+
+    Example:
+        >>> count_kind("killed", [Outcome("", 0.2), Outcome("still there", left=("process 7",))]).survived
+        1
+    """
+    survived = [outcome for outcome in outcomes if not outcome.failure]
+    return FaultKind(
+        kind,
+        len(outcomes),
+        len(survived),
+        sum(len(outcome.left) for outcome in outcomes),
+        tuple(round(outcome.seconds, 2) for outcome in survived if outcome.seconds is not None),
+        tuple(shown_text(outcome.failure) for outcome in outcomes if outcome.failure),
+    )
+
+
+def sum_up(schema: str, command: str, kinds: Sequence[FaultKind]) -> FaultsResult:
+    """The record of all kinds, on this machine."""
+    return FaultsResult(
+        schema,
+        command,
+        describe_machine(),
+        sum(kind.tried for kind in kinds),
+        sum(kind.survived for kind in kinds),
+        sum(kind.left_open for kind in kinds),
+        tuple(kinds),
+    )
 
 
 class Place:

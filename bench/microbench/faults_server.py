@@ -8,23 +8,21 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from microbench.client_faults import CLIENT_FAULTS
-from microbench.faults import Outcome, Place
+from microbench.faults import FaultKind, FaultsResult, Outcome, Place, count_kind, sum_up
 from microbench.process_faults import PROCESS_FAULTS
 from microbench.stranger_faults import STRANGER_FAULTS
 from seg_bench.json_fields import write_json
-from seg_bench.machine import describe_machine, shown_command, shown_text
-from seg_bench.records import Machine
+from seg_bench.machine import shown_command
 from seg_runtime.console import run_app
 from seg_runtime.errors import BadInputError, EdgesegError
 
-__all__ = ["FAULTS", "FaultKind", "FaultsResult", "measure_faults"]
+__all__ = ["FAULTS", "measure_faults"]
 
 SCHEMA = "edgeseg-faults-server/1"
 
@@ -34,40 +32,6 @@ FAULTS: dict[str, tuple[int, Callable[[Place], list[Outcome]]]] = {
     **STRANGER_FAULTS,
 }
 """How often each kind is tried, and what tries it once."""
-
-
-@dataclass(frozen=True)
-class FaultKind:
-    """All tries of one kind of fault.
-
-    Attributes:
-        kind: what was done, to whom.
-        tried: how often.
-        survived: how often all went as it should.
-        left_open: processes, files, shared memory and sockets that were left, of all tries.
-        seconds: until everything was in order again, for each try that survived and that takes time.
-        failures: what did not go as it should, in one line each.
-    """
-
-    kind: str
-    tried: int
-    survived: int
-    left_open: int
-    seconds: tuple[float, ...]
-    failures: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FaultsResult:
-    """All kinds, with what is needed to repeat it."""
-
-    schema: str
-    command: str
-    machine: Machine
-    tried: int
-    survived: int
-    left_open: int
-    kinds: tuple[FaultKind, ...]
 
 
 def measure_faults(
@@ -88,15 +52,7 @@ def measure_faults(
             export_model(random_unet(features=(4, 8)), Path(folder, "repo"), name, size_hw=(32, 32))
         with Place(Path(folder)) as place:
             tried = tuple(_try_kind(kind, place, repeats) for kind in kinds)
-    return FaultsResult(
-        SCHEMA,
-        command,
-        describe_machine(),
-        sum(kind.tried for kind in tried),
-        sum(kind.survived for kind in tried),
-        sum(kind.left_open for kind in tried),
-        tried,
-    )
+    return sum_up(SCHEMA, command, tried)
 
 
 def _try_kind(kind: str, place: Place, repeats: int | None) -> FaultKind:
@@ -107,16 +63,7 @@ def _try_kind(kind: str, place: Place, repeats: int | None) -> FaultKind:
             outcomes += attempt(place)
         except EdgesegError as error:
             outcomes.append(Outcome(str(error)))
-    survived = [outcome for outcome in outcomes if not outcome.failure]
-    left = [name for outcome in outcomes for name in outcome.left]
-    result = FaultKind(
-        kind,
-        len(outcomes),
-        len(survived),
-        len(left),
-        tuple(round(outcome.seconds, 2) for outcome in survived if outcome.seconds is not None),
-        tuple(shown_text(outcome.failure) for outcome in outcomes if outcome.failure),
-    )
+    result = count_kind(kind, outcomes)
     typer.echo(_line(result), err=True)
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -194,6 +195,29 @@ def test_png_with_flipped_bits_is_refused(tmp_path: Path, gray: NDArray[np.uint8
     path.write_bytes(data)
     with pytest.raises(BadImageError, match="PNG file is cut off or damaged"):
         read_image(path, 1)
+
+
+def test_a_png_of_an_unknown_kind_is_refused_before_libpng_writes_to_stderr(
+    tmp_path: Path, gray: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "kind.png", gray)
+    data, refused = path.read_bytes(), 0
+    # Depth, colour type, compression, filter and interlacing; OpenCV is what knows which it can read.
+    for at, value in itertools.product(range(24, 29), range(256)):
+        header = data[12:at] + bytes([value]) + data[at + 1 : 29]
+        path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+        readable = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) is not None
+        said = bool(capfd.readouterr().err)
+        try:
+            read_image(path, 1, gray=True)
+        except BadImageError as error:
+            assert said or not readable
+            if "header" in str(error):
+                refused += 1
+                assert not capfd.readouterr().err
+        else:
+            assert readable
+    assert refused > 1000
 
 
 def test_every_cut_of_a_file_is_refused_in_one_line(tmp_path: Path, gray: NDArray[np.uint8]) -> None:

@@ -41,6 +41,8 @@ _OTHER_FORMATS = {
     "NRRD": rb"NRRD0",
 }
 """What files of formats that are not read begin with."""
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bits that a sample of a colour type may have (PNG specification, table 11.1)."""
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
 _TIFF_DATA = ((273, 279), (324, 325))
@@ -145,7 +147,10 @@ def complete_header(data: bytes) -> ImageHeader | None:
 
 
 def _png(data: bytes) -> ImageHeader:
-    width, height = struct.unpack_from(">II", data, 16)
+    width, height, depth, color_type, *methods = struct.unpack_from(">IIBBBBB", data, 16)
+    # libpng refuses these too, in its own words on stderr.
+    if depth not in _PNG_DEPTHS.get(color_type, ()) or methods not in ([0, 0, 0], [0, 0, 1]):
+        raise ValueError(f"color type {color_type}, {depth} bits, methods {methods}")
     # PNG specification, section 5.3: length, type, data, CRC of type and data.
     view, at = memoryview(data), len(_PNG)
     while at + 12 <= len(data):
