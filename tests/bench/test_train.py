@@ -95,7 +95,7 @@ def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data:
     assert checkpoint.preprocessing.std[0] == pytest.approx(pixels.std())
     assert checkpoint.preprocessing.clahe == ClaheSpec()
     assert checkpoint.preprocessing.input_size_hw == (64, 64)
-    assert checkpoint.class_names == ("lung",)
+    assert checkpoint.class_names == ("foreground",)
     metadata = checkpoint.metadata
     assert metadata["data_set"] == "tiny"
     assert metadata["split"]["val"] == list(SPLIT.val)

@@ -84,7 +84,9 @@ def check_classes(samples: Iterable[AnySample], count: int, model: str) -> None:
 def _masks(sample: AnySample) -> tuple[Path, ...]:
     if isinstance(sample, InstanceSample):
         return sample.label_paths
-    return (sample.class_path,) if isinstance(sample, ClassSample) else sample.mask_paths
+    if isinstance(sample, ClassSample):
+        return sample.truth.files()
+    return sample.mask_paths
 
 
 def _size_hw(path: Path) -> tuple[int, ...]:
