@@ -80,7 +80,7 @@ def test_maps_without_names_ask_for_them(tmp_path: Path) -> None:
     assert training_data(root, NAMES).class_names == NAMES
     (root / "classes.txt").write_text("background\nwheel\nrod\n")
     with pytest.raises(
-        BadInputError, match="--class-names are background, disc, bar, and .* names background"
+        BadInputError, match=r"--class-names are background, disc, bar, and .* names background"
     ):
         training_data(root, NAMES)
 

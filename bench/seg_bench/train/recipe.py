@@ -53,7 +53,8 @@ class SemanticRecipe:
         class_names: of the classes, where the data names none.
 
     Raises:
-        BadInputError: arguments that cannot be built, or an image too small for the levels of a U-Net.
+        BadInputError: arguments that cannot be built, images of neither 1 nor 3 channels, or an image too
+            small for the levels of a U-Net.
     """
 
     family: str = "unet"
@@ -67,6 +68,10 @@ class SemanticRecipe:
     def __post_init__(self) -> None:
         with torch.device("meta"):  # Before any image is read, and without memory.
             untrained_model(self.family, self.arguments)
+        if self.channels not in (1, 3):
+            raise BadInputError(
+                f"in_channels is {self.channels}: training takes gray (1) or colour (3) images"
+            )
         features = self.arguments.get("features", ())
         # One more halving than the network has: batch statistics of a single pixel do not exist.
         least = 2 ** len(features)
