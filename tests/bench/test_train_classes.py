@@ -69,7 +69,7 @@ def test_commands_train_export_and_measure_several_classes(
     )
     assert measured.exit_code == 0, measured.output
     (record,) = json.loads(Path("run.json").read_text())["records"]
-    assert [each["name"] for each in record["classes"]] == list(NAMES)
+    assert [each["name"] for each in record["accuracy"]["classes"]] == list(NAMES)
 
 
 def test_statistics_are_of_each_channel_and_masks_of_each_class(data: Path) -> None:
