@@ -74,7 +74,7 @@ def curve(history: History) -> tuple[list[float], ...]:
 def test_run_leaves_checkpoint_state_history_and_plot(finished: TrainResult) -> None:
     folder = finished.checkpoint.parent
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("best.pth", "history.json", "history.png", "last.pt")
+        *("best.pth", "history.json", "history.png", "last.pt", "split.json")
     ]
     saved = json.loads((folder / "history.json").read_text())
     assert len(saved["train_loss"]) == len(saved["val_score"]) == 4

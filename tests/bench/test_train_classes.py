@@ -14,6 +14,7 @@ from export_command import run_export
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
+from seg_bench.data.check import check_class_names
 from seg_bench.data.splits import Split
 from seg_bench.data.training import training_data
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
@@ -64,9 +65,8 @@ def test_commands_train_export_and_measure_several_classes(
         assert session.spec("scenes").class_names == NAMES
     disc, wanted = found.mask == 1, labels(9) == 1
     assert 2 * np.count_nonzero(disc & wanted) / (disc.sum() + wanted.sum()) > 0.6
-    measured = CliRunner().invoke(
-        app, f"run --repo repo --data {data} --repeats 1 --warm-up 0 --out run.json --json".split()
-    )
+    options = "--split-file run/split.json --part test --repeats 1 --warm-up 0 --out run.json --json"
+    measured = CliRunner().invoke(app, f"run --repo repo --data {data} {options}".split())
     assert measured.exit_code == 0, measured.output
     (record,) = json.loads(Path("run.json").read_text())["records"]
     assert [each["name"] for each in record["accuracy"]["classes"]] == list(NAMES)
@@ -167,3 +167,27 @@ def test_python_and_the_data_must_name_one_number_of_classes(data: Path, tmp_pat
         BadInputError, match=r"has 3 classes \(background, disc, bar\) and the network num_cl"
     ):
         train_semantic(data, SPLIT, tmp_path / "run", recipe, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("of_model", "is_scored"),
+    [
+        (NAMES, True),
+        (("foreground",), True),
+        ((), True),
+        (("lung",), False),
+        (("disc",), False),
+        (("background", "bar", "disc"), False),
+        (("background", "disc"), False),
+    ],
+)
+def test_a_model_is_never_scored_by_classes_that_it_does_not_find(
+    of_model: tuple[str, ...], is_scored: bool
+) -> None:
+    if is_scored:
+        check_class_names(NAMES, of_model, "model")
+        return
+    with pytest.raises(
+        BadInputError, match=r"'model' finds .*, and the data has the classes background, disc, bar"
+    ):
+        check_class_names(NAMES, of_model, "model")

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from seg_runtime.errors import BadInputError
 
-__all__ = ["BACKGROUND", "CLASSES_FILE", "check_names", "read_class_names"]
+__all__ = ["BACKGROUND", "CLASSES_FILE", "FOREGROUND", "check_names", "read_class_names"]
 
 CLASSES_FILE = "classes.txt"
 
 BACKGROUND = "background"
 """Name of a class that is no object: means over classes leave it out."""
+
+FOREGROUND = "foreground"
+"""Name of the one class of masks that nobody named: it may be anything."""
 
 
 def read_class_names(root: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_bench.data.class_names import BACKGROUND, check_names, read_class_names
+from seg_bench.data.class_names import BACKGROUND, FOREGROUND, check_names, read_class_names
 from seg_bench.data.classes import ClassSample, class_names
 from seg_bench.data.find import find_samples
 from seg_bench.data.montgomery import finding
@@ -106,7 +106,7 @@ def _several(root: Path, given: tuple[str, ...]) -> tuple[str, ...]:
 
 def _one(root: Path, given: tuple[str, ...], *, is_xray: bool) -> str:
     """The name of what masks show."""
-    names = given or read_class_names(root) or (("lung",) if is_xray else ("foreground",))
+    names = given or read_class_names(root) or (("lung",) if is_xray else (FOREGROUND,))
     if names[0] == BACKGROUND:
         names = names[1:]
     if len(names) != 1:

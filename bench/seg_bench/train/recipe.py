@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_bench.data.splits import Split, select
+from seg_bench.data.splits import Split, save_split, select
 from seg_bench.data.statistics import mean_and_std
 from seg_bench.data.training import TrainingData, training_data
 from seg_bench.train.augment import IGNORED_PIXEL, AugmentSettings, build_augmentation, derived_seed
@@ -37,6 +37,8 @@ from seg_runtime.spec import ClaheSpec
 __all__ = ["BEST", "SemanticRecipe", "TrainResult", "run_metadata", "train_semantic"]
 
 BEST = "best.pth"
+SPLIT = "split.json"
+"""The parts by name, for `seg-bench run --split-file`."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def train_semantic(
     Args:
         data: images with masks of one kind of thing, or with classes, see `seg_bench.data.training`.
         split: which of them are trained on, and which choose the best weights.
-        out: gets `best.pth`, `last.pt`, `history.json` and `history.png`.
+        out: gets `best.pth`, `last.pt`, `split.json`, `history.json` and `history.png`.
         resume: go on from `out/last.pt`.
         until, on_epoch: as `seg_bench.train.loop.fit`.
 
@@ -146,6 +148,7 @@ def train_semantic(
         constant["class_weights"] = list(task.class_weights)
 
     def save_best(model: nn.Module, history: History) -> None:
+        save_split(split, out / SPLIT)
         save_checkpoint(
             out / BEST,
             family=recipe.family,
