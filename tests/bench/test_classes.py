@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg_bench.data.class_truths import ClassMap
 from seg_bench.data.classes import ClassSample, class_samples
 from seg_bench.data.find import find_samples, sample_from_json, sample_to_json
 from seg_bench.metrics import ClassScore, class_areas, class_scores
@@ -188,7 +189,7 @@ def test_an_indexed_map_of_classes_is_read_by_its_indices(data: Path, tmp_path: 
     indexed = Image.fromarray(gray.load_classes().astype(np.uint8))
     indexed.putpalette(davis_palette())
     indexed.save(tmp_path / "a.png")
-    read = replace(gray, class_path=tmp_path / "a.png").load_classes()
+    read = replace(gray, truth=ClassMap(tmp_path / "a.png")).load_classes()
     assert np.array_equal(read, gray.load_classes()) and read.max() == 2
 
 
@@ -201,9 +202,9 @@ def test_a_map_of_classes_in_colour_or_missing_is_refused(data: Path, tmp_path: 
     with pytest.raises(
         BadImageError, match="save the number of each pixel's class as a gray or an indexed PNG"
     ):
-        ClassSample("shape_0", image, classes).load_classes()
+        ClassSample("shape_0", image, ClassMap(classes)).load_classes()
     with pytest.raises(BadImageError, match="there is no such file"):
-        ClassSample("shape_0", image, tmp_path / "none.png").load_classes()
+        ClassSample("shape_0", image, ClassMap(tmp_path / "none.png")).load_classes()
     classes.unlink()
     (tmp_path / "images").symlink_to(data / "images")
     with pytest.raises(BadInputError, match="has no map of classes"):

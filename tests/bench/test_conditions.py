@@ -208,7 +208,7 @@ def test_data_that_cannot_be_scored_is_refused_before_anything_starts(
     cases = [
         (tmp_path / "nowhere", "no data folder"),
         (tmp_path / "empty" / "images", "expected CXR_png/ and ManualMask/, or images/ and masks/"),
-        (tmp_path / "empty", r"no images/\*\.png under"),
+        (tmp_path / "empty", r"no images in"),
         (bare, r"disc_1\.png has no mask .*every image needs one"),
         (other_size, "the mask of 'disc_1' is 41x40 and its image 40x40: both must have one size"),
         (damaged, "cut off or damaged"),

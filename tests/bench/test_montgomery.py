@@ -186,7 +186,7 @@ def test_statistics_equal_numpys_over_all_pixels() -> None:
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, size).astype(np.uint8) for size in ((5, 7), (9, 4), (3, 3))]
     pixels = np.concatenate([image.ravel() for image in images]) / 255.0
-    mean, std = mean_and_std(images)
+    (mean,), (std,) = mean_and_std(images)
     assert mean == pytest.approx(pixels.mean(), rel=1e-12)
     assert std == pytest.approx(pixels.std(), rel=1e-12)
 

@@ -74,7 +74,7 @@ def curve(history: History) -> tuple[list[float], ...]:
 def test_run_leaves_checkpoint_state_history_and_plot(finished: TrainResult) -> None:
     folder = finished.checkpoint.parent
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("best.pth", "history.json", "history.png", "last.pt")
+        *("best.pth", "history.json", "history.png", "last.pt", "split.json")
     ]
     saved = json.loads((folder / "history.json").read_text())
     assert len(saved["train_loss"]) == len(saved["val_score"]) == 4
@@ -95,7 +95,7 @@ def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data:
     assert checkpoint.preprocessing.std[0] == pytest.approx(pixels.std())
     assert checkpoint.preprocessing.clahe == ClaheSpec()
     assert checkpoint.preprocessing.input_size_hw == (64, 64)
-    assert checkpoint.class_names == ("lung",)
+    assert checkpoint.class_names == ("foreground",)
     metadata = checkpoint.metadata
     assert metadata["data_set"] == "tiny"
     assert metadata["split"]["val"] == list(SPLIT.val)

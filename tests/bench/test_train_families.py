@@ -169,7 +169,7 @@ def test_command_trains_folds_of_every_family(data: Path, tmp_path: Path, family
         (["unetpp", "--features", "4;8"], "--features got '4;8'"),
         (["transunet", "--arch", "huge"], "--arch 'huge': there are r50_vit_b16 and small"),
         (["transunet", "--size", "40"], "multiple of 16"),
-        (["unet", "--folds", "1"], "1 folds of 89 images: choose 2 to 89"),
+        (["unet", "--folds", "1"], "1 folds of 6 images: choose 2 to 6"),
     ],
 )
 def test_bad_input_is_told_and_nothing_is_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -13,15 +14,20 @@ import seg_bench.cli.train_semantic
 import seg_bench.train.folds
 import seg_bench.train.recipe
 from seg_bench.cli.train import app
-from seg_bench.data.splits import Split, montgomery_split, save_split
+from seg_bench.data.splits import Split, save_split
+from seg_bench.data.training import training_data
 from seg_bench.train.recipe import SemanticRecipe
 from seg_bench.train.settings import TrainSettings
+from seg_runtime.files.images import write_png
 
 VALUES = {
     "amp": "bf16",
     "arch": "r50_vit_b16",
     "batch_size": "3",
     "bce_weight": "0.25",
+    "channels": "3",
+    "class_names": "lesion",
+    "class_weights": "frequency",
     "device": "cpu",
     "dice_weight": "0.75",
     "ema_decay": "0.5",
@@ -55,6 +61,10 @@ CASES = [
 def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """What the commands hand to the library, which trains nothing."""
     monkeypatch.chdir(tmp_path)
+    for folder in ("images", "masks"):
+        Path("data", folder).mkdir(parents=True)
+        for name in "abc":
+            write_png(Path("data", folder, f"{name}.png"), 255 * np.eye(16, dtype=np.uint8))
     save_split(Split("other", 0, ("a",), ("b",), ("c",)), Path("split.json"))
     seen: list[Any] = []
 
@@ -79,7 +89,7 @@ def _trained(seen: list[Any], *arguments: str) -> list[Any]:
 def test_a_command_without_options_trains_by_the_settings_defaults(seen: list[Any]) -> None:
     ((positional, options), as_json) = _trained(seen, "unet", "data", "--out", "run")
     data, split, out, recipe, settings = positional
-    assert (data, split, out) == (Path("data"), montgomery_split(), Path("run"))
+    assert (data, split, out) == (Path("data"), training_data(Path("data")).split(), Path("run"))
     assert settings == TrainSettings()
     assert isinstance(recipe, SemanticRecipe) and recipe.family == "unet"
     assert recipe.arguments["features"] == [64, 128, 256, 512, 1024]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from microbench.postprocess import measure_postprocess
 from seg_bench.data.check import check_classes, check_truths
+from seg_bench.data.class_truths import ClassMap
 from seg_bench.data.classes import ClassSample
 from seg_bench.data.samples import Sample, paired_samples
 from seg_bench.metrics import dice_score, iou_score
@@ -72,7 +73,7 @@ def test_what_a_mask_ignores_counts_neither_way(tmp_path: Path) -> None:
 
 def test_classes_that_a_map_ignores_count_neither_way(tmp_path: Path) -> None:
     (sample,) = data_of(tmp_path, ignoring(disc()))
-    mapped = ClassSample(sample.name, sample.image_path, sample.mask_paths[0])
+    mapped = ClassSample(sample.name, sample.image_path, ClassMap(sample.mask_paths[0]))
     found = np.where(np.arange(64) < 32, disc(), 1 - disc())
     scorer = Scorer()
     scorer.score(mapped, Outcome([found > 0], {}, classes=[found]))
@@ -131,7 +132,7 @@ def test_255_that_is_ignored_in_one_mask_is_no_foreground_in_another(tmp_path: P
 
 def test_black_and_white_maps_name_no_class_of_several(tmp_path: Path) -> None:
     (sample,) = data_of(tmp_path, disc() * 255)
-    mapped = ClassSample(sample.name, sample.image_path, sample.mask_paths[0])
+    mapped = ClassSample(sample.name, sample.image_path, ClassMap(sample.mask_paths[0]))
     check_classes([mapped], 2, "lungs")
     with pytest.raises(BadInputError, match="black and white, and 'organs' has 3 classes"):
         check_classes([mapped], 3, "organs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,8 @@ from seg_runtime.errors import BadInputError, MissingExtraError
 from seg_runtime.option_groups import expand_option_groups
 
 if TYPE_CHECKING:
+    from seg_bench.data.splits import Split
+    from seg_bench.data.training import TrainingData
     from seg_bench.train.settings import TrainSettings
 
 __all__ = ["transunet", "unet", "unetpp"]
@@ -51,7 +53,13 @@ FeaturesOption = Annotated[
 class RunOptions:
     """The data, and the folder of the run."""
 
-    data: Annotated[Path, typer.Argument(help="Folder with the X-rays, official or merged layout.")]
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with images/ and masks/ (one kind of thing) or classes/ (several): see "
+            "docs/measuring.md; or Montgomery's X-rays as they are distributed."
+        ),
+    ]
     out: OutOption
     split: SplitOption = None
     folds: Annotated[
@@ -70,9 +78,19 @@ class NetworkOptions(ABC):
     """The network and the size of its images: a subclass per family."""
 
     size: SizeOption = 512
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            help="1 for gray, 3 for colour; by default as the images are.",
+            min=1,
+            max=3,
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None
 
     @abstractmethod
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, channels: int, classes: int) -> dict[str, Any]:
         """Keyword arguments of the family's constructor. Raises BadInputError."""
 
 
@@ -80,7 +98,22 @@ class NetworkOptions(ABC):
 class TrainOptions:
     """How it is trained."""
 
-    clahe: Annotated[bool, typer.Option(help="Equalise contrast first.", rich_help_panel=_MODEL)] = True
+    class_names: Annotated[
+        str,
+        typer.Option(
+            help="From class 0 on, separated by commas, where the data has no classes.txt.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = ""
+    clahe: Annotated[
+        bool | None,
+        typer.Option(
+            "--clahe/--no-clahe",
+            help="Equalise contrast first; by default for gray images.",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None
     half: HalfOption = False
     epochs: EpochsOption = 100
     stop_after: StopAfterOption = 0
@@ -94,6 +127,18 @@ class TrainOptions:
     )
     bce_weight: Annotated[float, typer.Option(help="Weight of cross entropy.", rich_help_panel=_LOSS)] = 0.5
     dice_weight: Annotated[float, typer.Option(help="Weight of Dice.", rich_help_panel=_LOSS)] = 0.5
+    class_weights: Annotated[
+        str,
+        typer.Option(
+            help="Of several classes in the loss: frequency (the rarer, the more), or a number for each.",
+            metavar="frequency|W0,W1,...",
+            rich_help_panel=_LOSS,
+        ),
+    ] = ""
+    oversample: Annotated[
+        bool,
+        typer.Option("--oversample", help="Draw images with rare classes more often.", rich_help_panel=_LOSS),
+    ] = False
     amp: AmpOption = Amp.OFF
     channels_last: Annotated[bool, typer.Option(help="NHWC memory order.", rich_help_panel=_MACHINE)] = True
     device: DeviceOption = "auto"
@@ -115,6 +160,8 @@ class TrainOptions:
             loss=self.loss,
             bce_weight=self.bce_weight,
             dice_weight=self.dice_weight,
+            class_weights=_class_weights(self.class_weights),
+            oversample=self.oversample,
             ema_decay=self.ema_decay,
             amp=self.amp.value,
             channels_last=self.channels_last,
@@ -126,14 +173,14 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetOptions(NetworkOptions):
-    """A U-Net for images of one channel."""
+    """A U-Net."""
 
     features: FeaturesOption = "64,128,256,512,1024"
     bilinear: Annotated[
         bool, typer.Option("--bilinear/--transposed", help="Kind of upsampling.", rich_help_panel=_MODEL)
     ] = True
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, channels: int, classes: int) -> dict[str, Any]:
         """Keyword arguments of `UNet`. Raises BadInputError."""
         try:
             widths = [int(count) for count in self.features.split(",")]
@@ -141,12 +188,17 @@ class UNetOptions(NetworkOptions):
             raise BadInputError(
                 f"--features got '{self.features}': expected channel counts such as 32,64,128,256"
             ) from None
-        return {"in_channels": 1, "num_classes": 1, "bilinear": self.bilinear, "features": widths}
+        return {
+            "in_channels": channels,
+            "num_classes": classes,
+            "bilinear": self.bilinear,
+            "features": widths,
+        }
 
 
 @expand_option_groups
 def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
-    """Train a lung U-Net; the best weights by validation Dice are kept.
+    """Train a U-Net; the best weights by validation Dice are kept.
 
     \b
     Examples:
@@ -155,13 +207,15 @@ def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
         --features 32,64,128,256
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
+      seg-bench train unet data/roads --out runs/roads --class-weights frequency \
+        --oversample --size 256
     """
     _train("unet", run, network, train)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetPPOptions(UNetOptions):
-    """A U-Net++ for images of one channel."""
+    """A U-Net++."""
 
     features: FeaturesOption = "32,64,128,256,512"
     deep_supervision: Annotated[
@@ -172,14 +226,14 @@ class UNetPPOptions(UNetOptions):
         ),
     ] = True
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, channels: int, classes: int) -> dict[str, Any]:
         """Keyword arguments of `UNetPlusPlus`. Raises BadInputError."""
-        return {**super().arguments(), "deep_supervision": self.deep_supervision}
+        return {**super().arguments(channels, classes), "deep_supervision": self.deep_supervision}
 
 
 @expand_option_groups
 def unetpp(*, run: RunOptions, network: UNetPPOptions, train: TrainOptions) -> None:
-    """Train a lung U-Net++; the best weights by validation Dice of the deepest head are kept.
+    """Train a U-Net++; the best weights by validation Dice of the deepest head are kept.
 
     \b
     Examples:
@@ -200,18 +254,23 @@ class TransUNetOptions(NetworkOptions):
         str, typer.Option(help="As for seg-export transunet: r50_vit_b16 or small.", rich_help_panel=_MODEL)
     ] = "small"
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, channels: int, classes: int) -> dict[str, Any]:
         """Keyword arguments of `TransUNet`. Raises BadInputError."""
         from seg_export.families.semantic.transunet import VARIANTS
 
         if self.arch not in VARIANTS:
             raise BadInputError(f"--arch '{self.arch}': there are {' and '.join(VARIANTS)}")
-        return {**VARIANTS[self.arch], "in_channels": 1, "num_classes": 1, "image_size": self.size}
+        return {
+            **VARIANTS[self.arch],
+            "in_channels": channels,
+            "num_classes": classes,
+            "image_size": self.size,
+        }
 
 
 @expand_option_groups
 def transunet(*, run: RunOptions, network: TransUNetOptions, train: TrainOptions) -> None:
-    """Train a lung TransUNet from scratch; the best weights by validation Dice are kept.
+    """Train a TransUNet from scratch; the best weights by validation Dice are kept.
 
     \b
     Examples:
@@ -223,30 +282,60 @@ def transunet(*, run: RunOptions, network: TransUNetOptions, train: TrainOptions
     _train("transunet", run, network, train)
 
 
+def _class_weights(text: str) -> tuple[float, ...] | Literal["frequency"]:
+    """What --class-weights says. Raises BadInputError."""
+    if text == "frequency":
+        return "frequency"
+    try:
+        return tuple(float(weight) for weight in text.split(",")) if text else ()
+    except ValueError:
+        raise BadInputError(
+            f"--class-weights got '{text}': give  frequency  or a number for each class, such as 0.5,1,4"
+        ) from None
+
+
 def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOptions) -> None:
     """Train once, or once per fold."""
     try:
-        from seg_bench.data.montgomery import finding
-        from seg_bench.data.splits import load_split, montgomery_split
+        from seg_bench.data.splits import load_split
+        from seg_bench.data.training import training_data
         from seg_bench.train.folds import cross_validate
         from seg_bench.train.recipe import SemanticRecipe, train_semantic
         from seg_runtime.spec import ClaheSpec
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
 
+    names = tuple(name.strip() for name in train.class_names.split(",")) if train.class_names else ()
+    found = training_data(run.data, names)
+    channels = network.channels or found.channels()
     recipe = SemanticRecipe(
         family,
-        network.arguments(),
+        network.arguments(channels, len(found.class_names)),
         size_hw=(network.size, network.size),
-        clahe=ClaheSpec() if train.clahe else None,
+        clahe=ClaheSpec() if (channels == 1 if train.clahe is None else train.clahe) else None,
         init=run.init,
         half=train.half,
+        class_names=names,
     )
     settings = train.settings()
-    split = load_split(run.split) if run.split else montgomery_split()
+    split = load_split(run.split) if run.split else found.split(train.seed)
+    _say(found, split, channels)
     where = (run.data, split, run.out)
     if run.folds:
-        result = cross_validate(*where, recipe, settings, count=run.folds, stratum=finding, resume=run.resume)
+        result = cross_validate(
+            *where, recipe, settings, count=run.folds, stratum=found.stratum, resume=run.resume
+        )
         show_folds(result, run.out, train.as_json)
     else:
         show_result(train_semantic(*where, recipe, settings, resume=run.resume), train.as_json)
+
+
+def _say(found: TrainingData, split: Split, channels: int) -> None:
+    """What is trained on, on stderr: nothing of it was asked for by name."""
+    kind = "gray" if channels == 1 else "colour"
+    typer.echo(
+        f"{len(split.train)} {kind} images to train on, {len(split.val)} to choose the best epoch by, "
+        f"{len(split.test)} left out for a test (split '{split.data_set}', seed {split.seed}); "
+        f"classes: {', '.join(found.class_names)}",
+        err=True,
+    )

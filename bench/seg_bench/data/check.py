@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from seg_bench.data.class_names import BACKGROUND, FOREGROUND
 from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
@@ -13,7 +14,7 @@ from seg_runtime.files import masks
 from seg_runtime.files.image_header import read_header
 from seg_runtime.files.images import read_image
 
-__all__ = ["check_classes", "check_masks", "check_sizes", "check_truths"]
+__all__ = ["check_class_names", "check_classes", "check_masks", "check_sizes", "check_truths"]
 
 
 def check_sizes(samples: Iterable[AnySample]) -> None:
@@ -81,10 +82,36 @@ def check_classes(samples: Iterable[AnySample], count: int, model: str) -> None:
             )
 
 
+def check_class_names(found: Sequence[str], of_model: Sequence[str], model: str) -> None:
+    """Refuse to score a model by other classes than its own.
+
+    Args:
+        found: names of the data's classes, from 0 on; none where it names none.
+        of_model: names of the model's; one of a model for one kind of thing.
+        model: its name.
+
+    Raises:
+        BadInputError: the names differ.
+
+    Example:
+        >>> check_class_names(("background", "lung"), ("lung",), "unet_lung")
+    """
+    things = [name for name in found if name != BACKGROUND]
+    wanted = things if len(of_model) == 1 else list(found)
+    if found and of_model and list(of_model) not in (wanted, [FOREGROUND]):
+        raise BadInputError(
+            f"'{model}' finds {', '.join(of_model)}, and the data has the classes {', '.join(found)}: a "
+            "score would compare different things; give masks of the model's own classes, or name other models "
+            "with --models"
+        )
+
+
 def _masks(sample: AnySample) -> tuple[Path, ...]:
     if isinstance(sample, InstanceSample):
         return sample.label_paths
-    return (sample.class_path,) if isinstance(sample, ClassSample) else sample.mask_paths
+    if isinstance(sample, ClassSample):
+        return sample.truth.files()
+    return sample.mask_paths
 
 
 def _size_hw(path: Path) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_bench.data.annotators import annotated_samples, annotators
+from seg_bench.data.class_truths import truth_from_json
 from seg_bench.data.classes import ClassSample, class_samples, has_classes
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
@@ -54,7 +55,7 @@ def sample_to_json(sample: AnySample) -> dict[str, Any]:
     if isinstance(sample, InstanceSample):
         return values | {"labels": [str(path) for path in sample.label_paths]}
     if isinstance(sample, ClassSample):
-        return values | {"classes": str(sample.class_path)}
+        return values | {"classes": sample.truth.to_json()}
     return values | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
 
 
@@ -64,5 +65,5 @@ def sample_from_json(values: Mapping[str, Any]) -> AnySample:
     if "labels" in values:
         return InstanceSample(name, image, tuple(map(Path, values["labels"])))
     if "classes" in values:
-        return ClassSample(name, image, Path(values["classes"]))
+        return ClassSample(name, image, truth_from_json(values["classes"]))
     return Sample(name, image, tuple(map(Path, values["masks"])), values["consensus"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from seg_bench.data.consensus import CONSENSUS
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.listing import IMAGE_SUFFIXES
 from seg_runtime.files.masks import LabelMap, read_shape
 
-__all__ = ["Sample", "Truth", "check_size", "image_files", "paired_samples"]
+__all__ = ["Sample", "Truth", "check_size", "image_files", "mask_of", "paired_samples"]
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,34 @@ def paired_samples(root: Path) -> tuple[Sample, ...]:
 
 
 def image_files(root: Path) -> list[Path]:
-    """`images/*.png`, sorted. Raises BadInputError when there is none."""
-    images = sorted((root / "images").glob("*.png"))
+    """Files of `images/` with a suffix of an image, sorted.
+
+    Raises:
+        BadInputError: there is none, or two differ in their suffix only.
+    """
+    folder = root / "images"
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    images = [
+        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    ]
     if not images:
-        raise BadInputError(f"no images/*.png under {root}: expected the folders images/ and masks/")
+        raise BadInputError(f"no images in {folder}: expected the folders images/ and masks/ (or classes/)")
+    for first, second in pairwise(sorted(images, key=lambda path: path.stem)):
+        if first.stem == second.stem:
+            raise BadInputError(f"'{first}' and '{second.name}' have one name: rename one of them")
     return images
+
+
+def mask_of(image: Path, folder: Path) -> Path | None:
+    """The mask of an image in a folder: of the same file name, else NAME.png; None when there is none."""
+    found = (folder / name for name in (image.name, f"{image.stem}.png"))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _pairs(root: Path, images: list[Path]) -> Iterator[Sample]:
     for image in images:
-        mask = root / "masks" / image.name
-        if not mask.is_file():
-            raise BadInputError(f"{image} has no mask {mask}: every image needs one")
+        mask = mask_of(image, root / "masks")
+        if mask is None:
+            expected = root / "masks" / f"{image.stem}.png"
+            raise BadInputError(f"{image} has no mask {expected}: every image needs one")
         yield Sample(image.stem, image, (mask,))

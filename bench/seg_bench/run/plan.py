@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
-from seg_bench.data.check import check_classes, check_masks, check_sizes, check_truths
+from seg_bench.data.check import check_class_names, check_classes, check_masks, check_sizes, check_truths
+from seg_bench.data.classes import class_names, has_classes
 from seg_bench.data.find import AnySample, find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.splits import load_split, select
@@ -215,9 +216,12 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
     _check(options, samples, subjects)
     prompted = any(subject.prompted for subject in subjects)
     check_sizes(samples)
+    names = class_names(options.data) if has_classes(options.data) else ()
     for subject in subjects:
-        if subject.class_names and subject.weights != "random":
-            check_classes(samples, len(subject.class_names), subject.name)
+        if subject.kind == "semantic" and subject.weights != "random":
+            check_class_names(names, subject.spec.class_names, subject.name)
+            if subject.class_names:
+                check_classes(samples, len(subject.class_names), subject.name)
     if prompted:
         check_masks(samples)
     check_truths(samples)

@@ -19,10 +19,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 __all__ = [
+    "IGNORED_PIXEL",
     "AugmentSettings",
     "Pair",
     "RandomGamma",
     "Transform",
+    "as_planes",
     "augment",
     "build_augmentation",
     "derived_seed",
@@ -30,6 +32,9 @@ __all__ = [
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Transform = Callable[..., Pair]
+
+IGNORED_PIXEL = 255
+"""Of a uint8 mask: the pixel does not count."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,23 @@ class RandomGamma(nn.Module):
         return v2.functional.adjust_gamma(image, gamma=exponent), mask
 
 
-def build_augmentation(size_hw: tuple[int, int], settings: AugmentSettings | None = None) -> Transform:
-    """Compose the transforms for a pair of `tv_tensors.Image` (1, H, W) uint8 and `tv_tensors.Mask`."""
+def build_augmentation(
+    size_hw: tuple[int, int], settings: AugmentSettings | None = None, *, outside: int = 0
+) -> Transform:
+    """Compose the transforms for a pair of `tv_tensors.Image` (C, H, W) uint8 and `tv_tensors.Mask`.
+
+    Args:
+        size_hw: (height, width) in pixels.
+        settings: strengths.
+        outside: of a mask, for pixels that come from outside the image when it is turned or shifted.
+    """
     chosen = settings or AugmentSettings()
     affine = v2.RandomAffine(
         degrees=chosen.rotate_degrees,
         translate=(chosen.shift, chosen.shift),
         scale=chosen.scale,
         interpolation=InterpolationMode.BILINEAR,
+        fill={tv_tensors.Mask: outside, "others": 0},
     )
     to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
     noise_or_blur = v2.RandomChoice(
@@ -115,17 +129,22 @@ def augment(
     """Transform one pair with its own random numbers, leaving the global generator untouched.
 
     Args:
-        image: (H, W) uint8.
+        image: (H, W) or (H, W, 3) uint8.
         mask: (H, W) uint8, of which no values are mixed.
 
     Returns:
-        The image, (1, H, W) float32 in 0..1, and its mask, (1, H, W) float32 of the mask's values.
+        The image, (C, H, W) float32 in 0..1, and its mask, (1, H, W) float32 of the mask's values.
     """
-    pair = tv_tensors.Image(torch.from_numpy(image)[None]), tv_tensors.Mask(torch.from_numpy(mask)[None])
+    pair = tv_tensors.Image(as_planes(image)), tv_tensors.Mask(torch.from_numpy(mask)[None])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         changed, truth = transform(*pair)
     return changed.as_subclass(torch.Tensor).clamp(0.0, 1.0), truth.as_subclass(torch.Tensor).float()
+
+
+def as_planes(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(C, H, W) uint8 of an image (H, W) or (H, W, C)."""
+    return torch.from_numpy(image)[None] if image.ndim == 2 else torch.from_numpy(image).permute(2, 0, 1)
 
 
 def derived_seed(*parts: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,66 +12,112 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from seg_bench.data.check import check_truths
-from seg_bench.data.samples import Sample, Truth
-from seg_bench.train.augment import Pair, Transform, augment, derived_seed
+from seg_bench.data.classes import ClassSample
+from seg_bench.data.samples import Sample
+from seg_bench.train.augment import IGNORED_PIXEL, Pair, Transform, as_planes, augment, derived_seed
 from seg_export.checkpoints.checkpoint import Preprocessing
-from seg_runtime.errors import BadImageError
+from seg_runtime.errors import BadImageError, BadInputError
+from seg_runtime.files.images import read_image
+from seg_runtime.files.masks import IGNORED
 from seg_runtime.preprocess import apply_clahe, resize_image
 from seg_runtime.spec import ClaheSpec
 
 __all__ = ["Pairs", "SegmentationDataset", "load_pairs"]
 
-_IGNORED = 255
 _HALF = 127
 """Resized masks have interpolated edges, which are cut at the middle."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images, (H, W) uint8 after resizing and CLAHE, with their masks and names.
+    """Images, (H, W) or (H, W, 3) uint8 after resizing and CLAHE, with their masks and names.
 
-    Masks are (H, W) uint8: 0 background, 1 foreground, 255 for pixels that do not count.
+    Masks are (H, W) uint8: the class of each pixel, 0 background and 1 foreground where there is one class,
+    and 255 for pixels that do not count.
     """
 
     names: tuple[str, ...]
     images: tuple[NDArray[np.uint8], ...]
     masks: tuple[NDArray[np.uint8], ...]
 
+    @cached_property
+    def class_pixels(self) -> NDArray[np.int64]:
+        """(images, 256) pixels of each class in each image; those of 255 do not count."""
+        return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in self.masks])
 
-def load_pairs(samples: Iterable[Sample], size_hw: tuple[int, int], clahe: ClaheSpec | None) -> Pairs:
+
+def load_pairs(
+    samples: Iterable[Sample | ClassSample],
+    size_hw: tuple[int, int],
+    clahe: ClaheSpec | None,
+    channels: int = 1,
+    classes: int = 1,
+) -> Pairs:
     """Read samples, squash them to `size_hw` as clients do, and equalise their contrast.
+
+    Args:
+        samples: images with masks or maps of classes.
+        size_hw: (height, width) in pixels.
+        clahe: contrast equalisation, or None.
+        channels: 1 reads gray images, of colours their luminance; 3 reads RGB.
+        classes: how many there are, with the background; 1 for masks of foreground.
 
     Raises:
         BadImageError: a file cannot be read, or a mask has another size than its image.
-        BadInputError: all masks are empty, or they are written in two ways.
+        BadInputError: all masks are empty or have nothing that counts, they are written in two ways, or one
+            has a class beyond `classes`.
     """
     samples = tuple(samples)
     names, images, masks = [], [], []
     for sample in samples:
-        image, truth = sample.load_image(), sample.load_truth()
-        mask = truth.mask
-        if image.shape != mask.shape:
+        image, labels = read_image(sample.image_path, channels, gray=True), _labels(sample, classes)
+        if image.shape[:2] != labels.shape:
             raise BadImageError(
-                f"mask of {sample.name} is {mask.shape[1]}x{mask.shape[0]}, its image "
+                f"mask of {sample.name} is {labels.shape[1]}x{labels.shape[0]}, its image "
                 f"{image.shape[1]}x{image.shape[0]}: both must have one size"
             )
         names.append(sample.name)
         images.append(apply_clahe(resize_image(image, size_hw), clahe))
-        masks.append(_resized(truth, size_hw))
+        masks.append(_resized(labels, size_hw))
     check_truths(samples)
     return Pairs(tuple(names), tuple(images), tuple(masks))
 
 
-def _resized(truth: Truth, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """As `Pairs.masks`; a pixel does not count where any part of it does not."""
-    mask, ignored = (
-        resize_image(each.astype(np.uint8) * np.uint8(255), size_hw) for each in (truth.mask, truth.ignored)
-    )
-    return np.where(ignored > 0, np.uint8(_IGNORED), (mask > _HALF).astype(np.uint8))
+def _labels(sample: Sample | ClassSample, classes: int) -> NDArray[np.int32]:
+    """(H, W) int32, the class of each pixel and `IGNORED`."""
+    if classes == 1:
+        truth = sample.load_truth()
+        return np.where(truth.ignored, IGNORED, truth.mask).astype(np.int32)
+    (found,) = sample.label_maps()
+    if (highest := int(found.labels.max())) >= classes:
+        raise BadInputError(
+            f"the ground truth of '{sample.name}' has class {highest}, and there are names for 0 to "
+            f"{classes - 1}: name all classes, or mark what shall not count with 255"
+        )
+    if (found.labels == IGNORED).all():
+        raise BadInputError(f"no pixel of '{sample.name}' counts: leave the image out of the split")
+    return found.labels
+
+
+def _resized(labels: NDArray[np.int32], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """As `Pairs.masks`: the class that covers most of a pixel, which does not count where any part does not.
+
+    Of two classes it is the one that covers half of it, as clients cut masks.
+    """
+    ignored = resize_image(np.where(labels == IGNORED, 255, 0).astype(np.uint8), size_hw)
+    largest, covered = np.zeros(size_hw, np.uint8), np.full(size_hw, _HALF, np.uint8)
+    present = [int(label) for label in np.unique(labels) if label > 0]
+    if len(present) > 1:  # A pixel may be of three classes, and half of none.
+        present, covered = [0, *present], np.zeros(size_hw, np.uint8)
+    for label in present:
+        share = resize_image(np.where(labels == label, 255, 0).astype(np.uint8), size_hw)
+        largest = np.where(share > covered, np.uint8(label), largest)
+        covered = np.maximum(covered, share)
+    return np.where(ignored > 0, np.uint8(IGNORED_PIXEL), largest)
 
 
 class SegmentationDataset(Dataset[Pair]):
-    """Pairs as tensors: image (1, H, W) float32 normalised, mask (1, H, W) float32 of 0 and 1, -1 for
+    """Pairs as tensors: image (C, H, W) float32 normalised, mask (1, H, W) float32 of classes, -1 for
     pixels that do not count.
 
     Args:
@@ -86,6 +133,10 @@ class SegmentationDataset(Dataset[Pair]):
         self.transform = transform
         self.seed = seed
         self.epoch = 0
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32)[:, None, None]
+            for values in (preprocessing.mean, preprocessing.std)
+        )
 
     def __len__(self) -> int:
         return len(self.pairs.names)
@@ -93,12 +144,9 @@ class SegmentationDataset(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         image, mask = self.pairs.images[index], self.pairs.masks[index]
         if self.transform is None:
-            pixels, truth = (
-                torch.from_numpy(image)[None].float() / 255.0,
-                torch.from_numpy(mask)[None].float(),
-            )
+            pixels, truth = as_planes(image).float() / 255.0, torch.from_numpy(mask)[None].float()
         else:
             seed = derived_seed(self.seed, self.epoch, index)
             pixels, truth = augment(self.transform, image, mask, seed)
-        truth = truth.masked_fill(truth == _IGNORED, -1.0)
-        return (pixels - self.preprocessing.mean[0]) / self.preprocessing.std[0], truth
+        truth = truth.masked_fill(truth == IGNORED_PIXEL, -1.0)
+        return (pixels - self._mean) / self._std, truth

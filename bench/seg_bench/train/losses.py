@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seg_bench.train.class_losses import (
+    Classes,
+    ClassLoss,
+    class_focal,
+    class_generalised_dice,
+    weighted_cross_entropy_and_dice,
+)
 from seg_runtime.errors import BadInputError
 
 __all__ = ["LOSSES", "CombinedLoss", "DiceLoss", "FocalLoss", "GeneralisedDiceLoss", "build_loss"]
@@ -90,21 +97,45 @@ class GeneralisedDiceLoss(nn.Module):
 LOSSES = ("bce-dice", "focal", "generalised-dice")
 
 
-def build_loss(name: str, *, bce_weight: float = 0.5, dice_weight: float = 0.5) -> nn.Module:
-    """Build a loss by name; the weights belong to "bce-dice".
+def build_loss(
+    name: str,
+    *,
+    bce_weight: float = 0.5,
+    dice_weight: float = 0.5,
+    classes: int = 1,
+    class_weights: Sequence[float] = (),
+) -> nn.Module:
+    """Build a loss by name; the weights of cross entropy and Dice belong to "bce-dice".
+
+    Args:
+        name: one of `LOSSES`, of one class or of several.
+        bce_weight: of the cross entropy, binary or of all classes.
+        dice_weight: of Dice.
+        classes: how many the network tells apart; 1 is foreground against background.
+        class_weights: of each of several classes in cross entropy and focal loss; none of them is 1 each.
 
     Raises:
-        BadInputError: an unknown name or negative weights.
+        BadInputError: an unknown name, negative weights, or class weights where they mean nothing.
     """
     if bce_weight < 0 or dice_weight < 0 or bce_weight + dice_weight == 0:
         raise BadInputError(
             f"loss weights bce={bce_weight} and dice={dice_weight}: neither may be negative, nor both zero"
         )
+    if name not in LOSSES:
+        raise BadInputError(f"unknown loss '{name}': choose one of {', '.join(LOSSES)}")
+    if class_weights and (classes == 1 or name == "generalised-dice"):
+        reason = "it weights classes by itself" if classes > 1 else "there is one class"
+        raise BadInputError(f"class weights have no effect on {name}, since {reason}: leave them out")
+    if classes > 1:
+        of_classes: dict[str, Callable[[Classes], torch.Tensor]] = {
+            "bce-dice": weighted_cross_entropy_and_dice(bce_weight, dice_weight),
+            "focal": class_focal,
+            "generalised-dice": class_generalised_dice,
+        }
+        return ClassLoss(of_classes[name], class_weights)
     builders: dict[str, Callable[[], nn.Module]] = {
         "bce-dice": lambda: CombinedLoss(bce_weight, dice_weight),
         "focal": FocalLoss,
         "generalised-dice": GeneralisedDiceLoss,
     }
-    if name not in builders:
-        raise BadInputError(f"unknown loss '{name}': choose one of {', '.join(LOSSES)}")
     return builders[name]()

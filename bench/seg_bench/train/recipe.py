@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from seg_bench.data.montgomery import load_montgomery
-from seg_bench.data.samples import Sample
-from seg_bench.data.splits import Split, select
+from seg_bench.data.splits import Split, save_split, select
 from seg_bench.data.statistics import mean_and_std
-from seg_bench.train.augment import AugmentSettings, build_augmentation, derived_seed
+from seg_bench.data.training import TrainingData, training_data
+from seg_bench.train.augment import IGNORED_PIXEL, AugmentSettings, build_augmentation, derived_seed
+from seg_bench.train.balance import check_present
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
 from seg_bench.train.loop import OnEpoch, fit
@@ -37,6 +37,8 @@ from seg_runtime.spec import ClaheSpec
 __all__ = ["BEST", "SemanticRecipe", "TrainResult", "run_metadata", "train_semantic"]
 
 BEST = "best.pth"
+SPLIT = "split.json"
+"""The parts by name, for `seg-bench run --split-file`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class SemanticRecipe:
         clahe: contrast equalisation, or None.
         init: checkpoint of the same architecture to start from, or None for random weights.
         half: store the best checkpoint's weights as float16.
+        class_names: of the classes, where the data names none.
 
     Raises:
-        BadInputError: arguments that cannot be built, or an image too small for the levels of a U-Net.
+        BadInputError: arguments that cannot be built, images of neither 1 nor 3 channels, or an image too
+            small for the levels of a U-Net.
     """
 
     family: str = "unet"
@@ -61,10 +65,15 @@ class SemanticRecipe:
     clahe: ClaheSpec | None = None
     init: Path | None = None
     half: bool = False
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         with torch.device("meta"):  # Before any image is read, and without memory.
             untrained_model(self.family, self.arguments)
+        if self.channels not in (1, 3):
+            raise BadInputError(
+                f"in_channels is {self.channels}: training takes gray (1) or colour (3) images"
+            )
         features = self.arguments.get("features", ())
         # One more halving than the network has: batch statistics of a single pixel do not exist.
         least = 2 ** len(features)
@@ -73,6 +82,16 @@ class SemanticRecipe:
                 f"size {self.size_hw[1]}x{self.size_hw[0]} is too small for {len(features)} levels: "
                 f"use at least {least}x{least}, or fewer --features"
             )
+
+    @property
+    def channels(self) -> int:
+        """1 for gray images, 3 for colour."""
+        return int(self.arguments.get("in_channels", 1))
+
+    @property
+    def classes(self) -> int:
+        """How many the network tells apart; 1 is foreground against background."""
+        return int(self.arguments.get("num_classes", 1))
 
 
 @dataclass(frozen=True)
@@ -94,11 +113,12 @@ def train_semantic(
     until: float = math.inf,
     on_epoch: OnEpoch | None = None,
 ) -> TrainResult:
-    """Train a network for lung fields on the X-rays under `data` and keep the best by validation Dice.
+    """Train a network on the images under `data` and keep the best by validation Dice.
 
     Args:
-        data: Montgomery's official or merged layout.
-        out: gets `best.pth`, `last.pt`, `history.json` and `history.png`.
+        data: images with masks of one kind of thing, or with classes, see `seg_bench.data.training`.
+        split: which of them are trained on, and which choose the best weights.
+        out: gets `best.pth`, `last.pt`, `split.json`, `history.json` and `history.png`.
         resume: go on from `out/last.pt`.
         until, on_epoch: as `seg_bench.train.loop.fit`.
 
@@ -106,34 +126,43 @@ def train_semantic(
         BadInputError: data, split or settings that cannot be used.
         CheckpointError: `recipe.init` does not fit.
     """
-    samples = load_montgomery(data)
-    train, val = _load(samples, split.train, "train", recipe), _load(samples, split.val, "val", recipe)
+    found = training_data(data, recipe.class_names)
+    _check_classes(found, recipe)
+    train, val = _load(found, split.train, "train", recipe), _load(found, split.val, "val", recipe)
+    if recipe.classes > 1:
+        check_present(train.class_pixels[:, : recipe.classes], found.class_names)
     mean, std = mean_and_std(train.images)
-    preprocessing = Preprocessing((mean,), (std,), recipe.clahe, recipe.size_hw)
-    transform = build_augmentation(recipe.size_hw)
+    preprocessing = Preprocessing(mean, std, recipe.clahe, recipe.size_hw)
+    transform = build_augmentation(recipe.size_hw, outside=IGNORED_PIXEL if recipe.classes > 1 else 0)
     start = load_checkpoint(recipe.init) if recipe.init else None
     facts = _facts(recipe, split, preprocessing, start)
     constant = {**run_metadata(settings, split, start), "augmentation": asdict(AugmentSettings())}
 
+    task = SemanticTask(
+        SegmentationDataset(train, preprocessing, transform, settings.seed),
+        SegmentationDataset(val, preprocessing),
+        settings,
+        found.class_names,
+    )
+    if task.class_weights:
+        constant["class_weights"] = list(task.class_weights)
+
     def save_best(model: nn.Module, history: History) -> None:
+        save_split(split, out / SPLIT)
         save_checkpoint(
             out / BEST,
             family=recipe.family,
             arguments=recipe.arguments,
             state_dict=model.state_dict(),
             preprocessing=preprocessing,
-            class_names=("lung",),
+            class_names=found.class_names,
             metadata={**constant, "val_dice": history.best_score, "epoch": history.best_epoch},
             half=recipe.half,
         )
 
     history = fit(
         _initial_model(recipe, start, settings.seed),
-        SemanticTask(
-            SegmentationDataset(train, preprocessing, transform, settings.seed),
-            SegmentationDataset(val, preprocessing),
-            settings,
-        ),
+        task,
         settings,
         out,
         save_best=save_best,
@@ -145,10 +174,19 @@ def train_semantic(
     return TrainResult(out / BEST, history)
 
 
-def _load(samples: Sequence[Sample], names: Sequence[str], part: str, recipe: SemanticRecipe) -> Pairs:
+def _check_classes(found: TrainingData, recipe: SemanticRecipe) -> None:
+    if len(found.class_names) != recipe.classes:
+        raise BadInputError(
+            f"'{found.name}' has {len(found.class_names)} classes ({', '.join(found.class_names)}) and the "
+            f"network num_classes={recipe.classes}: give both the same number"
+        )
+
+
+def _load(found: TrainingData, names: Sequence[str], part: str, recipe: SemanticRecipe) -> Pairs:
     if not names:
         raise BadInputError(f"the split's {part} part is empty: training needs train and val samples")
-    return load_pairs(select(samples, names), recipe.size_hw, recipe.clahe)
+    chosen = select(found.samples, names)
+    return load_pairs(chosen, recipe.size_hw, recipe.clahe, recipe.channels, recipe.classes)
 
 
 def _initial_model(recipe: SemanticRecipe, start: Checkpoint | None, seed: int) -> nn.Module:

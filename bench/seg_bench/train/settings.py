@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from seg_runtime.errors import BadInputError
 
@@ -28,6 +30,9 @@ class TrainSettings:
         loss: one of `seg_bench.train.losses.LOSSES`.
         bce_weight: weight of the cross entropy in "bce-dice".
         dice_weight: weight of Dice in "bce-dice".
+        class_weights: of each of several classes in the loss; none of them is 1 each, "frequency" weights
+            them by how often they occur, see `seg_bench.train.balance.frequency_weights`.
+        oversample: draw images with rare classes more often.
         ema_decay: per-step decay of the moving average of the weights that is validated and saved;
             0 uses the weights themselves.
         amp: "off", or the type of automatic mixed precision.
@@ -48,6 +53,8 @@ class TrainSettings:
     loss: str = "bce-dice"
     bce_weight: float = 0.5
     dice_weight: float = 0.5
+    class_weights: tuple[float, ...] | Literal["frequency"] = ()
+    oversample: bool = False
     ema_decay: float = 0.0
     amp: str = "off"
     channels_last: bool = True
@@ -65,6 +72,9 @@ class TrainSettings:
         for name in ("final_learning_rate", "weight_decay", "stop_after", "seed", "workers"):
             if getattr(self, name) < 0:
                 raise BadInputError(f"{name} is {getattr(self, name)}: it must not be negative")
+        weights = () if self.class_weights == "frequency" else self.class_weights
+        if any(not 0 <= weight < math.inf for weight in weights):
+            raise BadInputError(f"class_weights are {self.class_weights}: none may be negative or infinite")
         if not 0 <= self.ema_decay < 1:
             raise BadInputError(f"ema_decay is {self.ema_decay}: it must be at least 0 and below 1")
         if self.amp not in AMP_MODES:
