@@ -100,9 +100,9 @@ def check_class_names(found: Sequence[str], of_model: Sequence[str], model: str)
     wanted = things if len(of_model) == 1 else list(found)
     if found and of_model and list(of_model) not in (wanted, [FOREGROUND]):
         raise BadInputError(
-            f"'{model}' finds {', '.join(of_model)}, and the data has the classes {', '.join(found)}: a "
-            "score would compare different things; give masks of the model's own classes, or name other models "
-            "with --models"
+            f"'{model}' finds {', '.join(of_model)}, and the data has the classes {', '.join(found)}: their "
+            "score would mean nothing; give masks of the model's own classes, or name other models with "
+            "--models"
         )
 
 
