@@ -18,7 +18,8 @@ from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["try_checkpoints"]
 
-_EXPORT_S = 60.0
+_EXPORT_S = 240.0
+"""A Mask R-CNN is traced and verified for longer than a minute."""
 
 
 def try_checkpoints(kind: str, place: Workplace, tries: int) -> Iterator[FileOutcome]:
