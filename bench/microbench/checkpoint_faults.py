@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microbench.checkpoint_files import SOURCES, honest, malformed
+from microbench.checkpoint_damage import malformed
+from microbench.checkpoint_files import SOURCES, honest
 from microbench.forked import LIMIT_S, Ended
 from microbench.workplace import FileOutcome, Workplace, outcome_of
 from seg_runtime.connection import connect

@@ -36,7 +36,7 @@ LIMIT_MB = 1024.0
 """More than a process has at its start."""
 
 _IMPORTED = [
-    "microbench.forked", "cv2", "gdcm", "monai.networks.nets", "networkx", "onnx", "onnxruntime",
+    "microbench.faults_files", "cv2", "gdcm", "monai.networks.nets", "networkx", "onnx", "onnxruntime",
     "onnxscript", "openvino", "pydicom", "safetensors.torch", "seg_bench.run.runner",
     "seg_export.checkpoints.checkpoint", "seg_export.engines.check", "seg_export.export",
     "seg_export.families.module.network",
