@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microbench.checkpoint_files import SOURCES, honest, malformed
+from microbench.checkpoint_damage import malformed
+from microbench.checkpoint_files import SOURCES, honest
 from microbench.forked import LIMIT_S, Ended
 from microbench.workplace import FileOutcome, Workplace, outcome_of
 from seg_runtime.connection import connect
@@ -18,7 +19,8 @@ from seg_runtime.spec import ModelSpec, TensorSpec
 
 __all__ = ["try_checkpoints"]
 
-_EXPORT_S = 60.0
+_EXPORT_S = 240.0
+"""A Mask R-CNN is traced and verified for longer than a minute."""
 
 
 def try_checkpoints(kind: str, place: Workplace, tries: int) -> Iterator[FileOutcome]:

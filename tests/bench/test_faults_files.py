@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from microbench import workplace
-from microbench.checkpoint_files import SOURCES, malformed
+from microbench.checkpoint_damage import malformed
+from microbench.checkpoint_files import SOURCES
 from microbench.damage import damaged
 from microbench.faults_files import FAULTS, measure_faults
 from microbench.forked import Ended, Forked
