@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError
+from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, TiffPage, tiff_pages
 
 __all__ = ["NUMPY_SIGNATURE", "read_bands", "read_page"]
@@ -53,6 +54,9 @@ def read_bands(data: bytes, max_pixels: int) -> NDArray[Any]:
         if len(sizes) != 1:
             raise BadImageError("its pages differ in size: bands must have one size")
         _check_pixels(pages[0].size_hw, max_pixels)
+        if len(pages) > _MOST_BANDS:
+            raise BadImageError(f"it has {len(pages)} pages; at most {_MOST_BANDS} are read as bands")
+        check_inflation(pages[0].size_hw, sum(page.pixel_bytes for page in pages), len(data))
         samples = {page.values(_SAMPLES, (1,))[0] for page in pages}
         if samples == {1}:
             return _from_pages(data, len(pages))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_runtime.errors import BadImageError
+from seg_runtime.files.jpeg_segments import SCAN, SIZES, count_scans, jpeg_segments
+from seg_runtime.files.limits import MOST_SCANS, check_scans
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
 __all__ = ["ImageHeader", "ImageKind", "complete_header", "image_kind", "read_header"]
@@ -19,8 +21,7 @@ __all__ = ["ImageHeader", "ImageKind", "complete_header", "image_kind", "read_he
 ImageKind = Literal["png", "jpeg", "tiff", "dicom"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _TIFF_DATA = ((273, 279), (324, 325))
 _HEAD_BYTES = 512
 _DICOM_VRS = frozenset({b"AE", b"CS", b"DA", b"IS", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL", b"UN", b"US"})
@@ -34,12 +35,14 @@ class ImageHeader:
         kind: the format by its first bytes, never by its file name.
         size_hw: stored (height, width) in pixels, before any EXIF rotation; (0, 0) for DICOM,
             whose reader looks for itself.
+        pixel_bytes: of a decoded pixel, all its channels together.
         complete: the file holds everything that its own structure announces, undamaged as far as
             its checksums tell.
     """
 
     kind: ImageKind
     size_hw: tuple[int, int]
+    pixel_bytes: int
     complete: bool
 
 
@@ -94,7 +97,7 @@ def read_header(data: bytes) -> ImageHeader | None:
             return _tiff(data)
     except (struct.error, IndexError, KeyError, StopIteration, ValueError) as error:
         raise BadImageError("its header is cut off or damaged") from error
-    return ImageHeader("dicom", (0, 0), True) if kind == "dicom" else None
+    return ImageHeader("dicom", (0, 0), 0, True) if kind == "dicom" else None
 
 
 def complete_header(data: bytes) -> ImageHeader | None:
@@ -110,7 +113,8 @@ def complete_header(data: bytes) -> ImageHeader | None:
 
 
 def _png(data: bytes) -> ImageHeader:
-    width, height = struct.unpack_from(">II", data, 16)
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    pixel_bytes = _PNG_CHANNELS[colour] * (2 if depth == 16 else 1)
     # PNG specification, section 5.3: length, type, data, CRC of type and data.
     view, at = memoryview(data), len(_PNG)
     while at + 12 <= len(data):
@@ -122,30 +126,23 @@ def _png(data: bytes) -> ImageHeader:
         if zlib.crc32(view[at + 4 : end - 4]) != checksum:
             break
         if data[at + 4 : at + 8] == b"IEND":
-            return ImageHeader("png", (height, width), True)
+            return ImageHeader("png", (height, width), pixel_bytes, True)
         at = end
-    return ImageHeader("png", (height, width), False)
+    return ImageHeader("png", (height, width), pixel_bytes, False)
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    # ITU T.81, annex B: segments of marker, length and data up to the first scan.
-    size_hw, at = (0, 0), 2
-    while True:
-        marker = data[at + 1]
-        if data[at] != 0xFF:
-            raise IndexError(at)
-        if marker in _JPEG_BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker == 0xDA:
-            break
-        if marker in _JPEG_SIZES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+    size_hw, components = (0, 0), 3
+    for marker, at in jpeg_segments(data):
+        if marker in SIZES:
+            height, width, components = struct.unpack_from(">HHB", data, at + 3)
             size_hw = (height, width)
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        at += 2 + length
-    # Thumbnails bring an end marker of their own, but they lie before the first scan.
-    return ImageHeader("jpeg", size_hw, data.rfind(b"\xff\xd9", at) >= 0)
+        if marker == SCAN:
+            # Thumbnails have an end marker too, but they lie before the first scan.
+            complete = data.rfind(b"\xff\xd9", at) >= 0
+            check_scans(count_scans(data, MOST_SCANS))
+            return ImageHeader("jpeg", size_hw, 3 if components > 1 else 1, complete)
+    raise IndexError(len(data))
 
 
 def _tiff(data: bytes) -> ImageHeader:
@@ -155,4 +152,4 @@ def _tiff(data: bytes) -> ImageHeader:
         if offsets in page.entries and lengths in page.entries:
             blocks = zip(page.values(offsets), page.values(lengths), strict=False)
             end = max((offset + length for offset, length in blocks), default=0)
-    return ImageHeader("tiff", page.size_hw, 0 < end <= len(data))
+    return ImageHeader("tiff", page.size_hw, page.pixel_bytes, 0 < end <= len(data))

@@ -18,6 +18,7 @@ from seg_runtime.errors import BadImageError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.images import MAX_PIXELS, read_bytes
+from seg_runtime.files.limits import check_inflation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +70,8 @@ def read_mask_pixels(path: Path) -> MaskPixels:
         raise BadImageError("it is a DICOM file: save the mask as PNG, TIFF or .npy")
     if header is not None and header.size_hw[0] * header.size_hw[1] > MAX_PIXELS:
         raise BadImageError(f"it has {header.size_hw[1]}x{header.size_hw[0]} pixels: cut it into tiles first")
+    if header is not None:
+        check_inflation(header.size_hw, header.pixel_bytes, len(data))
     if data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in _WIDE_PNG_MODES:
         return _from_channels(_wide_channels(data), lossy=False)
     return _from_pillow(data)
