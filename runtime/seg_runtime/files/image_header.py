@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,15 @@ ImageKind = Literal["png", "jpeg", "tiff", "dicom"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+_MOST_CHUNKS = 2**18
+"""Chunks of a PNG: those of the largest file that is read, in the pieces of 8 KB that libpng writes."""
+
+_MOST_TEXTS = 2**20
+"""Bytes of compressed texts and colour profiles in a PNG; they inflate to 1 GB."""
+
+_PNG_SPARE = 2**16
+"""Bytes of compressed pixels that any PNG may have; they inflate to 64 MB."""
+
 _TIFF_DATA = ((273, 279), (324, 325))
 _HEAD_BYTES = 512
 _DICOM_VRS = frozenset({b"AE", b"CS", b"DA", b"IS", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL", b"UN", b"US"})
@@ -95,6 +105,8 @@ def read_header(data: bytes) -> ImageHeader | None:
             return _jpeg(data)
         if kind == "tiff":
             return _tiff(data)
+    except BadImageError:
+        raise
     except (struct.error, IndexError, KeyError, StopIteration, ValueError) as error:
         raise BadImageError("its header is cut off or damaged") from error
     return ImageHeader("dicom", (0, 0), 0, True) if kind == "dicom" else None
@@ -114,21 +126,56 @@ def complete_header(data: bytes) -> ImageHeader | None:
 
 def _png(data: bytes) -> ImageHeader:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    pixel_bytes = _PNG_CHANNELS[colour] * (2 if depth == 16 else 1)
+    channels = _PNG_CHANNELS[colour]
+    pixel_bytes = channels * (2 if depth == 16 else 1)
+    pixel_data = texts = 0
+    for kind, chunk in _png_chunks(data):
+        pixel_data += len(chunk) if kind == b"IDAT" else 0
+        texts += len(chunk) if _is_compressed(kind, chunk) else 0
+        if texts > _MOST_TEXTS:
+            raise BadImageError(
+                f"the PNG file has over {_MOST_TEXTS} bytes of compressed texts: save it again"
+            )
+        if kind == b"IEND":
+            _check_png_data(pixel_data, (height, width), channels * depth)
+            return ImageHeader("png", (height, width), pixel_bytes, True)
+    return ImageHeader("png", (height, width), pixel_bytes, False)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and data of each chunk, up to the first that is damaged or cut off."""
     # PNG specification, section 5.3: length, type, data, CRC of type and data.
     view, at = memoryview(data), len(_PNG)
-    while at + 12 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data):
+            return
         (length,) = struct.unpack_from(">I", data, at)
         end = at + 12 + length
         if end > len(data):
-            break
+            return
         (checksum,) = struct.unpack_from(">I", data, end - 4)
         if zlib.crc32(view[at + 4 : end - 4]) != checksum:
-            break
-        if data[at + 4 : at + 8] == b"IEND":
-            return ImageHeader("png", (height, width), pixel_bytes, True)
+            return
+        yield data[at + 4 : at + 8], view[at + 8 : end - 4]
         at = end
-    return ImageHeader("png", (height, width), pixel_bytes, False)
+    raise BadImageError(f"the PNG file has over {_MOST_CHUNKS} chunks: save it again with another program")
+
+
+def _is_compressed(kind: bytes, chunk: memoryview) -> bool:
+    """Whether libpng inflates what this chunk has to say, which nothing here reads."""
+    if kind == b"iTXt":
+        # A keyword of 79 bytes at most, then whether the text is compressed.
+        return bytes(chunk[:81]).partition(b"\0")[2][:1] == b"\1"
+    return kind in (b"zTXt", b"iCCP")
+
+
+def _check_png_data(stored: int, size_hw: tuple[int, int], pixel_bits: int) -> None:
+    """Refuse pixel data that go on after the picture: libpng inflates them to their end."""
+    rows = size_hw[0] * (1 + -(-size_hw[1] * pixel_bits // 8))
+    if stored > 2 * rows + _PNG_SPARE:
+        raise BadImageError(
+            f"the PNG file has {stored} bytes of compressed pixels, and all of them are {rows}: save it again"
+        )
 
 
 def _jpeg(data: bytes) -> ImageHeader:

@@ -18,14 +18,14 @@ SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 _END = 0xD9
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
-_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
-"""A marker may be preceded by any number of fill bytes."""
+_MARKER = re.compile(rb"\xff{1,4096}([^\xff])", re.DOTALL)
+"""A marker may be preceded by fill bytes, usually by none."""
 
-_AFTER_DATA = re.compile(rb"\xff+([^\xff\x00\xd0-\xd7])", re.DOTALL)
+_AFTER_DATA = re.compile(rb"\xff{1,4096}([^\xff\x00\xd0-\xd7])", re.DOTALL)
 """The first marker after coded data, in which 0xFF is stuffed and restarts are marked."""
 
-_MOST_SEGMENTS = 10_000
-"""Colour profiles and metadata come in pieces of 64 KB: 0.6 GB of them."""
+_MOST_SEGMENTS = 512
+"""A colour profile has up to 255, of 64 KB each. Pillow's time for those of EXIF grows with the square."""
 
 
 def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int]]:

@@ -6,11 +6,9 @@ one whose file is tiny is refused by its header; one of usual size may be as emp
 
 from __future__ import annotations
 
-import zlib
-
 from seg_runtime.errors import BadImageError
 
-__all__ = ["MOST_INFLATION", "MOST_SCANS", "check_inflation", "check_scans", "inflate"]
+__all__ = ["MOST_INFLATION", "MOST_SCANS", "check_inflation", "check_scans"]
 
 FREE_PIXELS = 2**27
 """Pixels that any file may have: a slide of 12000x9000 is smaller."""
@@ -24,9 +22,6 @@ to 1000 (PNG)."""
 
 MOST_SCANS = 64
 """Scans of a JPEG file, each of which goes over all of its pixels; encoders write 1 to 20."""
-
-_MOST_DICOM_BYTES = 2**27
-"""What a deflated DICOM data set may inflate to without being looked at: an X-ray of 8000x8000 pixels."""
 
 
 def check_inflation(size_hw: tuple[int, int], pixel_bytes: float, stored: int) -> None:
@@ -61,20 +56,3 @@ def check_scans(scans: int) -> None:
     """Refuse a progressive JPEG that is decoded over and over. Raises BadImageError."""
     if scans > MOST_SCANS:
         raise BadImageError(f"the JPEG file has over {MOST_SCANS} scans: save it again as a baseline JPEG")
-
-
-def inflate(data: memoryview) -> bytes:
-    """Inflate the raw deflate stream of a DICOM data set, up to a limit.
-
-    Raises:
-        BadImageError: it inflates to more than pictures of its size do.
-        zlib.error: damaged.
-    """
-    most = max(_MOST_DICOM_BYTES, MOST_INFLATION * len(data))
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = stream.decompress(data, most)
-    if stream.unconsumed_tail:
-        raise BadImageError(
-            f"its {len(data)} bytes inflate to more than {most}, as no picture does: export it uncompressed"
-        )
-    return inflated

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.images import MAX_PIXELS, read_bytes
 from seg_runtime.files.limits import check_inflation
+from seg_runtime.files.tiff_tags import tiff_pages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,7 +105,8 @@ def _from_pillow(data: bytes) -> MaskPixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
-                if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                # Pillow counts all of its pages, which may be a million.
+                if image.format == "TIFF" and len(list(islice(tiff_pages(data), 2))) > 1:
                     raise BadImageError("the TIFF file has several pages: save the one that is the mask")
                 shrink = _scaled_by(image)
                 upright = ImageOps.exif_transpose(image)

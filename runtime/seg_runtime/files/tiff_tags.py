@@ -14,8 +14,8 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TYPES = {3: "H", 4: "I", 16: "Q"}
 _WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277
 
-_MOST_VALUES = 2**22
-"""Numbers in a tag: those of four planes of 16384x16384 pixels in tiles of 16x16."""
+_MOST_VALUES = 2**18
+"""Numbers in a tag: those of 16384x16384 pixels in tiles of 32x32."""
 
 _MOST_ENTRIES = 2**20
 """Entries in all directories together: those of 65535 pages, which usually have 10 to 16 each."""
@@ -99,7 +99,7 @@ def tiff_pages(data: bytes) -> Iterator[TiffPage]:
         listed += count
         if listed > _MOST_ENTRIES:
             raise BadImageError(
-                f"the TIFF file has over {_MOST_ENTRIES} entries in {len(seen)} pages: save the page that is meant"
+                f"the TIFF file has over {_MOST_ENTRIES} entries in {len(seen)} pages: save one page alone"
             )
         entries, fields = _entries(data[begin:end], begin, order, big)
         if len(data) < end or _WIDTH not in entries:
