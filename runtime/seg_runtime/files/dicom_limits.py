@@ -87,8 +87,8 @@ def check_pixel_data(dataset: Any, stored: int) -> None:
     Raises:
         BadImageError: what is too large, or does not fit the data set.
     """
-    elements = [dataset.get_item(tag) for tag in dataset.keys() if tag != _PIXEL_DATA]
-    if any(len(each.value or b"") > _LARGEST_ELEMENT for each in elements if isinstance(each.value, bytes)):
+    values = (dataset.get_item(tag).value for tag in map(int, dataset.keys()) if tag != _PIXEL_DATA)
+    if any(isinstance(value, bytes) and len(value) > _LARGEST_ELEMENT for value in values):
         raise BadImageError(f"an element of it has over {_LARGEST_ELEMENT} bytes: export the image again")
     pixels = int(dataset.Rows) * int(dataset.Columns)
     decoded = pixels * int(dataset.SamplesPerPixel) * -(-int(dataset.BitsAllocated) // 8)

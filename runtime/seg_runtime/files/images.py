@@ -46,7 +46,7 @@ MAX_FILE_BYTES = 2**31
 """Largest file that is read: an uncompressed TIFF of `MAX_PIXELS` 16-bit RGB pixels fits."""
 
 _LARGE_FILE, _MOST_HOLES = 2**28, 16
-"""From which size on a file may not be made of holes, and how many times smaller compressing disks make it."""
+"""From which size on a file may not be made of holes, and how much smaller compressing disks make files."""
 
 MIN_SIDE = 8
 """Shortest side in pixels of an image worth segmenting."""
