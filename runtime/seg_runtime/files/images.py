@@ -6,7 +6,6 @@ decoded before its header was checked, and nothing is written in place.
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
+from seg_runtime.plain_files import check_whole
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -44,9 +44,6 @@ MAX_PIXELS = 2**28
 
 MAX_FILE_BYTES = 2**31
 """Largest file that is read: an uncompressed TIFF of `MAX_PIXELS` 16-bit RGB pixels fits."""
-
-_LARGE_FILE, _MOST_HOLES = 2**28, 16
-"""From which size on a file may not be made of holes, and how much smaller compressing disks make files."""
 
 MIN_SIDE = 8
 """Shortest side in pixels of an image worth segmenting."""
@@ -190,7 +187,9 @@ def read_bytes(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise BadImageError("it is a folder" if path.is_dir() else "it is not a regular file")
     try:
-        _check_file_size(path.stat())
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadImageError(f"the file is larger than {MAX_FILE_BYTES} bytes: cut it into tiles first")
+        check_whole(path)
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise BadImageError("there is no such file: it is missing, or has another name") from error
@@ -199,17 +198,6 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise BadImageError("the file is empty")
     return data
-
-
-def _check_file_size(status: os.stat_result) -> None:
-    if status.st_size > MAX_FILE_BYTES:
-        raise BadImageError(f"the file is larger than {MAX_FILE_BYTES} bytes: cut it into tiles first")
-    # In blocks of 512 bytes; Windows does not say it.
-    on_disk = 512 * getattr(status, "st_blocks", status.st_size)
-    if status.st_size > _LARGE_FILE and status.st_size > _MOST_HOLES * on_disk:
-        raise BadImageError(
-            f"the file says {status.st_size} bytes and has {on_disk} on disk: data are missing, copy it again"
-        )
 
 
 def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import nn
 
 from seg_export.checkpoints.claims import Claims
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
+from seg_runtime.plain_files import parse_json, read_text
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -57,7 +57,7 @@ class FolderModel:
 def read_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file. Raises CheckpointError."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.folders.folder import library, read_json
 from seg_runtime.errors import CheckpointError
+from seg_runtime.plain_files import read_text
 
 __all__ = ["class_name", "expression_in", "read_config", "resolved"]
 
@@ -17,6 +18,12 @@ _REFERENCE = re.compile(r"\$?[@%]([\w.]+(?:(?:#|::)\w+)*)")
 
 _DEPTH = 32
 """Of references in references and values in values."""
+
+_MOST_VALUES = 100_000
+"""In a value whose references were replaced: lists that name each other twice grow with every step."""
+
+_MOST_YAML = 2**17
+"""Bytes of a configuration in YAML, which PyYAML reads slowly; those of bundles have some thousand."""
 
 
 def read_config(folder: Path, name: str) -> Mapping[str, Any]:
@@ -39,16 +46,19 @@ def read_config(folder: Path, name: str) -> Mapping[str, Any]:
     return {}
 
 
-def resolved(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
+def resolved(
+    config: Mapping[str, Any], value: Any, depth: int = 0, budget: Iterator[int] | None = None
+) -> Any:
     """A value whose references are replaced by what they name; expressions stay as they are.
 
     Args:
         config: the file that it is from.
         value: plain values, in mappings and lists.
         depth: how deep it lies in another value.
+        budget: gives a number for each value that may still come.
 
     Raises:
-        CheckpointError: references that go round in a circle.
+        CheckpointError: references that go round in a circle, or that make far too much of a short file.
 
     Example:
         >>> resolved({"classes": 2, "out": "@classes"}, {"out_channels": "@out", "act": "$torch.nn.ReLU"})
@@ -56,19 +66,22 @@ def resolved(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
     """
     if depth > _DEPTH:
         raise CheckpointError(
-            f"the references of a bundle's configuration go round in a circle, at {value!r}"
+            f"the references of a bundle's configuration go round in a circle, at {value!r:.80}"
         )
+    budget = iter(range(_MOST_VALUES)) if budget is None else budget
+    if next(budget, None) is None:
+        raise CheckpointError(f"the references of a bundle's configuration make over {_MOST_VALUES} values")
     if isinstance(value, Mapping):
-        return {key: resolved(config, each, depth + 1) for key, each in value.items()}
+        return {key: resolved(config, each, depth + 1, budget) for key, each in value.items()}
     if isinstance(value, list):
-        return [resolved(config, each, depth + 1) for each in value]
+        return [resolved(config, each, depth + 1, budget) for each in value]
     if not isinstance(value, str) or not (reference := _REFERENCE.fullmatch(value)):
         return value
     try:
         named = _named(config, reference[1])
     except (IndexError, KeyError, TypeError, ValueError):
         return value
-    return resolved(config, named, depth + 1)
+    return resolved(config, named, depth + 1, budget)
 
 
 def expression_in(value: Any) -> str:
@@ -103,7 +116,7 @@ def _named(config: Any, way: str) -> Any:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     yaml = library("yaml", "PyYAML")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path, _MOST_YAML))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"'{path}' cannot be read as YAML: {reason}") from error
