@@ -1,13 +1,14 @@
-"""Reading files of text that somebody handed in: regular ones of a size that such files have, and JSON in them."""
+"""Files that somebody handed in: only regular ones are read, of a size that such files have."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOST_TEXT", "check_whole", "parse_json", "read_text"]
+__all__ = ["MOST_TEXT", "check_whole", "parse_json", "read_text", "real_path"]
 
 MOST_TEXT = 2**23
 """Bytes of a text: contracts and configurations have some thousands, records of long runs a million. Parsed,
@@ -34,6 +35,11 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     if status.st_size > most:
         raise OSError(f"it has {status.st_size} bytes, and such files have up to {most}: name another one")
     return path.read_text(encoding="utf-8")
+
+
+def real_path(path: Path) -> Path:
+    """Where a path leads. Unlike `Path.resolve`, it does not raise where links lead round in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def parse_json(text: str) -> Any:

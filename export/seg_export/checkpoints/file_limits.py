@@ -75,7 +75,7 @@ def check_file(path: Path, head: bytes) -> None:
         raise CheckpointError(f"is not whole: {error}") from error
     if head[8:9] == b"{" and _LARGEST_HEADER < struct.unpack("<Q", head[:8])[0] <= path.stat().st_size:
         raise CheckpointError(
-            f"has a header of over {_LARGEST_HEADER} bytes, far more than tensors have: save the weights alone"
+            f"has a header of over {_LARGEST_HEADER} bytes, more than tensors need: save the weights alone"
         )
     with path.open("rb") as file:
         end = cast(Any, zipfile)._EndRecData(file)
@@ -105,7 +105,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_tensor_bytes(held: int, path: Path) -> None:
-    """Refuse tensors that take far more memory than their file, as those do that repeat their values.
+    """Refuse tensors, or a network for them, that take far more memory than their file.
 
     Args:
         held: bytes of the tensors as float32.
@@ -117,8 +117,8 @@ def check_tensor_bytes(held: int, path: Path) -> None:
     stored = path.stat().st_size
     if held > _FREE_BYTES and held > _MOST_INFLATION * stored:
         raise CheckpointError(
-            f"checkpoint {path} has {stored} bytes, and its tensors would take {held}: save them with "
-            "contiguous(), without compression"
+            f"checkpoint {path} has {stored} bytes, and its network or tensors would take {held}: save the "
+            "whole tensors of this network, each as contiguous(), and without compression"
         )
 
 
@@ -126,7 +126,7 @@ def _check_members(members: list[zipfile.ZipInfo], stored: int) -> None:
     held = sum(member.file_size for member in members)
     if held > _FREE_BYTES and held > _MOST_INFLATION * stored:
         raise CheckpointError(
-            f"is an archive of {stored} bytes that unpacks to {held}, as no weights do: save it with torch.save"
+            f"is an archive of {stored} bytes that unpacks to {held}, as no weights do: use torch.save"
         )
     for member in members:
         if member.filename.endswith(".pkl") and member.file_size > _LARGEST_PICKLE:

@@ -22,8 +22,8 @@ def float32(state_dict: Any, path: Path) -> dict[str, torch.Tensor]:
         path: the file it is from, for messages.
 
     Raises:
-        CheckpointError: no dict of tensors, tensors that are sparse, quantised or have no values, or some that
-            repeat the few values of their file.
+        CheckpointError: no dict of tensors, tensors that are sparse, quantised or have no values, or
+            that repeat the few values of their file.
     """
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise CheckpointError(f"checkpoint {path} holds no weights: expected a dict of tensors")

@@ -16,9 +16,9 @@ FREE_PIXELS = 2**27
 FREE_BYTES = 3 * FREE_PIXELS
 """What they take as 8-bit RGB: 0.4 GB."""
 
-MOST_INFLATION = 80
-"""Decoded bytes per byte of a larger file. Slides and X-rays reach 5 to 50, pictures of one colour 85 (JPEG)
-to 1000 (PNG)."""
+MOST_INFLATION = 60
+"""Decoded bytes per byte of a larger file. Slides and X-rays reach 5 to 40, pictures of one colour 64
+(PackBits), 85 (JPEG) to 1000 (PNG)."""
 
 MOST_SCANS = 64
 """Scans of a JPEG file, each of which goes over all of its pixels; encoders write 1 to 20."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
+from seg_export.checkpoints.folders.folder import FolderModel, built, library, read_json
 from seg_export.checkpoints.folders.monai_config import class_name, expression_in, read_config, resolved
 from seg_export.checkpoints.folders.monai_formats import (
     class_names,
@@ -46,10 +46,9 @@ def read(folder: Path) -> FolderModel:
             images that are not of 8 bits.
         MissingExtraError: MONAI is not installed, or PyYAML where it is needed.
     """
-    nets = library(_NETS, "monai")
     weights = _weights(folder)
     config, described = _configuration(folder)
-    network, arguments = _build(nets, described, folder)
+    network, arguments = _build(library(_NETS, "monai"), described, folder, weights)
     path = folder / "configs" / "metadata.json"
     metadata = read_json(path)
     key, image = format_of(metadata, path, "inputs", "image")
@@ -103,7 +102,9 @@ def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     )
 
 
-def _build(nets: Any, described: Mapping[str, Any], folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+def _build(
+    nets: Any, described: Mapping[str, Any], folder: Path, weights: Path
+) -> tuple[nn.Module, Mapping[str, Any]]:
     """The network without weights, and its arguments with those that are not given."""
     if code := expression_in(described):
         raise CheckpointError(
@@ -119,7 +120,7 @@ def _build(nets: Any, described: Mapping[str, Any], folder: Path) -> tuple[nn.Mo
         bound = inspect.signature(made).bind(**arguments)
         bound.apply_defaults()
         if bound.arguments.get("spatial_dims", 2) == 2:
-            return made(**arguments), bound.arguments
+            return built(lambda: made(**arguments), weights), bound.arguments
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {error}") from error
     raise CheckpointError(

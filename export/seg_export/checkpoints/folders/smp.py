@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
+from seg_export.checkpoints.folders.folder import FolderModel, built, library, read_json
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -32,6 +32,7 @@ def read(folder: Path) -> FolderModel:
         CheckpointError: a network that the installed library does not have, or arguments that it refuses.
         MissingExtraError: segmentation_models_pytorch is not installed.
     """
+    weights = folder / "model.safetensors"
     smp = library("segmentation_models_pytorch", "segmentation-models-pytorch")
     config = dict(read_json(folder / "config.json"))
     name, activation = str(config.pop(_CLASS)), config.get("activation")
@@ -42,7 +43,7 @@ def read(folder: Path) -> FolderModel:
         )
     try:
         # The weights of its encoder would be fetched, and the file's take their place.
-        network = made(**(config | {"encoder_weights": None}))
+        network = built(lambda: made(**(config | {"encoder_weights": None})), weights)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {error}") from error
     return FolderModel(
@@ -52,5 +53,5 @@ def read(folder: Path) -> FolderModel:
         claims=Claims(),
         activation="none" if activation in {"sigmoid", "softmax", "softmax2d"} else None,
         output=0 if network.classification_head is not None else None,
-        weights=folder / "model.safetensors",
+        weights=weights,
     )
