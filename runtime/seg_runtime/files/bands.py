@@ -10,6 +10,7 @@ import struct
 import zlib
 from io import BytesIO
 from math import prod
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
@@ -77,7 +78,7 @@ def _numpy(data: bytes, max_pixels: int) -> NDArray[Any]:
     try:
         readers = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
         shape, fortran, dtype = readers[headers.read_magic(file)](file)
-    except (KeyError, ValueError, SyntaxError) as error:
+    except (KeyError, ValueError, SyntaxError, TokenError, MemoryError, RecursionError) as error:
         raise BadImageError("its .npy header is damaged or of an unknown version") from error
     if dtype.hasobject:
         raise BadImageError("the .npy file holds Python objects, which could run code, and is refused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -90,8 +91,10 @@ def _size(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            return image.height, image.width
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return image.height, image.width
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise BadVideoError(
             f"cannot read frame '{file}': it is no image, or its header is damaged"
@@ -109,8 +112,11 @@ def _decode(file: Path) -> NDArray[np.uint8]:
         header = complete_header(data)
         if header is not None:
             check_inflation(header.size_hw, header.pixel_bytes, len(data))
-        with Image.open(BytesIO(data)) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+        with warnings.catch_warnings():
+            # The file was looked at.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as image:
+                return np.array(image.convert("RGB"), dtype=np.uint8)
     except BadImageError as error:
         raise BadImageError(f"cannot read image '{file}': {error}") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
