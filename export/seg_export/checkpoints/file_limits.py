@@ -23,8 +23,8 @@ _LARGEST_DIRECTORY = 2**24
 _LARGEST_PICKLE = 2**23
 """Bytes of what lies next to the tensors: a hundred for each of them, and the notes of a training."""
 
-_MOST_READS = 6_000_000
-"""Of pieces of a pickle: one or two for each of its operations, of which that many bytes have half."""
+_MOST_READS = 2_000_000
+"""Of pieces of an old file, whose pickle may have any length: about thirty for each tensor."""
 
 _LARGEST_HEADER = 2**23
 """Bytes of the header of a safetensors file: those of 60 thousand tensors."""
