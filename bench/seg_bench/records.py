@@ -19,6 +19,7 @@ from seg_bench.json_fields import from_json, to_json
 from seg_bench.metrics.summary import MetricSummary
 from seg_runtime.boundary import attempt
 from seg_runtime.errors import BadInputError, EdgesegError
+from seg_runtime.plain_files import parse_json, read_text
 
 __all__ = [
     "READABLE",
@@ -410,7 +411,7 @@ def write_run(run: Run, path: Path) -> None:
 def read_run(path: Path) -> Run:
     """Read and check one file. Raises BadInputError naming the file and the field."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_text(path))
     except OSError as error:
         raise BadInputError(f"cannot read '{path}': {error.strerror or error}") from error
     except ValueError as error:
@@ -467,7 +468,7 @@ def _record_files(paths: Iterable[Path]) -> list[Path]:
 def is_record(path: Path) -> bool:
     """Whether a file begins as a record of ours does."""
     try:
-        head = path.read_text(encoding="utf-8")[:200]
+        head = read_text(path)[:200]
     except (OSError, UnicodeDecodeError):
         return False
     return any(f'"{schema}"' in head for schema in READABLE)

@@ -128,7 +128,7 @@ def from_text(text: str) -> ModelSpec:
 def _parse(text: str) -> Any:
     try:
         return text_format.Parse(text, pb.ModelConfig())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, RecursionError) as error:
         raise RepositoryError(f"config.pbtxt cannot be parsed: {error}") from error
 
 

@@ -18,12 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from seg_runtime.errors import ModelNotFoundError, RepositoryError
+from seg_runtime.plain_files import check_whole, read_text
 from seg_runtime.spec import ModelSpec
 
 __all__ = ["CONFIG_FILE", "GRAPH_FILE", "Repository", "model_not_found", "version_file", "version_folders"]
 
 CONFIG_FILE = "config.pbtxt"
 GRAPH_FILE = "model.onnx"
+
+_MOST_CONFIG = 2**19
+"""Bytes of a `config.pbtxt`: one with a thousand class names has 30 thousand. Parsing is slow."""
 
 _VERSION = re.compile("[1-9][0-9]{0,17}")
 
@@ -69,7 +73,7 @@ class Repository:
 
         path = self._folder(model) / CONFIG_FILE
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, _MOST_CONFIG)
         except (OSError, UnicodeDecodeError) as error:
             raise RepositoryError(f"cannot read {path}: {error}") from error
         try:
@@ -110,7 +114,7 @@ def version_folders(model: Path) -> list[int]:
 
 
 def version_file(spec: ModelSpec, folder: Path, name: str) -> Path:
-    """A file of a version folder. Raises RepositoryError when it is not there or empty."""
+    """A file of a version folder. Raises RepositoryError when it is not there, empty or full of holes."""
     path = folder / name
     if not path.is_file() or not path.stat().st_size:
         what = "empty" if path.is_file() else "missing"
@@ -118,6 +122,10 @@ def version_file(spec: ModelSpec, folder: Path, name: str) -> Path:
             f"version {spec.version} of model '{spec.name}' is not built: {path} is {what}; "
             "publish it with seg-export"
         )
+    try:
+        check_whole(path)
+    except OSError as error:
+        raise RepositoryError(f"cannot read {path}: {error}") from error
     return path
 
 

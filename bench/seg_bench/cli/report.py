@@ -144,10 +144,11 @@ def _keep_records(records: list[Path], out: Path | None) -> None:
     """Refuse to write the report over what it is made of, or over any other record."""
     from seg_bench.records import is_record
     from seg_runtime.errors import BadInputError
+    from seg_runtime.plain_files import real_path
 
     if out is None:
         return
-    if is_record(out) or any(out.resolve() == record.resolve() for record in records):
+    if is_record(out) or any(real_path(out) == real_path(record) for record in records):
         raise BadInputError(f"'{out}' is a record, which the report would replace: write to another file")
 
 

@@ -16,6 +16,7 @@ from seg_bench.data.classes import ClassSample
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.samples import Sample
 from seg_runtime.errors import BadInputError
+from seg_runtime.plain_files import parse_json, read_text
 
 __all__ = ["Split", "load_split", "make_split", "montgomery_split", "nuclei_split", "save_split", "select"]
 
@@ -90,11 +91,13 @@ def load_split(path: Path) -> Split:
         BadInputError: the file is missing, not JSON, lacks a key or lists a name twice.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_text(path))
     except FileNotFoundError:
         raise BadInputError(f"no split file {path}: make one with  seg-bench data split") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInputError(f"split file {path} is not JSON ({error}): make it anew") from error
+    except OSError as error:
+        raise BadInputError(f"cannot read split file {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise BadInputError(f"split file {path} is not JSON ({error}): make it again") from error
     wanted = [field.name for field in fields(Split)]
     missing = [key for key in wanted if key not in document] if isinstance(document, dict) else wanted
     if missing:

@@ -14,6 +14,7 @@ from seg_bench.records import read_runs
 from seg_bench.report.markdown import to_markdown
 from seg_bench.report.save import save_report
 from seg_runtime.errors import BadInputError
+from seg_runtime.plain_files import read_text
 
 __all__ = ["update_page", "updated_text"]
 
@@ -31,7 +32,7 @@ def updated_text(page: Path) -> str:
             command; and as `seg_bench.records.read_runs`.
     """
     try:
-        text = page.read_text(encoding="utf-8")
+        text = read_text(page)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"cannot read '{page}': {error}") from error
     if not _MARKER.search(text):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import re
 import sys
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.plain_files import parse_json
 
 __all__ = ["make_module", "parse_arguments"]
 
@@ -62,8 +62,8 @@ def make_module(factory: str, arguments: Mapping[str, Any] | None = None) -> nn.
 def parse_arguments(text: str | None) -> dict[str, Any]:
     """Keyword arguments from a JSON object. Raises BadInputError."""
     try:
-        arguments = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
+        arguments = parse_json(text or "{}")
+    except ValueError as error:
         raise BadInputError(
             f"--args '{text:.80}' is not JSON ({error}): expected an object such as '{{\"classes\": 3}}'"
         ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from seg_export.checkpoints.file_kinds import other_archive, other_file, refused_pickle
+from seg_export.checkpoints.file_limits import CountedFile, check_archive, check_file
 from seg_export.checkpoints.safe_classes import SAFE_CLASSES
 from seg_runtime.errors import CheckpointError, MissingExtraError
 
@@ -50,6 +51,10 @@ def read_plain(path: Path) -> Any:
         MissingExtraError: a `.safetensors` file, and safetensors is not installed.
     """
     head = _first_bytes(path)
+    try:
+        check_file(path, head)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {path} {error}") from error
     if _is_safetensors(path, head):
         return _read_safetensors(path)
     if not head.startswith(_MAGIC):
@@ -57,10 +62,14 @@ def read_plain(path: Path) -> Any:
     if text := other_archive(path):
         raise CheckpointError(f"checkpoint {path} {text}")
     try:
+        check_archive(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_CLASSES):
             # A plain pickle of a newer protocol is refused below, and so are quantised tensors.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with CountedFile(path) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {path} {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"checkpoint {path} {refused_pickle(path, str(error))}") from error
     except Exception as error:

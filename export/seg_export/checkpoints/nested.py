@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
+
+from seg_runtime.errors import CheckpointError
 
 __all__ = [
     "DEPTH",
@@ -20,6 +23,9 @@ __all__ = [
     "unnamed_in",
     "weights_in",
 ]
+
+_MOST_SETS = 1000
+"""Of weights in one file; containers that hold each other many times have any number."""
 
 DEPTH = 8
 """How deep containers are looked into, and prefixes are taken off."""
@@ -57,11 +63,14 @@ class Weights:
 def weights_in(document: Any) -> list[Weights]:
     """Every set of weights in what a file holds, be it nested in mappings and lists.
 
+    Raises:
+        CheckpointError: there are over a thousand.
+
     Example:
         >>> [each.name for each in weights_in({"epoch": 3, "model": {"conv.weight": torch.ones(2, 2)}})]
         ['model']
     """
-    found = [each for each in _walk(document, (), ()) if not each.unnamed]
+    found = [each for each in _sets(document) if not each.unnamed]
     # A matrix next to a state dict, such as a confusion matrix, has a name without a dot.
     return [each for each in found if any("." in name for name in each.tensors)] or found
 
@@ -73,7 +82,7 @@ def unnamed_in(document: Any) -> list[Weights]:
         >>> [each.name for each in unnamed_in({"ema": {"shadow_params": [torch.ones(2, 2)]}})]
         ['ema.shadow_params']
     """
-    return [each for each in _walk(document, (), ()) if each.unnamed]
+    return [each for each in _sets(document) if each.unnamed]
 
 
 def first_three(items: Sequence[str]) -> str:
@@ -82,20 +91,49 @@ def first_three(items: Sequence[str]) -> str:
     return ", ".join(items[:3]) + more
 
 
-def _walk(value: Any, way: tuple[str, ...], passed: tuple[str, ...]) -> Iterator[Weights]:
-    """Mappings that hold weights, with the keys that lead to them and those that were passed."""
-    items = items_of(value)
-    if len(way) > DEPTH or not items or "param_groups" in items:
+def _sets(document: Any) -> list[Weights]:
+    found = list(islice(_walk(document, (), (), {}), _MOST_SETS + 1))
+    if len(found) > _MOST_SETS:
+        raise CheckpointError(
+            f"the file holds over {_MOST_SETS} sets of weights: save one state_dict() alone"
+        )
+    return found
+
+
+def _walk(
+    value: Any, way: tuple[str, ...], passed: tuple[str, ...], barren: dict[int, int]
+) -> Iterator[Weights]:
+    """Mappings that hold weights, with the keys that lead to them and those that were passed.
+
+    `barren` has the containers in which nothing was found, and how deep they lay: containers may hold one
+    another many times, and are not searched again where they lie as deep.
+    """
+    if len(way) > DEPTH or barren.get(id(value), DEPTH + 1) <= len(way):
         return
+    items = items_of(value)
+    if not items or "param_groups" in items:
+        return
+    nothing = True
+    for weights in _within(items, way, passed, barren):
+        nothing = False
+        yield weights
+    if nothing:
+        barren[id(value)] = len(way)
+
+
+def _within(
+    items: dict[str, Any], way: tuple[str, ...], passed: tuple[str, ...], barren: dict[int, int]
+) -> Iterator[Weights]:
+    """What `_walk` finds in what a container holds."""
     tensors = {name: each for name, each in items.items() if isinstance(each, torch.Tensor)}
     if any(map(is_weight, tensors.values())):
         others = (*passed, *(name for name in items if name not in tensors))
         unnamed = all(name.isdecimal() for name in tensors)
         yield Weights(".".join(way), tensors, _unwrapped(way, others), unnamed=unnamed)
     for name, each in items.items():
-        if not names_training(name):
+        if isinstance(each, Mapping | list | tuple) and not names_training(name):
             others = (*passed, *(other for other in items if other != name))
-            yield from _walk(each, (*way, name), others)
+            yield from _walk(each, (*way, name), others, barren)
 
 
 def items_of(value: Any) -> dict[str, Any]:

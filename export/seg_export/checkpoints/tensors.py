@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from seg_export.checkpoints.file_limits import check_tensor_bytes
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["cast", "check_finite", "float32"]
@@ -21,7 +22,8 @@ def float32(state_dict: Any, path: Path) -> dict[str, torch.Tensor]:
         path: the file it is from, for messages.
 
     Raises:
-        CheckpointError: no dict of tensors, or tensors that are sparse, quantised or have no values.
+        CheckpointError: no dict of tensors, tensors that are sparse, quantised or have no values, or
+            that repeat the few values of their file.
     """
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise CheckpointError(f"checkpoint {path} holds no weights: expected a dict of tensors")
@@ -33,6 +35,7 @@ def float32(state_dict: Any, path: Path) -> dict[str, torch.Tensor]:
             raise CheckpointError(
                 f"checkpoint {path}: tensor '{name}' is {kind}; save the dense float tensors"
             )
+    check_tensor_bytes(4 * sum(tensor.numel() for tensor in state_dict.values()), path)
     return {str(name): cast(tensor.detach(), torch.float32) for name, tensor in state_dict.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from seg_export.checkpoints.download import OnBytes, cache_folder, download
 from seg_runtime.errors import BadInputError, CheckpointError
+from seg_runtime.plain_files import parse_json, read_text
 
 __all__ = ["Variants"]
 
@@ -50,7 +50,7 @@ class Variants:
             BadInputError: the file is missing, is no JSON, or names other arguments than the constructor's.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(read_text(path))
         except (OSError, ValueError) as error:
             raise BadInputError(f"cannot read the variant configuration {path}: {error}") from error
         arguments = document.get("constructor", document) if isinstance(document, dict) else None

@@ -9,6 +9,7 @@ from seg_export.publishing.publish import replace_config, served_version, size_b
 from seg_export.publishing.staging import locked, staging_folder, sync
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
+from seg_runtime.plain_files import read_text
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec
 
@@ -181,7 +182,7 @@ def _version_spec(repository: Repository, model: str, version: int) -> ModelSpec
         raise _no_version(model, version, versions)
     folder = repository.path / model / str(version)
     try:
-        spec = from_text((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        spec = from_text(read_text(folder / CONFIG_FILE))
     except OSError as error:
         raise RepositoryError(
             f"version {version} of model '{model}' keeps no {CONFIG_FILE}: it was not published by "

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seg_runtime.errors import RepositoryError
+from seg_runtime.plain_files import real_path
 
 __all__ = ["locked", "repository_errors", "staging_folder", "sync_tree"]
 
@@ -67,7 +68,7 @@ def staging_folder(repo: Path) -> Iterator[Path]:
         created = not repo.exists()
         repo.mkdir(parents=True, exist_ok=True)
         with locked(repo):
-            root = _staging_root(repo.resolve())
+            root = _staging_root(real_path(repo))
             _remove_stale(root)
             folder = root / uuid.uuid4().hex
             folder.mkdir()

@@ -21,6 +21,7 @@ from seg_runtime.engines.gpu import first_gpu
 from seg_runtime.engines.tensorrt_api import Backend, installed_version, version_numbers
 from seg_runtime.errors import RepositoryError
 from seg_runtime.hashing import file_sha256
+from seg_runtime.plain_files import parse_json, read_text
 from seg_runtime.repository import GRAPH_FILE
 
 __all__ = [
@@ -155,7 +156,7 @@ def rebuild_command(model: str, repo: Path | str) -> str:
 def read_fingerprint(folder: Path) -> EngineFingerprint:
     """Read `engine.json`. Raises RepositoryError, its message the end of a sentence about the version."""
     try:
-        values = json.loads((folder / FINGERPRINT_FILE).read_text(encoding="utf-8"))
+        values = parse_json(read_text(folder / FINGERPRINT_FILE))
         profile = {name: _shapes(shapes) for name, shapes in values.pop("profile").items()}
         return EngineFingerprint(**values, profile=profile)
     except FileNotFoundError as error:

@@ -10,12 +10,14 @@ import struct
 import zlib
 from io import BytesIO
 from math import prod
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError
+from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, TiffPage, tiff_pages
 
 __all__ = ["NUMPY_SIGNATURE", "read_bands", "read_page"]
@@ -53,6 +55,9 @@ def read_bands(data: bytes, max_pixels: int) -> NDArray[Any]:
         if len(sizes) != 1:
             raise BadImageError("its pages differ in size: bands must have one size")
         _check_pixels(pages[0].size_hw, max_pixels)
+        if len(pages) > _MOST_BANDS:
+            raise BadImageError(f"it has {len(pages)} pages; at most {_MOST_BANDS} are read as bands")
+        check_inflation(pages[0].size_hw, sum(page.pixel_bytes for page in pages), len(data))
         samples = {page.values(_SAMPLES, (1,))[0] for page in pages}
         if samples == {1}:
             return _from_pages(data, len(pages))
@@ -73,7 +78,7 @@ def _numpy(data: bytes, max_pixels: int) -> NDArray[Any]:
     try:
         readers = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
         shape, fortran, dtype = readers[headers.read_magic(file)](file)
-    except (KeyError, ValueError, SyntaxError) as error:
+    except (KeyError, ValueError, SyntaxError, TokenError, MemoryError, RecursionError) as error:
         raise BadImageError("its .npy header is damaged or of an unknown version") from error
     if dtype.hasobject:
         raise BadImageError("the .npy file holds Python objects, which could run code, and is refused")

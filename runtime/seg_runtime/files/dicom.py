@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, MissingExtraError
 from seg_runtime.files.bit_depth import BitDepth, decide_depth, scale_to_uint8
+from seg_runtime.files.dicom_limits import CountedFile, check_pixel_data, plain_data_set
 
 __all__ = ["read_dicom"]
 
@@ -56,10 +56,13 @@ def read_dicom(
     with _quiet():
         try:
             # Bare data sets need force; what they are was looked at before.
-            dataset = pydicom.dcmread(BytesIO(data), force=True, specific_tags=_image_tags())
+            file = CountedFile(plain_data_set(data))
+            dataset = pydicom.dcmread(file, force=True, specific_tags=_image_tags())
             _set_syntax(dataset)
             frames = int(getattr(dataset, "NumberOfFrames", None) or 1)
             pixels = int(dataset.Rows) * int(dataset.Columns)
+        except BadImageError:
+            raise
         except Exception:  # noqa: BLE001 - damaged bytes can make pydicom raise anything
             # Neither its message nor itself as a cause: pydicom quotes the values of elements.
             raise BadImageError("it is damaged or holds no image") from None
@@ -68,7 +71,10 @@ def read_dicom(
         if pixels > max_pixels:
             raise BadImageError(f"it has {pixels} pixels; the limit is {max_pixels}: scale it down first")
         try:
+            check_pixel_data(dataset, len(data))
             return _display(dataset, bit_depth)
+        except BadImageError:
+            raise
         except Exception:  # noqa: BLE001 - likewise
             raise BadImageError(_undecodable(dataset)) from None
 

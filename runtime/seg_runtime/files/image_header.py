@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from seg_runtime.errors import BadImageError
+from seg_runtime.files.jpeg_segments import SCAN, SIZES, count_scans, jpeg_segments
+from seg_runtime.files.limits import MOST_SCANS, check_scans
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, tiff_pages
 
 __all__ = [
@@ -43,8 +46,16 @@ _OTHER_FORMATS = {
 """What files of formats that are not read begin with."""
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits that a sample of a colour type may have (PNG specification, table 11.1)."""
-_JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_JPEG_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+_MOST_CHUNKS = 2**18
+"""Chunks of a PNG: those of the largest file that is read, in the pieces of 8 KB that libpng writes."""
+
+_MOST_TEXTS = 2**20
+"""Bytes of compressed texts and colour profiles in a PNG; they inflate to 1 GB."""
+
+_PNG_SPARE = 2**16
+"""Bytes of compressed pixels that any PNG may have; they inflate to 64 MB."""
+
 _TIFF_DATA = ((273, 279), (324, 325))
 HEAD_BYTES = 512
 """What `image_kind` and `other_format` are asked about."""
@@ -59,12 +70,14 @@ class ImageHeader:
         kind: the format by its first bytes, never by its file name.
         size_hw: stored (height, width) in pixels, before any EXIF rotation; (0, 0) for DICOM,
             whose reader looks for itself.
+        pixel_bytes: of a decoded pixel, all its channels together.
         complete: the file holds everything that its own structure announces, undamaged as far as
             its checksums tell.
     """
 
     kind: ImageKind
     size_hw: tuple[int, int]
+    pixel_bytes: int
     complete: bool
 
 
@@ -129,9 +142,11 @@ def read_header(data: bytes) -> ImageHeader | None:
             return _jpeg(data)
         if kind == "tiff":
             return _tiff(data)
+    except BadImageError:
+        raise
     except (struct.error, IndexError, KeyError, StopIteration, ValueError) as error:
         raise BadImageError("its header is cut off or damaged") from error
-    return ImageHeader("dicom", (0, 0), True) if kind == "dicom" else None
+    return ImageHeader("dicom", (0, 0), 0, True) if kind == "dicom" else None
 
 
 def complete_header(data: bytes) -> ImageHeader | None:
@@ -151,41 +166,70 @@ def _png(data: bytes) -> ImageHeader:
     # libpng refuses these too, in its own words on stderr.
     if depth not in _PNG_DEPTHS.get(color_type, ()) or methods not in ([0, 0, 0], [0, 0, 1]):
         raise ValueError(f"color type {color_type}, {depth} bits, methods {methods}")
+    channels = _PNG_CHANNELS[color_type]
+    pixel_bytes = channels * (2 if depth == 16 else 1)
+    pixel_data = texts = 0
+    for kind, chunk in _png_chunks(data):
+        pixel_data += len(chunk) if kind == b"IDAT" else 0
+        texts += len(chunk) if _is_compressed(kind, chunk) else 0
+        if texts > _MOST_TEXTS:
+            raise BadImageError(
+                f"the PNG file has over {_MOST_TEXTS} bytes of compressed texts: save it again"
+            )
+        if kind == b"IEND":
+            _check_png_data(pixel_data, (height, width), channels * depth)
+            return ImageHeader("png", (height, width), pixel_bytes, True)
+    return ImageHeader("png", (height, width), pixel_bytes, False)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and data of each chunk, up to the first that is damaged or cut off."""
     # PNG specification, section 5.3: length, type, data, CRC of type and data.
     view, at = memoryview(data), len(_PNG)
-    while at + 12 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data):
+            return
         (length,) = struct.unpack_from(">I", data, at)
         end = at + 12 + length
         if end > len(data):
-            break
+            return
         (checksum,) = struct.unpack_from(">I", data, end - 4)
         if zlib.crc32(view[at + 4 : end - 4]) != checksum:
-            break
-        if data[at + 4 : at + 8] == b"IEND":
-            return ImageHeader("png", (height, width), True)
+            return
+        yield data[at + 4 : at + 8], view[at + 8 : end - 4]
         at = end
-    return ImageHeader("png", (height, width), False)
+    raise BadImageError(f"the PNG file has over {_MOST_CHUNKS} chunks: save it again with another program")
+
+
+def _is_compressed(kind: bytes, chunk: memoryview) -> bool:
+    """Whether libpng inflates what this chunk has to say, which nothing here reads."""
+    if kind == b"iTXt":
+        # A keyword of 79 bytes at most, then whether the text is compressed.
+        return bytes(chunk[:81]).partition(b"\0")[2][:1] == b"\1"
+    return kind in (b"zTXt", b"iCCP")
+
+
+def _check_png_data(stored: int, size_hw: tuple[int, int], pixel_bits: int) -> None:
+    """Refuse pixel data that go on after the picture: libpng inflates them to their end."""
+    rows = size_hw[0] * (1 + -(-size_hw[1] * pixel_bits // 8))
+    if stored > 2 * rows + _PNG_SPARE:
+        raise BadImageError(
+            f"the PNG file has {stored} bytes of compressed pixels, and all of them are {rows}: save it again"
+        )
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    # ITU T.81, annex B: segments of marker, length and data up to the first scan.
-    size_hw, at = (0, 0), 2
-    while True:
-        marker = data[at + 1]
-        if data[at] != 0xFF:
-            raise IndexError(at)
-        if marker in _JPEG_BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker == 0xDA:
-            break
-        if marker in _JPEG_SIZES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+    size_hw, components = (0, 0), 3
+    for marker, at in jpeg_segments(data):
+        if marker in SIZES:
+            height, width, components = struct.unpack_from(">HHB", data, at + 3)
             size_hw = (height, width)
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        at += 2 + length
-    # Thumbnails bring an end marker of their own, but they lie before the first scan.
-    return ImageHeader("jpeg", size_hw, data.rfind(b"\xff\xd9", at) >= 0)
+        if marker == SCAN:
+            # Thumbnails have an end marker too, but they lie before the first scan.
+            complete = data.rfind(b"\xff\xd9", at) >= 0
+            check_scans(count_scans(data, MOST_SCANS))
+            return ImageHeader("jpeg", size_hw, 3 if components > 1 else 1, complete)
+    raise IndexError(len(data))
 
 
 def _tiff(data: bytes) -> ImageHeader:
@@ -195,4 +239,4 @@ def _tiff(data: bytes) -> ImageHeader:
         if offsets in page.entries and lengths in page.entries:
             blocks = zip(page.values(offsets), page.values(lengths), strict=False)
             end = max((offset + length for offset, length in blocks), default=0)
-    return ImageHeader("tiff", page.size_hw, 0 < end <= len(data))
+    return ImageHeader("tiff", page.size_hw, page.pixel_bytes, 0 < end <= len(data))

@@ -19,9 +19,11 @@ from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.bit_depth import BitDepth, check_bit_depth, decide_depth, scale_to_uint8, unscaled
 from seg_runtime.files.dicom import read_dicom
 from seg_runtime.files.image_header import HEAD_BYTES, complete_header, other_format
+from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
+from seg_runtime.plain_files import check_whole
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -187,6 +189,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadImageError(f"the file is larger than {MAX_FILE_BYTES} bytes: cut it into tiles first")
+        check_whole(path)
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise BadImageError("there is no such file: it is missing, or has another name") from error
@@ -212,6 +215,7 @@ def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
         loaded = _loaded(*read_dicom(data, MAX_PIXELS, bit_depth))
     else:
         _check_size(header.size_hw)
+        check_inflation(header.size_hw, header.pixel_bytes, len(data))
         loaded = _raster(decode_raster(data, header.kind), bit_depth)
     _check_size(loaded.pixels.shape[:2])
     return loaded

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_runtime.files.jpeg_segments import SCAN, jpeg_segments
+
 __all__ = ["ends_early", "holds_too_little"]
 
 _SIZES = frozenset({0xC0, 0xC1, 0xC2})
-_SCAN, _END = 0xDA, 0xD9
 _BLOCKS = 16
+_LARGE = 2**24
+"""Pixels from which on decoding a picture again takes time and memory."""
+
 _OTHER_DATA = (b"\x00\x00", b"\x55\xaa", b"\xaa\x55")
 
 
@@ -51,7 +55,8 @@ def ends_early(data: bytes, pixels: NDArray[np.uint8]) -> bool:
 
     Blocks are coded in order, each in one bit or more. The last two bytes of the first scan are thus those of
     the last 16 blocks at most, unless data are missing: other bytes there then change rows further up.
-    Decoding twice takes time and is done only for pictures that end in constant rows.
+    Decoding twice takes time and is done only for pictures that end in constant rows, of large ones at an
+    eighth of their size, where each block is one pixel.
 
     Args:
         data: a file that OpenCV could decode.
@@ -62,11 +67,12 @@ def ends_early(data: bytes, pixels: NDArray[np.uint8]) -> bool:
     scan = _checked_scan(data)
     if scan is None or scan.end - scan.begin < 4:
         return False
-    before = _decoded(data)
+    large = scan.size_hw[0] * scan.size_hw[1] > _LARGE
+    before = _decoded(data, large)
     for other in _OTHER_DATA:
-        changed = _first_change(before, _decoded(data[: scan.end - 2] + other + data[scan.end :]))
+        changed = _first_change(before, _decoded(data[: scan.end - 2] + other + data[scan.end :], large))
         if changed is not None:
-            return changed < _last_rows(scan)
+            return (8 * changed + 7 if large else changed) < _last_rows(scan)
     return False
 
 
@@ -93,10 +99,11 @@ def _first_change(before: NDArray[np.uint8] | None, after: NDArray[np.uint8] | N
     return int(rows[0]) if rows.size else None
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8] | None:
+def _decoded(data: bytes, reduced: bool) -> NDArray[np.uint8] | None:
     import cv2
 
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_REDUCED_COLOR_8 if reduced else cv2.IMREAD_COLOR
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
 
 
@@ -110,24 +117,19 @@ def _checked_scan(data: bytes) -> _Scan | None:
 
 
 def _first_scan(data: bytes) -> _Scan:
-    # ITU T.81, annex B: segments of marker, length and data up to the first scan.
-    at, size_hw, mcu_hw, progressive = 2, (0, 0), (8, 8), False
-    while data[at + 1] != _SCAN:
-        marker = data[at + 1]
-        if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
+    size_hw, mcu_hw, progressive = (0, 0), (8, 8), False
+    for marker, at in jpeg_segments(data):
         if marker in _SIZES:
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
-            factors = data[at + 11 : at + 10 + 3 * components : 3]
+            height, width, components = struct.unpack_from(">HHB", data, at + 3)
+            factors = data[at + 9 : at + 8 + 3 * components : 3]
             size_hw, progressive = (height, width), marker == 0xC2
             # One component is coded block by block, whatever its factors.
             if components > 1:
                 mcu_hw = (8 * max(each & 15 for each in factors), 8 * max(each >> 4 for each in factors))
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        at += 2 + length
-    begin = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-    return _Scan(size_hw, mcu_hw, progressive, begin, _coded_end(data, begin))
+        if marker == SCAN:
+            begin = at + struct.unpack_from(">H", data, at)[0]
+            return _Scan(size_hw, mcu_hw, progressive, begin, _coded_end(data, begin))
+    raise IndexError(len(data))
 
 
 def _coded_end(data: bytes, begin: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from seg_runtime.errors import BadImageError
 from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.images import MAX_PIXELS, read_bytes
+from seg_runtime.files.limits import check_inflation
+from seg_runtime.files.tiff_tags import tiff_pages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +72,8 @@ def read_mask_pixels(path: Path) -> MaskPixels:
         raise BadImageError("it is a DICOM file: save the mask as PNG, TIFF or .npy")
     if header is not None and header.size_hw[0] * header.size_hw[1] > MAX_PIXELS:
         raise BadImageError(f"it has {header.size_hw[1]}x{header.size_hw[0]} pixels: cut it into tiles first")
+    if header is not None:
+        check_inflation(header.size_hw, header.pixel_bytes, len(data))
     if data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in _WIDE_PNG_MODES:
         return _from_channels(_wide_channels(data), lossy=False)
     return _from_pillow(data)
@@ -100,7 +105,8 @@ def _from_pillow(data: bytes) -> MaskPixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
-                if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                # Pillow counts all of its pages, which may be a million.
+                if image.format == "TIFF" and len(list(islice(tiff_pages(data), 2))) > 1:
                     raise BadImageError("the TIFF file has several pages: save the one that is the mask")
                 shrink = _scaled_by(image)
                 upright = ImageOps.exif_transpose(image)

@@ -159,4 +159,5 @@ def _decoded(data: bytes, kind: ImageKind) -> NDArray[Any]:
         raise BadImageError(f"the {kind.upper()} file cannot be decoded") from error
     if pixels is None:
         raise BadImageError(f"the {kind.upper()} file cannot be decoded: save it again with another program")
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
+    # In place: a copy of a large picture takes as much again.
+    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO, TypeVar
 
 from seg_runtime.errors import BadInputError
+from seg_runtime.plain_files import real_path
 
 __all__ = ["RESULTS_FILE", "FileResult", "ResultsFile", "Row", "check_out", "to_json_text", "unwritable"]
 
@@ -140,8 +141,8 @@ def check_out(out: Path, paths: Sequence[Path]) -> None:
     """Refuse to write into a file, or next to the images. Raises BadInputError."""
     if out.exists() and not out.is_dir():
         raise BadInputError(f"'{out}' is a file: give a folder to write to")
-    folder = out.resolve()
-    if any(parent.resolve() == folder for parent in {path.parent for path in paths}):
+    folder = real_path(out)
+    if any(real_path(parent) == folder for parent in {path.parent for path in paths}):
         raise BadInputError(
             f"'{out}' holds images to segment: write to another folder, or masks would mix with them"
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadInputError, FrameNotFoundError, VideoEndedError
 from seg_runtime.files.track_prompts import ObjectPrompt
 from seg_runtime.files.track_results import Ended, TrackedFrame, TrackResult
+from seg_runtime.plain_files import real_path
 from seg_runtime.video import FrameSource, MaskSink, PngMasks, RleMasks, VideoWriter, draw_objects
 from seg_runtime.video.writer import check_video_path
 
@@ -187,5 +188,5 @@ def _mask_sink(
 
 def _check_out(out: Path, source: FrameSource) -> None:
     check_video_path(out)
-    if out.resolve() == Path(source.name).resolve():
+    if real_path(out) == real_path(Path(source.name)):
         raise BadInputError(f"'{out}' is the video that is tracked: write to another file")

@@ -10,6 +10,7 @@ from typing import Any
 from seg_runtime.engines.engine_file import ENGINE_FILE, engine_fault, rebuild_command, this_machine
 from seg_runtime.ensemble import check_steps
 from seg_runtime.errors import EdgesegError, RepositoryError
+from seg_runtime.plain_files import read_text
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository, model_not_found
 from seg_runtime.server.check_sam2 import sam2_faults
 
@@ -157,8 +158,8 @@ def _parse(path: Path) -> Any:
     from tritonclient.grpc import model_config_pb2
 
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
+        return text_format.Parse(read_text(path), model_config_pb2.ModelConfig())
+    except (text_format.ParseError, RecursionError) as error:
         raise RepositoryError(f"{path} cannot be parsed: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{path} cannot be read: {error}") from error

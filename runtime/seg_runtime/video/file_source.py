@@ -43,9 +43,9 @@ class VideoFileSource(FrameSource):
     def __init__(self, path: Path, *, allow_truncated: bool = False) -> None:
         super().__init__()
         self.name = str(path)
+        _check_file(path)
         # An absolute path cannot be taken for one of FFmpeg's protocols ("concat:...").
         self._path = path.resolve()
-        _check_file(path)
         complete = is_complete(self._path)
         self._capture = open_capture(str(self._path))
         if self._capture is None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadImageError, BadVideoError, VideoEndedError
-from seg_runtime.files.images import read_image
+from seg_runtime.files.image_header import complete_header
+from seg_runtime.files.images import read_bytes, read_image
+from seg_runtime.files.limits import check_inflation
 from seg_runtime.video.source import FrameSource
 
 __all__ = ["ImageFolderSource", "natural_order"]
@@ -87,8 +91,10 @@ def _size(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            return image.height, image.width
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return image.height, image.width
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise BadVideoError(
             f"cannot read frame '{file}': it is no image, or its header is damaged"
@@ -102,7 +108,16 @@ def _decode(file: Path) -> NDArray[np.uint8]:
 
     # Decoders of JPEG differ in the last bit: sam2 reads with pillow, so the same pixels are tracked.
     try:
-        with Image.open(file) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+        data = read_bytes(file)
+        header = complete_header(data)
+        if header is not None:
+            check_inflation(header.size_hw, header.pixel_bytes, len(data))
+        with warnings.catch_warnings():
+            # The file was looked at.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as image:
+                return np.array(image.convert("RGB"), dtype=np.uint8)
+    except BadImageError as error:
+        raise BadImageError(f"cannot read image '{file}': {error}") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(f"cannot read image '{file}': the file is cut off or damaged") from error

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from seg_export.checkpoints.claims import Claims
+from seg_export.checkpoints.file_limits import check_tensor_bytes
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
+from seg_runtime.plain_files import parse_json, read_text
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
 _LONGEST = 160
 """Characters of an error of a library, some of which list all that it knows."""
 
-__all__ = ["FolderModel", "in_short", "library", "part", "read_json"]
+__all__ = ["FolderModel", "built", "in_short", "library", "part", "read_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,38 @@ class FolderModel:
         return self.activation or wanted
 
 
+def built(make: Callable[[], nn.Module], weights: Path) -> nn.Module:
+    """A network that a folder describes, unless it is far larger than the weights that it gets.
+
+    Args:
+        make: builds it.
+        weights: the file of its weights.
+
+    Raises:
+        CheckpointError: it would take far more memory than the file has, or more than there is.
+        Exception: as `make`.
+    """
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            held = sum(tensor.numel() * tensor.element_size() for tensor in make().state_dict().values())
+    except Exception:  # noqa: BLE001 - it is built again, and then says what is wrong
+        held = 0
+    if weights.is_file():
+        check_tensor_bytes(held, weights)
+    try:
+        return make()
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"'{weights.parent}' describes a network that cannot be built: {error}"
+        ) from error
+
+
 def read_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file. Raises CheckpointError."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' cannot be read as JSON: {in_short(error)}") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"'{path}' holds a {type(document).__name__}, expected a JSON object")

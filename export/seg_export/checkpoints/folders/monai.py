@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import FolderModel, in_short, library, read_json
+from seg_export.checkpoints.folders.folder import FolderModel, built, in_short, library, read_json
 from seg_export.checkpoints.folders.monai_config import class_name, expression_in, read_config, resolved
 from seg_export.checkpoints.folders.monai_formats import (
     Outputs,
@@ -48,10 +48,9 @@ def read(folder: Path) -> FolderModel:
             images that are not of 8 bits.
         MissingExtraError: MONAI is not installed, or PyYAML where it is needed.
     """
-    nets = library(_NETS, "monai")
     weights = _weights(folder)
     config, described = _configuration(folder)
-    network, arguments = _build(nets, described, folder)
+    network, arguments = _build(library(_NETS, "monai"), described, folder, weights)
     path = folder / "configs" / "metadata.json"
     metadata = read_json(path)
     key, image = format_of(metadata, path, "inputs", "image")
@@ -116,7 +115,9 @@ def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     )
 
 
-def _build(nets: Any, described: Mapping[str, Any], folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+def _build(
+    nets: Any, described: Mapping[str, Any], folder: Path, weights: Path
+) -> tuple[nn.Module, Mapping[str, Any]]:
     """The network without weights, and its arguments with those that are not given."""
     if code := expression_in(described):
         raise CheckpointError(
@@ -132,7 +133,9 @@ def _build(nets: Any, described: Mapping[str, Any], folder: Path) -> tuple[nn.Mo
         bound = inspect.signature(made).bind(**arguments)
         bound.apply_defaults()
         if bound.arguments.get("spatial_dims", 2) == 2:
-            return made(**arguments), bound.arguments
+            return built(lambda: made(**arguments), weights), bound.arguments
+    except CheckpointError:
+        raise
     except Exception as error:
         # Values of a file that nobody checked can make the library raise anything.
         raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from seg_export.checkpoints.folders.folder import library, read_json
 from seg_runtime.errors import CheckpointError
+from seg_runtime.plain_files import read_text
 
 __all__ = ["class_name", "expression_in", "read_config", "resolved"]
 
@@ -20,6 +21,9 @@ _DEPTH = 32
 
 _MOST = 100_000
 """Values of one that is resolved: references to references could fill any memory."""
+
+_MOST_YAML = 2**17
+"""Bytes of a configuration in YAML, which PyYAML reads slowly; those of bundles have some thousand."""
 
 
 def read_config(folder: Path, name: str) -> Mapping[str, Any]:
@@ -114,7 +118,7 @@ def _named(config: Any, way: str) -> Any:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     yaml = library("yaml", "PyYAML")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path, _MOST_YAML))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"'{path}' cannot be read as YAML: {reason}") from error

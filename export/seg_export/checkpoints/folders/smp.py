@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.folders.folder import FolderModel, in_short, library, read_json
+from seg_export.checkpoints.folders.folder import FolderModel, built, in_short, library, read_json
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -35,6 +35,7 @@ def read(folder: Path) -> FolderModel:
         CheckpointError: a network that the installed library does not have, or arguments that it refuses.
         MissingExtraError: segmentation_models_pytorch is not installed.
     """
+    weights = folder / "model.safetensors"
     smp = library("segmentation_models_pytorch", "segmentation-models-pytorch")
     path = folder / "config.json"
     config = dict(read_json(path))
@@ -47,7 +48,9 @@ def read(folder: Path) -> FolderModel:
     _check_arguments(made, config, path)
     try:
         # The weights of its encoder would be fetched, and the file's take their place.
-        network = made(**(config | {"encoder_weights": None}))
+        network = built(lambda: made(**(config | {"encoder_weights": None})), weights)
+    except CheckpointError:
+        raise
     except Exception as error:
         # Values of a file that nobody checked can make the library raise anything.
         raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
@@ -58,7 +61,7 @@ def read(folder: Path) -> FolderModel:
         claims=Claims(),
         activation="none" if activation in {"sigmoid", "softmax", "softmax2d"} else None,
         output=0 if network.classification_head is not None else None,
-        weights=folder / "model.safetensors",
+        weights=weights,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from seg_export.families.onnx.refusals import refuse_by_names
 from seg_export.verification.graph_runner import GraphRunner
 from seg_runtime.errors import CheckpointError, MissingExtraError, ParityError
+from seg_runtime.plain_files import check_whole, real_path
 
 if TYPE_CHECKING:
     import onnx
@@ -125,6 +127,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
         raise CheckpointError(f"{path} is a folder or a device: name an ONNX file")
     try:
+        _check_file(path)
         content = path.read_bytes()
         if content.startswith(_PYTORCH):
             raise CheckpointError(
@@ -139,6 +142,16 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if not (graph.graph.node and graph.graph.output and graph.opset_import):
         raise CheckpointError(f"{path} is no ONNX file, or a truncated one: there is no graph in it")
     return graph
+
+
+def _check_file(path: Path) -> None:
+    """Raises OSError, or CheckpointError for a file that protobuf cannot hold."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+    if status.st_size > LARGEST_WEIGHTS:
+        raise CheckpointError(f"{path} has over 2 GB: keep its weights in a file next to it")
+    check_whole(path)
 
 
 def _check_opset(path: Path, graph: onnx.ModelProto) -> None:
@@ -163,7 +176,7 @@ def _weight_files(path: Path, graph: onnx.ModelProto) -> tuple[Path, ...]:
             continue
         entry = external_data_helper.ExternalDataInfo(tensor)
         file = path.parent / entry.location
-        if not file.resolve().is_relative_to(path.parent.resolve()):
+        if not real_path(file).is_relative_to(real_path(path.parent)):
             raise CheckpointError(f"{path} keeps weights outside of its folder, in '{entry.location}'")
         if not file.is_file():
             raise CheckpointError(
