@@ -38,8 +38,7 @@ LIMIT_MB = 1024.0
 _IMPORTED = [
     "microbench.checkpoint_faults", "microbench.image_faults", "microbench.publish_faults",
     "microbench.repository_faults", "cv2", "gdcm", "networkx", "onnx", "onnxruntime", "onnxscript",
-    "openvino",
-    "pydicom", "safetensors.torch", "seg_bench.run.runner", "seg_export.checkpoints.checkpoint",
+    "openvino", "pydicom", "safetensors.torch", "seg_bench.run.runner", "seg_export.checkpoints.checkpoint",
     "seg_export.engines.check", "seg_export.export", "seg_export.families.module.network",
     "seg_export.families.semantic.unet", "seg_runtime.files.segment", "seg_runtime.local_session",
     "seg_runtime.model_config", "seg_runtime.server", "segment_anything.modeling", "torch._inductor",
