@@ -35,9 +35,10 @@ class FolderModel:
         claims: how images are prepared, as far as the folder says it.
         size_hw: (height, width) in pixels of the input; None where the folder does not say it.
         activation: "none" for a network that makes probabilities; None where the folder does not say it.
-        output: index of the output that counts; None for a network that has one.
+        output: index of the output that counts; None for a network that has one, or does not say it.
         weights: the file whose state dict is to be loaded into it; None where it has its weights.
         steps: what differs from how the library itself would do it, for people.
+        unread: what is done to images and was not understood, for people.
     """
 
     kind: str
@@ -49,12 +50,19 @@ class FolderModel:
     output: int | None = None
     weights: Path | None = None
     steps: tuple[str, ...] = ()
+    unread: str = ""
 
     def activation_with(self, wanted: Activation | None) -> Activation | None:
         """The folder's activation, or what was asked for. Raises BadInputError where it is both."""
         if wanted is not None and self.activation is not None:
             raise BadInputError(f"the folder says its activation, {self.activation}: leave --activation out")
         return self.activation or wanted
+
+    def output_with(self, wanted: str | None) -> str | int | None:
+        """The folder's output, or what was asked for. Raises BadInputError where it is both."""
+        if wanted is not None and self.output is not None:
+            raise BadInputError(f"the folder says its output, {self.output}: leave --output out")
+        return wanted if self.output is None else self.output
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.folders.folder import FolderModel, in_short, library, read_json
+from seg_export.checkpoints.folders.building import building
+from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -45,12 +46,10 @@ def read(folder: Path) -> FolderModel:
             f"'{folder}' is a {name}, which segmentation_models_pytorch {smp.__version__} does not have"
         )
     _check_arguments(made, config, path)
-    try:
+    weights = folder / "model.safetensors"
+    with building(folder, name, config, [weights]):
         # The weights of its encoder would be fetched, and the file's take their place.
         network = made(**(config | {"encoder_weights": None}))
-    except Exception as error:
-        # Values of a file that nobody checked can make the library raise anything.
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
     return FolderModel(
         kind=f"{name} of segmentation_models_pytorch",
         network=network,
@@ -58,7 +57,7 @@ def read(folder: Path) -> FolderModel:
         claims=Claims(),
         activation="none" if activation in {"sigmoid", "softmax", "softmax2d"} else None,
         output=0 if network.classification_head is not None else None,
-        weights=folder / "model.safetensors",
+        weights=weights,
     )
 
 
