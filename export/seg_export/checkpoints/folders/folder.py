@@ -18,7 +18,7 @@ from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
-_LONGEST = 160
+_LONGEST = 110
 """Characters of an error of a library, some of which list all that it knows."""
 
 __all__ = ["FolderModel", "in_short", "library", "part", "read_json"]
