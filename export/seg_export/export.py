@@ -135,7 +135,7 @@ def export_models(
         require_claims(checkpoint, size_given=size_hw is not None)
     if not checkpoint.described:
         check_statistics(checkpoint.preprocessing)
-    name = check_model_name(name or checkpoint.family)
+    name = check_model_name(checkpoint.family if name is None else name)
     models = traceable_models(
         checkpoint, name, size_hw or checkpoint.preprocessing.input_size_hw, max_batch_size
     )

@@ -19,7 +19,7 @@ from seg_bench.data.splits import load_split
 from seg_bench.records import is_record, readable_runs
 from seg_export.checkpoints.checkpoint import load_checkpoint
 from seg_export.checkpoints.files import read_plain
-from seg_export.checkpoints.folders.folder import built, read_json
+from seg_export.checkpoints.folders.folder import read_json
 from seg_export.checkpoints.folders.monai_config import read_config, resolved
 from seg_export.checkpoints.nested import weights_in
 from seg_export.families.onnx.read import read_original
@@ -137,22 +137,14 @@ def test_a_pipe_in_place_of_json_is_never_opened(tmp_path: Path) -> None:
 
 def test_references_that_double_at_each_step_are_refused(tmp_path: Path) -> None:
     config: dict[str, object] = {f"a{step}": [f"@a{step - 1}"] * 9 for step in range(1, 12)}
-    with pytest.raises(CheckpointError, match="make over 100000 values"):
+    with pytest.raises(CheckpointError, match="make more than 100000 values"):
         resolved(config | {"a0": 1}, "@a11")
     folder = tmp_path / "configs"
     folder.mkdir()
     lines = [f"a{step}: &a{step} [{', '.join([f'*a{step - 1}'] * 9)}]" for step in range(1, 12)]
     (folder / "train.yaml").write_text("\n".join(["a0: &a0 [1]", *lines]))
-    with pytest.raises(CheckpointError, match="make over 100000 values"):
+    with pytest.raises(CheckpointError, match="make more than 100000 values"):
         resolved(config, read_config(tmp_path, "train")["a11"])
-
-
-def test_a_network_far_larger_than_its_weights_is_not_built(tmp_path: Path) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(safetensors(b"{}"))
-    with pytest.raises(CheckpointError, match="its network or tensors would take 40000"):
-        built(lambda: torch.nn.Linear(10**6, 10**6), weights)
-    assert built(lambda: torch.nn.Linear(2, 3), weights).state_dict()["weight"].device.type == "cpu"
 
 
 @pytest.mark.parametrize("place", ["/dev/zero", "../outside.bin", "link.bin", "pipe.bin", "circle.bin"])

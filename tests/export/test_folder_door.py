@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from export_command import run_export
+from foreign_files import LONGEST_OF_FOLDER, assert_short
 
 from seg_export.checkpoints import folders
 from seg_export.checkpoints.claims import Claims
@@ -125,6 +126,8 @@ def test_folder_of_a_network_with_a_head_for_labels_is_verified(tmp_path: Path) 
     network = smp.Unet("resnet18", encoder_weights=None, classes=2, aux_params=aux, **few)
     network.save_pretrained(tmp_path / "roads")
     repo = ["--repo", str(tmp_path / "repo")]
+    with pytest.raises(BadInputError, match="the folder says its output, 0: leave --output out"):
+        run_export("module", str(tmp_path / "roads"), *CLAIMS, *repo, "--output", "1")
     run_export("module", str(tmp_path / "roads"), *CLAIMS, *repo)
     run_export("verify", "roads", "--module", str(tmp_path / "roads"), *repo)
 
@@ -135,11 +138,47 @@ def test_size_may_be_another_than_the_folder_says(described: FolderModel, tmp_pa
     assert checkpoint.preprocessing.mean == (0.1, 0.2, 0.3)
 
 
-@pytest.mark.parametrize("option", ["--args", "--output", "--checkpoint"])
+@pytest.mark.parametrize("option", ["--args", "--checkpoint"])
 @pytest.mark.parametrize("command", [("module",), ("verify", "roads", "--module")])
 def test_options_of_a_factory_are_refused(saved: Path, command: tuple[str, ...], option: str) -> None:
     with pytest.raises(BadInputError, match=f"{option} has no effect on a folder"):
         run_export(*command, str(saved), option, "{}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "0"], "--output 0: the module returns one tensor; leave it out"),
+        (["--name", ""], "'' cannot be a model's name"),
+    ],
+)
+def test_option_that_no_folder_can_have_is_refused(
+    saved: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        run_export("module", str(saved), *CLAIMS, *options, "--repo", str(tmp_path / "repo"))
+
+
+LAYOUTS = {
+    "segmentation_models_pytorch": {"config.json": '{"_model_class": "Unet"}'},
+    "transformers": {"config.json": '{"model_type": "segformer"}', "model.safetensors": ""},
+    "nnU-Net": {"plans.json": "{}", "dataset.json": "{}"},
+    "MONAI": {"configs/metadata.json": "{}", "models/model.pt": ""},
+}
+
+
+@pytest.mark.parametrize("library", LAYOUTS)
+def test_folder_a_level_off_is_refused_with_the_one_that_was_meant(tmp_path: Path, library: str) -> None:
+    meant = tmp_path / "above" / "snapshots" / "roads"
+    for name, text in LAYOUTS[library].items():
+        (meant / name).parent.mkdir(parents=True, exist_ok=True)
+        (meant / name).write_text(text)
+    below = [path for path in meant.rglob("*") if library != "nnU-Net" or path.is_file()]
+    for named in (meant.parent, meant.parent.parent, *below):
+        with pytest.raises(CheckpointError, match=f"found .*{library}.* in '{meant}': name that one"):
+            run_export("module", str(named))
+    with pytest.raises(CheckpointError, match="is none that is known"):
+        run_export("module", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +195,11 @@ def test_options_of_a_factory_are_refused(saved: Path, command: tuple[str, ...],
         ('{"_model_class": "Unet", "decoder_channels": [4]}', "is a Unet that cannot be built: Model depth"),
         ('{"_model_class": "Unet", "classes": "two"}', "is a Unet that cannot be built"),
         ('{"_model_class": "Unet", "classes": 3}', "does not fit a Unet: "),
+        (
+            '{"_model_class": "Unet", "decoder_channels": [60000, 8, 8, 8, 4]}',
+            "describes a network of more than 100,000,000 weights and holds .* MB of them: give it the conf",
+        ),
+        ('{"_model_class": "Unet", "classes": 5000000000}', "has 5000000000 for classes, expected 1000000"),
         ('{"_model_class": "Unet", "classes": -1}', "is a Unet that cannot be built: .*negative dimension"),
         ('{"_model_class": "Unet", "encoder_name": "tu-nope18"}', "cannot be built: Unknown model"),
         ('{"_model_class": "Unet", "encoder_name": ["resnet18"]}', r"has the encoder_name \['resnet18'\]"),
@@ -172,7 +216,7 @@ def test_folder_that_cannot_be_read_is_one_line(
     (tmp_path / "model.safetensors").symlink_to(saved / "model.safetensors")
     with pytest.raises(CheckpointError, match=message) as caught:
         run_export("module", str(tmp_path), "--assume-defaults")
-    assert "\n" not in str(caught.value)
+    assert_short(caught.value, tmp_path, LONGEST_OF_FOLDER)
 
 
 class Runs:

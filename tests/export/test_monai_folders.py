@@ -20,7 +20,7 @@ from seg_export.checkpoints.folders import read_folder
 from seg_export.families.module.folder import folder_checkpoint
 from seg_export.families.module.graph import module_model
 from seg_runtime import SemanticSegmenter, connect
-from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
+from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError, MissingExtraError
 from seg_runtime.files.images import read_image
 from seg_runtime.repository import Repository
 
@@ -67,7 +67,8 @@ def write_bundle(
     torch.manual_seed(0)
     weights = ConfigParser(config).get_parsed_content("network_def").state_dict()
     # Smaller than MONAI's: networks that were never trained amplify the rounding of flat images.
-    torch.save({name: tensor / 2 for name, tensor in weights.items()}, folder / "models" / "model.pt")
+    halved = {name: each / 2 if each.is_floating_point() else each for name, each in weights.items()}
+    torch.save(halved, folder / "models" / "model.pt")
     return folder
 
 
@@ -229,6 +230,64 @@ def test_published_bundle_paints_the_mask_that_monai_saves(tmp_path: Path, photo
     assert (spec.class_names, spec.input_size_hw) == (("background", "tool"), (48, 64))
 
 
+SUPERVISED = {
+    "_target_": "BasicUNetPlusPlus",
+    "spatial_dims": 2,
+    "in_channels": 3,
+    "out_channels": "@classes",
+    "features": [4] * 6,
+    "norm": "batch",
+    "deep_supervision": True,
+}
+"""A network that gives a list of four."""
+
+
+def write_supervised(folder: Path, network: Mapping[str, Any] = SUPERVISED, **more: Any) -> Path:
+    """A bundle of that network with weights that make more than flat maps."""
+    path = write_bundle(folder, [*LOAD, TO_ONE], network, **more) / "models" / "model.pt"
+    torch.save({name: 8 * each if each.ndim == 4 else each for name, each in torch.load(path).items()}, path)
+    return folder
+
+
+def outputs_in_monai(folder: Path, path: Path) -> list[torch.Tensor]:
+    """The logits (classes, height, width) of a network that gives a list, by MONAI itself."""
+    parser = ConfigParser(json.loads((folder / "configs" / "inference.json").read_text()))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(folder / "models" / "model.pt"))
+    with torch.inference_mode():
+        found = network(parser.get_parsed_content("preprocessing")({"image": str(path)})["image"][None])
+    return [each[0].mT for each in found]  # of images that lie on their side
+
+
+def test_output_of_a_bundle_with_several_is_chosen(tmp_path: Path, photo: Path) -> None:
+    folder, repo = write_supervised(tmp_path / "bundle"), tmp_path / "repo"
+    wanted = [torch.softmax(logits, 0).numpy() for logits in outputs_in_monai(folder, photo)]
+    assert np.abs(wanted[2] - wanted[3]).max() > 0.1
+    with pytest.raises(BadInputError, match=r"has 4 outputs: choose with --output one of 0 \(1x2x48x64\), 1"):
+        run_export("module", str(folder), "--repo", str(repo))
+    run_export("module", str(folder), "--output", "2", "--repo", str(repo))
+    with connect(repo) as session:
+        found = SemanticSegmenter(session, "bundle").segment(read_image(photo, 3))
+    assert np.abs(found.probabilities - wanted[2]).max() < 1e-4
+    verify = ["verify", "bundle", "--module", str(folder), "--repo", str(repo)]
+    run_export(*verify, "--output", "2")
+    with pytest.raises(EdgesegError, match="strays from PyTorch"):
+        run_export(*verify, "--output", "3")
+
+
+def test_classes_of_a_sigmoid_in_a_list_leave_a_background_too(tmp_path: Path, photo: Path) -> None:
+    after = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.55},
+    ]
+    network, metadata = {**SUPERVISED, "deep_supervision": False}, described(names=("vessel", "tool"))
+    folder = write_supervised(tmp_path / "bundle", network, after=after, metadata=metadata)
+    (logits,) = outputs_in_monai(folder, photo)
+    reached = logits.sigmoid().amax(0).numpy() > 0.55
+    assert 0.02 < np.mean(reached) < 0.98
+    assert np.mean((computed(folder, photo).argmax(0) > 0) == reached) > 0.999
+
+
 @pytest.mark.parametrize(
     ("after", "classes", "activation", "threshold"),
     [
@@ -331,7 +390,8 @@ inferer: {{_target_: SlidingWindowInferer, roi_size: [96, 32]}}
 
 def test_unknown_transform_leaves_mean_and_std_open(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", [*LOAD, on_images("HistogramNormalized"), TO_ONE])
-    with pytest.raises(BadInputError, match=r"Missing: --mean \(3 values\), --std \(3 values\), --scale"):
+    asked = r"images by HistogramNormalized, which is not understood\. Missing: --mean \(3 values\), --std"
+    with pytest.raises(BadInputError, match=asked):
         run_export("module", str(folder), "--repo", str(tmp_path / "repo"))
     assert "not understood, so that mean and std are open: HistogramNormalized" in read_folder(folder).steps
 
@@ -408,6 +468,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         changed(channels=[-8, 16]),
         "cannot be built: Trying to create tensor with negative",
     ),
+    "channels that no file holds": (
+        changed(channels=[100, 10**6]),
+        "describes a network of more than 100,000,000 weights",
+    ),
+    "layers without end": (changed(num_res_units=10**9), "has 1000000000 for num_res_units, expected"),
     "references without end": (
         {**changed(act="@a"), "a": ["@b"] * 99, "b": ["@c"] * 99, "c": ["@d"] * 99, "d": [0] * 99},
         "make more than 100000 values",

@@ -380,6 +380,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"settings": without(ARGUMENTS, features_per_stage=[-8, 16, 16])},
         "cannot be built: Trying to create tensor with negative dimension",
     ),
+    "features that no file holds": (
+        {"settings": without(ARGUMENTS, features_per_stage=[8, 16, 10**6])},
+        "describes a network of more than 100,000,000 weights",
+    ),
     "strange plans": (
         {"settings": {"architecture": ["PlainConvUNet"]}},
         "as architecture, expected an object",

@@ -149,10 +149,15 @@ def missing_claims(checkpoint: Checkpoint, *, size_given: bool) -> tuple[str, ..
 def require_claims(checkpoint: Checkpoint, *, size_given: bool) -> None:
     """Refuse a checkpoint of which `missing_claims` finds anything missing. Raises BadInputError."""
     if missing := missing_claims(checkpoint, size_given=size_given):
+        unread = checkpoint.metadata.get("unread")
+        reason = (
+            f"the folder prepares images by {unread:.60}, which is not understood"
+            if unread
+            else "the weights alone do not say how their images were prepared"
+        )
         raise BadInputError(
-            "the weights alone do not say how their images were prepared. Missing: "
-            f"{', '.join(missing)}. Give them as the network was trained, or pass --assume-defaults, which "
-            'takes defaults and prints each (docs/models.md, "Plain state dicts")'
+            f"{reason}. Missing: {', '.join(missing)}. Give them as the network was trained, or pass "
+            "--assume-defaults"
         )
 
 

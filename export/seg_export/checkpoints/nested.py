@@ -30,6 +30,9 @@ _MOST_SETS = 1000
 DEPTH = 8
 """How deep containers are looked into, and prefixes are taken off."""
 
+_LINE = 120
+"""Characters of a list in a message, unless its first item is longer."""
+
 _OPTIMISERS = {"optim", "optims", "optimizer", "optimizers", "optimiser", "optimisers"}
 _JUDGES = {"criterion", "criterions", "loss", "losses", "metric", "metrics", "lpips", "perceptual"}
 """Words in names of what trains or judges a network and is no part of it: "val_loss", "loss_fn", but not
@@ -86,9 +89,17 @@ def unnamed_in(document: Any) -> list[Weights]:
 
 
 def first_three(items: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return ", ".join(items[:3]) + more
+    """The first three, or those of them that fit a line, and how many more there are.
+
+    Example:
+        >>> first_three(["a", "b", "c", "d"]), first_three(["a" * 100, "b" * 100])[98:]
+        ('a, b, c and 1 more', 'aa and 1 more')
+    """
+    shown = list(items[:3])
+    while len(shown) > 1 and len(", ".join(shown)) > _LINE:
+        shown.pop()
+    more = f" and {len(items) - len(shown)} more" if len(items) > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 def _sets(document: Any) -> list[Weights]:

@@ -40,6 +40,6 @@ def names_folder(text: str) -> bool:
 
 def refuse_with_folder(context: typer.Context) -> None:
     """Refuse options of a factory where a folder was named. Raises BadInputError."""
-    for parameter, option in (("args", "--args"), ("output", "--output"), ("checkpoint", "--checkpoint")):
+    for parameter, option in (("args", "--args"), ("checkpoint", "--checkpoint")):
         if given(context, parameter):
             raise BadInputError(f"{option} has no effect on a folder, which says it: leave it out")

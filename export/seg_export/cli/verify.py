@@ -176,7 +176,7 @@ def _module_weights(
         folder = read_folder(Path(factory))
         check_published(folder.claims, Repository(repo).spec(model), Path(factory))
         network, checkpoint = folder.network, folder.weights
-        activation, output = folder.activation_with(activation), folder.output
+        activation, output = folder.activation_with(activation), folder.output_with(source.output)
     else:
         network = make_module(factory, parse_arguments(source.args))
     return module_as_published(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.file_limits import check_tensor_bytes
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 from seg_runtime.plain_files import parse_json, read_text
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
-_LONGEST = 160
+_LONGEST = 110
 """Characters of an error of a library, some of which list all that it knows."""
 
-__all__ = ["FolderModel", "built", "in_short", "library", "part", "read_json"]
+__all__ = ["FolderModel", "in_short", "library", "part", "read_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +35,10 @@ class FolderModel:
         claims: how images are prepared, as far as the folder says it.
         size_hw: (height, width) in pixels of the input; None where the folder does not say it.
         activation: "none" for a network that makes probabilities; None where the folder does not say it.
-        output: index of the output that counts; None for a network that has one.
+        output: index of the output that counts; None for a network that has one, or does not say it.
         weights: the file whose state dict is to be loaded into it; None where it has its weights.
         steps: what differs from how the library itself would do it, for people.
+        unread: what is done to images and was not understood, for people.
     """
 
     kind: str
@@ -51,6 +50,7 @@ class FolderModel:
     output: int | None = None
     weights: Path | None = None
     steps: tuple[str, ...] = ()
+    unread: str = ""
 
     def activation_with(self, wanted: Activation | None) -> Activation | None:
         """The folder's activation, or what was asked for. Raises BadInputError where it is both."""
@@ -58,32 +58,11 @@ class FolderModel:
             raise BadInputError(f"the folder says its activation, {self.activation}: leave --activation out")
         return self.activation or wanted
 
-
-def built(make: Callable[[], nn.Module], weights: Path) -> nn.Module:
-    """A network that a folder describes, unless it is far larger than the weights that it gets.
-
-    Args:
-        make: builds it.
-        weights: the file of its weights.
-
-    Raises:
-        CheckpointError: it would take far more memory than the file has, or more than there is.
-        Exception: as `make`.
-    """
-    try:
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            held = sum(tensor.numel() * tensor.element_size() for tensor in make().state_dict().values())
-    except Exception:  # noqa: BLE001 - it is built again, and then says what is wrong
-        held = 0
-    if weights.is_file():
-        check_tensor_bytes(held, weights)
-    try:
-        return make()
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"'{weights.parent}' describes a network that cannot be built: {error}"
-        ) from error
+    def output_with(self, wanted: str | None) -> str | int | None:
+        """The folder's output, or what was asked for. Raises BadInputError where it is both."""
+        if wanted is not None and self.output is not None:
+            raise BadInputError(f"the folder says its output, {self.output}: leave --output out")
+        return wanted if self.output is None else self.output
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

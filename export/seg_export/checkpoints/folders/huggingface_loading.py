@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from seg_export.checkpoints.files import read_plain
-from seg_export.checkpoints.folders.folder import in_short, library, read_json
+from seg_export.checkpoints.folders.building import building
+from seg_export.checkpoints.folders.folder import library, read_json
 from seg_export.checkpoints.folders.huggingface_network import Logits, Queries, one_output
 from seg_export.checkpoints.nested import first_three
 from seg_export.checkpoints.tensors import check_finite, float32
@@ -116,7 +117,9 @@ def _loaded(
             f"the config.json of '{folder}' is of a {config['model_type']} and names a "
             f"{kind.__name__}: correct what is wrong of the two"
         )
-    try:
+    usual = kind.config_class()
+    arguments = {name: value for name, value in config.items() if hasattr(usual, name)}
+    with building(folder, kind.__name__, arguments, _parts(folder)):
         network, found = kind.from_pretrained(
             None,
             config=kind.config_class.from_dict(dict(config)),
@@ -126,11 +129,6 @@ def _loaded(
             ignore_mismatched_sizes=True,  # they are named, which its own error does not
             output_loading_info=True,
         )
-    except Exception as error:
-        # Values of a file that nobody checked can make the library raise anything.
-        raise CheckpointError(
-            f"the config.json of '{folder}' is of a {kind.__name__} that cannot be built: {in_short(error)}"
-        ) from error
     return network.eval(), found
 
 

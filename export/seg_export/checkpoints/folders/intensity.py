@@ -1,18 +1,18 @@
-"""What libraries do to the values of each image: computed inside the graph, with statistics of that image."""
+"""What libraries do to each image before a network, and to its outputs behind it, inside the graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["ImageStep", "applied_first", "mean_and_deviation"]
+__all__ = ["ImageStep", "applied_first", "applied_last", "mean_and_deviation"]
 
 ImageStep = Callable[[torch.Tensor], torch.Tensor]
-"""From images (N, C, H, W) in float to images of that shape."""
+"""From images (N, C, H, W) in float to images of that shape, or from maps of classes to maps."""
 
 
 def applied_first(network: nn.Module, step: ImageStep) -> None:
@@ -29,6 +29,22 @@ def applied_first(network: nn.Module, step: ImageStep) -> None:
         [[[[0.20000000298023224, 0.20000000298023224]]]]
     """
     network.register_forward_pre_hook(partial(_apply, step))
+
+
+def applied_last(network: nn.Module, step: ImageStep) -> None:
+    """Have a network apply a step to its maps (N, classes, h, w), in whatever they are returned.
+
+    Args:
+        network: returns a tensor, or several in a list, a tuple or a mapping.
+        step: without weights.
+
+    Example:
+        >>> network = nn.Identity()
+        >>> applied_last(network, torch.neg)
+        >>> network({"maps": torch.ones(1, 1, 1, 1), "losses": None})
+        {'maps': tensor([[[[-1.]]]]), 'losses': None}
+    """
+    network.register_forward_hook(partial(_apply_behind, step))
 
 
 def mean_and_deviation(
@@ -57,3 +73,11 @@ def mean_and_deviation(
 
 def _apply(step: ImageStep, network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return (step(arguments[0]), *arguments[1:])
+
+
+def _apply_behind(step: ImageStep, network: nn.Module, arguments: Any, outputs: Any) -> Any:
+    if isinstance(outputs, Mapping):
+        return {name: _apply_behind(step, network, arguments, each) for name, each in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return [_apply_behind(step, network, arguments, each) for each in outputs]
+    return step(outputs) if isinstance(outputs, torch.Tensor) and outputs.ndim == 4 else outputs

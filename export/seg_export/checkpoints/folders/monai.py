@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import FolderModel, built, in_short, library, read_json
+from seg_export.checkpoints.folders.building import building
+from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
 from seg_export.checkpoints.folders.monai_config import class_name, expression_in, read_config, resolved
 from seg_export.checkpoints.folders.monai_formats import (
     Outputs,
@@ -81,6 +82,7 @@ def read(folder: Path) -> FolderModel:
         activation=activation,
         weights=weights,
         steps=(*steps, *size_steps, *after),
+        unread=", ".join(images.unknown),
     )
 
 
@@ -129,19 +131,15 @@ def _build(
     if not known or not (path == name or path.startswith(f"{_NETS}.")):
         raise CheckpointError(f"'{folder}' is a {path}, expected one of {_NETS}: {_otherwise(folder)}")
     arguments = _unfetched(made, {key: value for key, value in described.items() if key[:1] != "_"})
-    try:
+    with building(folder, name, arguments, [weights]):
         bound = inspect.signature(made).bind(**arguments)
         bound.apply_defaults()
-        if bound.arguments.get("spatial_dims", 2) == 2:
-            return built(lambda: made(**arguments), weights), bound.arguments
-    except CheckpointError:
-        raise
-    except Exception as error:
-        # Values of a file that nobody checked can make the library raise anything.
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
-    raise CheckpointError(
-        f"'{folder}' is a {name} of 3-D images: only networks with spatial_dims of 2 can be exported"
-    )
+        if bound.arguments.get("spatial_dims", 2) != 2:
+            raise CheckpointError(
+                f"'{folder}' is a {name} of 3-D images: only networks with spatial_dims of 2 can be exported"
+            )
+        network: nn.Module = made(**arguments)
+    return network, bound.arguments
 
 
 def _unfetched(made: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.folders.intensity import applied_first
+from seg_export.checkpoints.folders.intensity import applied_first, applied_last
 from seg_export.checkpoints.folders.monai_intensity import IntensityStep, as_statistics
 from seg_export.checkpoints.folders.monai_transforms import Images
 from seg_runtime.errors import CheckpointError
@@ -43,7 +42,7 @@ def prepare(
     _check(images, statistics, folder)
     inside = () if images.unknown or statistics else tuple(images.steps)
     if images.by_columns:
-        network.register_forward_hook(_swap_outputs)
+        applied_last(network, _swapped)
     if images.by_columns or inside:
         applied_first(network, _Steps(inside, images.by_columns))
     claims = Claims() if images.unknown else _claims(statistics, channels)
@@ -101,7 +100,5 @@ class _Steps:
         return pixels.transpose(2, 3) if self.swapped else pixels
 
 
-def _swap_outputs(network: nn.Module, arguments: Any, outputs: Any) -> Any:
-    if isinstance(outputs, list | tuple):
-        return [_swap_outputs(network, arguments, output) for output in outputs]
-    return outputs.transpose(2, 3) if isinstance(outputs, torch.Tensor) else outputs
+def _swapped(maps: torch.Tensor) -> torch.Tensor:
+    return maps.transpose(2, 3)

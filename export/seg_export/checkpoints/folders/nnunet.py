@@ -51,7 +51,7 @@ def read(folder: Path) -> FolderModel:
         or part(dataset, "modality", result / "dataset.json")
     )
     images = normalisation(settings, channels, folder)
-    kind, network = build(settings, channels, len(names), folder)
+    kind, network = build(settings, channels, len(names), folder, path)
     if images.step is not None:
         applied_first(network, images.step)
     if len(painted) > 1:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from seg_export.checkpoints.folders.folder import in_short, library, part
+from seg_export.checkpoints.folders.building import building
+from seg_export.checkpoints.folders.folder import library, part
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["build", "configuration"]
@@ -49,7 +50,9 @@ def configuration(plans: Mapping[str, Any], name: str, folder: Path) -> dict[str
     return found
 
 
-def build(settings: Mapping[str, Any], channels: int, classes: int, folder: Path) -> tuple[str, nn.Module]:
+def build(
+    settings: Mapping[str, Any], channels: int, classes: int, folder: Path, weights: Path
+) -> tuple[str, nn.Module]:
     """The name of a network and the network, without deep supervision.
 
     Args:
@@ -57,6 +60,7 @@ def build(settings: Mapping[str, Any], channels: int, classes: int, folder: Path
         channels: of the images.
         classes: its outputs.
         folder: for messages.
+        weights: the file of its weights, which are not loaded.
 
     Raises:
         CheckpointError: a network or a layer that is not known, or arguments that it refuses.
@@ -76,11 +80,9 @@ def build(settings: Mapping[str, Any], channels: int, classes: int, folder: Path
         if arguments.get(key) is not None:
             arguments[key] = _layer(str(arguments[key]), folder)
     arguments |= {"input_channels": channels, "num_classes": classes, "deep_supervision": False}
-    try:
-        return name, getattr(unets, name)(**arguments)
-    except Exception as error:
-        # Values of a file that nobody checked can make the library raise anything.
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
+    with building(folder, name, arguments, [weights]):
+        network = getattr(unets, name)(**arguments)
+    return name, network
 
 
 def _layer(path: str, folder: Path) -> type:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+
+from seg_export.checkpoints.folders.intensity import applied_last
 
 __all__ = ["paint_likeliest", "paint_over"]
 
@@ -32,7 +33,7 @@ def paint_over(network: nn.Module, labels: Sequence[int]) -> None:
         2
     """
     order = sorted(range(len(labels)), key=lambda region: labels[region])
-    network.register_forward_hook(_PaintedOver(tuple(order)))
+    applied_last(network, _PaintedOver(tuple(order)))
 
 
 def paint_likeliest(network: nn.Module, threshold: float) -> None:
@@ -49,14 +50,14 @@ def paint_likeliest(network: nn.Module, threshold: float) -> None:
         >>> network(torch.tensor([-2.0, -1.0]).reshape(1, 2, 1, 1)).argmax(1).item()
         0
     """
-    network.register_forward_hook(_Likeliest(float(torch.logit(torch.tensor(threshold)))))
+    applied_last(network, _Likeliest(float(torch.logit(torch.tensor(threshold)))))
 
 
 @dataclass(frozen=True)
 class _PaintedOver:
     order: tuple[int, ...]
 
-    def __call__(self, network: nn.Module, arguments: Any, logits: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         found = torch.sigmoid(logits)
         free = torch.ones_like(found[:, :1])
         scores = []
@@ -73,6 +74,6 @@ class _PaintedOver:
 class _Likeliest:
     logit: float
 
-    def __call__(self, network: nn.Module, arguments: Any, logits: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         found = torch.sigmoid(logits - self.logit)  # above 0.5 where the sigmoid is above the threshold
         return torch.cat([1 - found.amax(1, keepdim=True), found], dim=1)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.claims import Claims
-from seg_export.checkpoints.folders.folder import FolderModel, built, in_short, library, read_json
+from seg_export.checkpoints.folders.building import building
+from seg_export.checkpoints.folders.folder import FolderModel, library, read_json
 from seg_runtime.errors import CheckpointError
 
 __all__ = ["TITLE", "read", "recognises"]
@@ -35,7 +36,6 @@ def read(folder: Path) -> FolderModel:
         CheckpointError: a network that the installed library does not have, or arguments that it refuses.
         MissingExtraError: segmentation_models_pytorch is not installed.
     """
-    weights = folder / "model.safetensors"
     smp = library("segmentation_models_pytorch", "segmentation-models-pytorch")
     path = folder / "config.json"
     config = dict(read_json(path))
@@ -46,14 +46,10 @@ def read(folder: Path) -> FolderModel:
             f"'{folder}' is a {name}, which segmentation_models_pytorch {smp.__version__} does not have"
         )
     _check_arguments(made, config, path)
-    try:
+    weights = folder / "model.safetensors"
+    with building(folder, name, config, [weights]):
         # The weights of its encoder would be fetched, and the file's take their place.
-        network = built(lambda: made(**(config | {"encoder_weights": None})), weights)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        # Values of a file that nobody checked can make the library raise anything.
-        raise CheckpointError(f"'{folder}' is a {name} that cannot be built: {in_short(error)}") from error
+        network = made(**(config | {"encoder_weights": None}))
     return FolderModel(
         kind=f"{name} of segmentation_models_pytorch",
         network=network,

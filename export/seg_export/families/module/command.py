@@ -143,4 +143,4 @@ def _of_folder(folder: Path, source: ModuleOptions, size_hw: tuple[int, int] | N
     """The network of a folder. Raises BadInputError."""
     from seg_export.families.module.folder import folder_checkpoint
 
-    return folder_checkpoint(folder, size_hw, source.activation)
+    return folder_checkpoint(folder, size_hw, source.activation, source.output)

@@ -16,7 +16,10 @@ __all__ = ["check_published", "folder_checkpoint"]
 
 
 def folder_checkpoint(
-    folder: Path, size_hw: tuple[int, int] | None = None, activation: Activation | None = None
+    folder: Path,
+    size_hw: tuple[int, int] | None = None,
+    activation: Activation | None = None,
+    output: str | None = None,
 ) -> Checkpoint:
     """Read a folder, and note what it says of its images.
 
@@ -24,6 +27,8 @@ def folder_checkpoint(
         folder: as `read_folder` takes it.
         size_hw: (height, width) in pixels of the input; None for the folder's, or 512x512.
         activation: what makes its outputs probabilities, where the folder does not say it.
+        output: name or index of the output that counts, where there are several and the folder does not say
+            it.
 
     Raises:
         BadInputError: settings that do not fit the network, or that the folder has.
@@ -40,18 +45,20 @@ def folder_checkpoint(
         preprocessing,
         weights=WeightsFile(model.weights) if model.weights else None,
         activation=model.activation_with(activation),
-        output=model.output,
+        output=model.output_with(output),
         made=f"of {folder}",
         described=False,
     )
     checkpoint = with_claims(checkpoint, model.claims)
     carried = checkpoint.stated | ({"size_hw"} if model.size_hw else set())
-    origins = {"--activation": "file"} if model.activation else checkpoint.metadata["origins"]
+    metadata = checkpoint.metadata | ({"unread": model.unread} if model.unread else {})
+    if model.activation:
+        metadata |= {"origins": {"--activation": "file"}}
     return replace(
         checkpoint,
         stated=frozenset(),
         carried=frozenset(carried),
-        metadata={**checkpoint.metadata, "origins": origins},
+        metadata=metadata,
         steps=(f"a {model.kind}", *checkpoint.steps, *model.steps),
     )
 
