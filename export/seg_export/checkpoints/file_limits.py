@@ -134,7 +134,7 @@ def _check_members(members: list[zipfile.ZipInfo], stored: int) -> None:
     for member in members:
         if member.filename.endswith(".pkl") and member.file_size > _LARGEST_PICKLE:
             raise CheckpointError(
-                f"has {member.file_size} bytes besides its tensors, some thousand are usual: save its "
+                f"has {member.file_size} bytes next to its tensors, some thousand are usual: save its "
                 "state_dict() alone"
             )
 
