@@ -94,7 +94,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: archive(tensor(4, (30_000, 30_000), (0, 0)), bytes(16)),
         "contiguous",
     ),
-    "a long pickle": ("a.pth", lambda: archive(_LONG), "16777219 bytes besides its tensors"),
+    "a long pickle": ("a.pth", lambda: archive(_LONG), "16777219 bytes next to its tensors"),
     "a long pickle of old PyTorch": ("a.pth", lambda: _LONG, "far more values"),
     "a bytearray": ("a.pth", lambda: archive(_bytearray()), "holds a bytearray"),
     "a bytearray in an old file": ("a.pth", _bytearray, "holds a bytearray"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from seg_export.checkpoints import files as checkpoint_file
 from seg_export.checkpoints.checkpoint import (
@@ -19,6 +20,7 @@ from seg_export.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from seg_export.checkpoints.files import read_plain
 from seg_export.families.semantic.unet import UNet
 from seg_runtime.errors import CheckpointError, MissingExtraError
 from seg_runtime.spec import ClaheSpec
@@ -240,6 +242,21 @@ def test_failed_write_keeps_the_old_checkpoint(
         save(path, weights)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["unet.pth"]
+
+
+@pytest.mark.parametrize("begin", [b"\x80", b"PK", b"P", b"\x00"])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_safetensors_are_known_by_their_header_whatever_its_length(
+    begin: bytes, suffix: str, tmp_path: Path, weights: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    # The header is padded to a multiple of 8; its length is the first bytes of the file.
+    for length in range(8 * 3000):
+        save_file(weights, path, metadata={"notes": "x" * 8 * length})
+        if path.read_bytes()[: len(begin)] == begin:
+            break
+    found = read_plain(path)
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
 
 
 def test_safetensors_without_the_package_says_what_to_install(

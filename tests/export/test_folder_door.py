@@ -205,7 +205,7 @@ def test_folder_a_level_off_is_refused_with_the_one_that_was_meant(tmp_path: Pat
         ('{"_model_class": "Unet", "encoder_name": ["resnet18"]}', r"has the encoder_name \['resnet18'\]"),
         ('{"_model_class": "Unet", "encoder_name": "tu-hf-hub:a/b"}', "name of an encoder and no address"),
         ('{"_model_class": "Unet", "encoder_name": "tu-local-dir:/a"}', "name of an encoder and no address"),
-        ("[" * 100_000, "cannot be read as JSON: maximum recursion depth"),
+        ("[" * 100_000, "cannot be read as JSON: it is nested too deeply"),
         ("{}", r"is none that is known \("),
     ],
 )

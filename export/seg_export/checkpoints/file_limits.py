@@ -30,7 +30,10 @@ _LARGEST_HEADER = 2**23
 """Bytes of the header of a safetensors file: those of 60 thousand tensors."""
 
 _FREE_BYTES, _MOST_INFLATION = 2**26, 4
-"""Bytes of tensors that any file may have, and per byte of a larger one: float32 of 8 bits."""
+"""Bytes that any archive may unpack to, and per byte of a larger one: float32 of 8 bits."""
+
+_FREE_TENSORS = 2**28
+"""Bytes of tensors that any file may have, in which some share their values."""
 
 _BYTEARRAY = b"bytearray"
 """PyTorch lets a pickle allocate one of any length."""
@@ -115,7 +118,7 @@ def check_tensor_bytes(held: int, path: Path) -> None:
         CheckpointError: names both sizes.
     """
     stored = path.stat().st_size
-    if held > _FREE_BYTES and held > _MOST_INFLATION * stored:
+    if held > _FREE_TENSORS and held > _MOST_INFLATION * stored:
         raise CheckpointError(
             f"checkpoint {path} has {stored} bytes, and its network or tensors would take {held}: save the "
             "whole tensors of this network, each as contiguous(), and without compression"
@@ -131,7 +134,7 @@ def _check_members(members: list[zipfile.ZipInfo], stored: int) -> None:
     for member in members:
         if member.filename.endswith(".pkl") and member.file_size > _LARGEST_PICKLE:
             raise CheckpointError(
-                f"has {member.file_size} bytes besides its tensors, some thousand are usual: save its "
+                f"has {member.file_size} bytes next to its tensors, some thousand are usual: save its "
                 "state_dict() alone"
             )
 

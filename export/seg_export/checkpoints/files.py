@@ -85,10 +85,10 @@ def read_plain(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
-    """By its name, or by the length of a header in JSON that it begins with."""
-    if head.startswith(_MAGIC):
-        return False
-    return path.suffix == ".safetensors" or (head[8:9] == b"{" and head[4:8] == b"\0\0\0\0")
+    """By the length of a header in JSON that it begins with, whose bytes may be any; else by its name."""
+    if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+        return True
+    return path.suffix == ".safetensors" and not head.startswith(_MAGIC)
 
 
 def _first_bytes(path: Path) -> bytes:

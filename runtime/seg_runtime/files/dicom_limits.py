@@ -37,7 +37,7 @@ _EXPLICIT = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\x00"
 """The element of file meta information that says: little endian, with names of types, not deflated."""
 
 _JPEG_SIZES = SIZES | {0xF7}
-"""JPEG-LS has a marker of its own."""
+"""That of JPEG-LS too."""
 
 _J2K = b"\xff\x4f\xff\x51"
 """How a JPEG 2000 code stream begins: the size follows (ITU T.800, A.5.1)."""

@@ -189,15 +189,24 @@ def _from_channels(pixels: NDArray[Any], lossy: bool) -> MaskPixels:
 
 def _from_colours(colours: NDArray[Any], lossy: bool) -> MaskPixels:
     """Of (H, W, 1) gray or (H, W, 3) RGB: gray values, or one colour on black."""
-    if colours.shape[2] == 1 or (colours == colours[..., :1]).all():
-        return MaskPixels(np.ascontiguousarray(colours[..., 0]), lossy=lossy)
+    # Channel by channel: NumPy takes long over an axis of 3, and memory for what has all channels.
+    first, *others = (colours[..., channel] for channel in range(colours.shape[2]))
+    if all(np.array_equal(first, other) for other in others):
+        return MaskPixels(np.ascontiguousarray(first), lossy=lossy)
+    green, blue = others
     if lossy:
-        spread = colours.max(axis=2).astype(np.int32) - colours.min(axis=2)
+        highest = np.maximum(np.maximum(first, green), blue)
+        spread = highest - np.minimum(np.minimum(first, green), blue)
         if spread.max() <= _JPEG_TINT:
             return MaskPixels(np.ascontiguousarray(colours[..., 1]), lossy=True)
     else:
-        inked = colours.any(axis=2)
-        if not inked.all() and (colours[inked] == colours[inked][0]).all():
+        inked = (first | green | blue) > 0
+        ink = colours[np.unravel_index(inked.argmax(), inked.shape)]
+        same = (
+            ((channel == value) | ~inked).all()
+            for channel, value in zip((first, green, blue), ink, strict=True)
+        )
+        if not inked.all() and all(same):
             return MaskPixels(inked, source="one colour on black")
     raise BadImageError(
         "it is in colour: save the number of each pixel's class as a gray or an indexed PNG, with 0 for the "

@@ -124,8 +124,6 @@ def _parsed(path: Path) -> onnx.ModelProto:
     except ImportError as error:
         raise MissingExtraError("the package onnx", "export") from error
     graph = onnx.ModelProto()
-    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
-        raise CheckpointError(f"{path} is a folder or a device: name an ONNX file")
     try:
         _check_file(path)
         content = path.read_bytes()
