@@ -39,7 +39,7 @@ test: $(READY)  ## every test; the longest where what they rest on has changed s
 test-aarch64: $(READY) $(LUNG)  ## masks of the thin install on an emulated aarch64 against this machine's
 	$(BIN)/python -m microbench.aarch64 --out out/aarch64.json
 
-# 12 minutes on two cores with nothing else to do: limits are in seconds.
+# 20 minutes on two cores.
 faults: $(READY)  ## malformed images, checkpoints and repositories, and kills while publishing
 	$(BIN)/python -m microbench.faults_files --out bench/results/faults.json
 

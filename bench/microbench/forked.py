@@ -45,7 +45,8 @@ _IMPORTED = [
     "torch.export", "torch.onnx", "torchvision",
 ]  # fmt: skip
 _DECODERS = re.compile(
-    r"^(libpng (warning|error)|Corrupt JPEG data|Premature end|\[ WARN):?.*\n", re.MULTILINE
+    r"^(libpng (warning|error)|Corrupt JPEG data|Premature end of JPEG|Invalid SOS|Unsupported marker).*\n",
+    re.MULTILINE,
 )
 _TICK_S = 0.005
 _PATIENCE = 4

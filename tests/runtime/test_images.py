@@ -220,6 +220,22 @@ def test_a_png_of_an_unknown_kind_is_refused_before_libpng_writes_to_stderr(
     assert refused > 1000
 
 
+def test_opencv_writes_nothing_about_a_tiff_that_it_cannot_read(
+    tmp_path: Path, gray: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "tags.tif", gray)
+    data = bytearray(path.read_bytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    entry = next(each for each in range(at + 2, len(data), 12) if data[each : each + 2] == b"\x06\x01")
+    data[entry : entry + 2] = b"\x07\x01"  # The photometric interpretation is missing.
+    path.write_bytes(data)
+    assert cv2.imread(str(path)) is None
+    assert capfd.readouterr().err
+    with pytest.raises(BadImageError, match="TIFF file cannot be decoded"):
+        read_image(path, 1)
+    assert not capfd.readouterr().err
+
+
 def test_every_cut_of_a_file_is_refused_in_one_line(tmp_path: Path, gray: NDArray[np.uint8]) -> None:
     path = tmp_path / "cut"
     for suffix in (".png", ".jpg", ".tif"):

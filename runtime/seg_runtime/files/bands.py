@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seg_runtime.errors import BadImageError
 from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.tiff_tags import TIFF_SIGNATURES, TiffPage, tiff_pages
+from seg_runtime.opencv_log import quiet
 
 __all__ = ["NUMPY_SIGNATURE", "read_bands", "read_page"]
 
@@ -104,7 +105,8 @@ def _from_pages(data: bytes, count: int) -> NDArray[Any]:
     import cv2
 
     try:
-        read, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        with quiet():
+            read, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise BadImageError(f"the TIFF file cannot be decoded: {_ELSE}") from error
     if not read or len(pages) != count or any(page.ndim != 2 for page in pages):

@@ -16,6 +16,7 @@ from seg_runtime.files.bit_depth import unscaled
 from seg_runtime.files.image_header import ImageKind
 from seg_runtime.files.jpeg_data import ends_early, holds_too_little
 from seg_runtime.files.tiff_tags import TiffPage, tiff_pages
+from seg_runtime.opencv_log import quiet
 
 __all__ = ["Raster", "decode_raster", "stated_tiff_bits"]
 
@@ -154,7 +155,8 @@ def _decoded(data: bytes, kind: ImageKind) -> NDArray[Any]:
     # IMREAD_UNCHANGED would ignore the EXIF orientation.
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        with quiet():
+            pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         raise BadImageError(f"the {kind.upper()} file cannot be decoded") from error
     if pixels is None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from seg_runtime.opencv_log import quiet
 
 if TYPE_CHECKING:
     import cv2
 
-__all__ = ["TIMEOUT_S", "open_capture", "quiet"]
+__all__ = ["TIMEOUT_S", "open_capture"]
 
 TIMEOUT_S = 10.0
 """How long a camera or stream may keep us waiting for its first frame, or for the next."""
@@ -34,23 +33,3 @@ def open_capture(target: str | int) -> cv2.VideoCapture | None:
             return capture
         capture.release()
         return None
-
-
-_SILENT = 0
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Our errors are one line: OpenCV and FFmpeg print nothing meanwhile."""
-    import cv2
-
-    # FFmpeg's level is read once, when OpenCV loads it; a level that the user chose stays.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # OpenCV 5 moved both functions there.
-    logging: Any = getattr(cv2.utils, "logging", cv2)
-    before = logging.getLogLevel()
-    logging.setLogLevel(_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(before)

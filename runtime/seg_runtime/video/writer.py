@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_runtime.errors import BadInputError
-from seg_runtime.video.capture import open_capture, quiet
+from seg_runtime.opencv_log import quiet
+from seg_runtime.video.capture import open_capture
 from seg_runtime.video.mp4_times import set_times
 from seg_runtime.video.times import is_steady
 
