@@ -39,8 +39,8 @@ def compare(
     wholly above 1 and above what the fixed loop between the calls took longer. A
     growth that the interval does not bear out is called unsure and does not fail;
     neither do rows that one side lacks, which are listed. Throughput and memory
-    are shown only. A record that cannot be read is left out; the exit code is then
-    2, unless a row is worse.
+    are shown only. A record that cannot be read is left out; the exit code is
+    then 2, unless a row is worse.
 
     \b
     Examples:
