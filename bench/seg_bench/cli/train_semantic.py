@@ -207,8 +207,8 @@ def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
         --features 32,64,128,256
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
-      seg-bench train unet data/roads --out runs/roads --class-weights frequency \
-        --oversample --size 256
+      seg-bench train unet data/roads --out runs/roads --size 256 \\
+        --class-weights frequency --oversample
     """
     _train("unet", run, network, train)
 

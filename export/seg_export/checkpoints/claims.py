@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from seg_export.checkpoints.known import is_known
 from seg_export.checkpoints.types import Checkpoint, Preprocessing
 from seg_export.families import family_named
-from seg_runtime.errors import BadInputError, RepositoryError
+from seg_runtime.errors import BadInputError, CheckpointError, RepositoryError
 from seg_runtime.spec import VERSION_WITH_STATISTICS, ChannelOrder, ClaheSpec, ModelSpec, Resize
 
 __all__ = [
     "Claims",
     "as_published",
     "check_claims",
+    "check_published",
     "check_statistics",
     "missing_claims",
     "published_note",
@@ -317,3 +319,23 @@ def _listed(value: float | None) -> tuple[float, ...]:
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def check_published(claims: Claims, spec: ModelSpec, folder: Path) -> None:
+    """Refuse a folder that has changed what it says of its images since it was published.
+
+    Args:
+        claims: of the folder.
+        spec: of the published model, which prepares images as it says.
+        folder: for messages.
+
+    Raises:
+        CheckpointError: names the first difference.
+    """
+    for name, said in claims.said().items():
+        published = spec.clahe is not None if name == "clahe" else getattr(spec, name)
+        if said != published:
+            raise CheckpointError(
+                f"'{folder}' has the {name.replace('_', ' ')} {said!s:.60} and model '{spec.name}' was "
+                f"published with {published!s:.60}: export it again"
+            )

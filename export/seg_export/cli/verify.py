@@ -163,10 +163,10 @@ def _module_weights(
     weights_name: str | None,
 ) -> Checkpoint:
     require_torch()
+    from seg_export.checkpoints.claims import check_published
     from seg_export.checkpoints.factory import make_module, parse_arguments
     from seg_export.checkpoints.folders import read_folder
     from seg_export.checkpoints.types import WeightsFile
-    from seg_export.families.module.folder import check_published
     from seg_export.verification.published import module_as_published
     from seg_runtime.repository import Repository
 

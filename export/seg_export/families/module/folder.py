@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from seg_export.checkpoints.claims import Claims, with_claims
+from seg_export.checkpoints.claims import with_claims
 from seg_export.checkpoints.folders import read_folder
 from seg_export.checkpoints.types import Checkpoint, WeightsFile, usual_preprocessing
 from seg_export.families.module.network import Activation, module_checkpoint
-from seg_runtime.errors import CheckpointError
-from seg_runtime.spec import ModelSpec
 
-__all__ = ["check_published", "folder_checkpoint"]
+__all__ = ["folder_checkpoint"]
 
 
 def folder_checkpoint(
@@ -61,23 +59,3 @@ def folder_checkpoint(
         metadata=metadata,
         steps=(f"a {model.kind}", *checkpoint.steps, *model.steps),
     )
-
-
-def check_published(claims: Claims, spec: ModelSpec, folder: Path) -> None:
-    """Refuse a folder that has changed what it says of its images since it was published.
-
-    Args:
-        claims: of the folder.
-        spec: of the published model, which prepares images as it says.
-        folder: for messages.
-
-    Raises:
-        CheckpointError: names the first difference.
-    """
-    for name, said in claims.said().items():
-        published = spec.clahe is not None if name == "clahe" else getattr(spec, name)
-        if said != published:
-            raise CheckpointError(
-                f"'{folder}' has the {name.replace('_', ' ')} {said!s:.60} and model '{spec.name}' was "
-                f"published with {published!s:.60}: export it again"
-            )
