@@ -259,6 +259,14 @@ def test_safetensors_are_known_by_their_header_whatever_its_length(
     assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
 
 
+def test_tensors_of_whole_numbers_are_no_weights(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    torch.save({name: tensor.to(torch.int8) for name, tensor in weights.items()}, tmp_path / "a.pth")
+    with pytest.raises(
+        CheckpointError, match="holds tensors of int8 and no weights: save those of the float"
+    ):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 def test_safetensors_without_the_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

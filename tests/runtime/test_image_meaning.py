@@ -129,6 +129,18 @@ def test_further_pages_are_a_warning_and_thumbnails_are_none(
         assert len(loaded.warnings) == warnings
 
 
+@pytest.mark.parametrize("border", [0, 90, 255])
+@pytest.mark.parametrize("side", [64, 4400])
+def test_a_jpeg_with_a_flat_border_is_read_without_a_word(
+    tmp_path: Path, border: int, side: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = np.full((side, side), border, np.uint8)
+    cv2.circle(image, (side // 2, side // 2), side // 4, 200, -1)
+    assert cv2.imwrite(str(tmp_path / "a.jpg"), image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg", 1), cv2.imread(str(tmp_path / "a.jpg"), 0))
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_jpeg_whose_data_end_early_is_refused(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)

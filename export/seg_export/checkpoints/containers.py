@@ -233,5 +233,8 @@ def _nothing(document: Any, path: Path) -> str:
     other = next((name for name, value in items.items() if not isinstance(value, torch.Tensor)), None)
     if not isinstance(document, Mapping):
         return f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
+    if items and other is None:
+        kind = str(next(iter(items.values())).dtype).removeprefix("torch.")
+        return f"checkpoint {path} holds tensors of {kind} and no weights: save those of the float model"
     what = f"holds no weights: '{shortened(other)}' is no tensor" if other else "holds no weights"
     return f"checkpoint {path} {what}; expected a dict of tensors"

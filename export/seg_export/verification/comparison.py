@@ -138,10 +138,15 @@ class VerificationError(ParityError):
                 "checkpoint's weights"
             )
             return
+        masks = f"mask IoU {shown_iou(worst.mask_iou)}, wanted {tolerance.mask_iou}"
+        if worst.tolerance_needed <= tolerance.atol:
+            super().__init__(
+                f"masks of {where} differ from {report.reference} in {report.precision}: {masks}"
+            )
+            return
         super().__init__(
             f"{where} strays from {report.reference}: it needs a tolerance of {worst.tolerance_needed:.1e} "
-            f"and {report.precision} allows {tolerance.atol:.0e}; mask IoU {shown_iou(worst.mask_iou)}, "
-            f"wanted {tolerance.mask_iou}"
+            f"and {report.precision} allows {tolerance.atol:.0e}; {masks}"
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,11 +102,18 @@ def _first_change(before: NDArray[np.uint8] | None, after: NDArray[np.uint8] | N
 
 
 def _decoded(data: bytes, reduced: bool) -> NDArray[np.uint8] | None:
-    import cv2
+    """By Pillow: changed data make libjpeg complain, on stderr where OpenCV calls it."""
+    from PIL import Image
 
-    flags = cv2.IMREAD_REDUCED_COLOR_8 if reduced else cv2.IMREAD_COLOR
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                if reduced:
+                    image.draft(image.mode, (image.width // 8, image.height // 8))
+                return np.asarray(image, dtype=np.uint8)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _checked_scan(data: bytes) -> _Scan | None:
