@@ -67,7 +67,7 @@ def check_whole(path: Path) -> None:
         OSError: it has holes, as downloads and copies that broke off have.
     """
     status = path.stat()
-    # In blocks of 512 bytes; Windows does not say it.
-    on_disk = 512 * getattr(status, "st_blocks", status.st_size)
+    # In blocks of 512 bytes; Windows does not say it, and some network file systems say 0 of all files.
+    on_disk = 512 * getattr(status, "st_blocks", 0) or status.st_size
     if status.st_size > _LARGE_FILE and status.st_size > _MOST_HOLES * on_disk:
         raise OSError(f"it says {status.st_size} bytes and has {on_disk} on the disk: copy it again")
