@@ -236,7 +236,7 @@ def test_graph_that_is_another_than_the_module_is_not_published(
             r"raises\(message='x y'\) raised RuntimeError: x y",
         ),
         ("module_nets:small", ["--args", "{deep}"], "--args '{deep}' is not JSON"),
-        ("module_nets:small", ["--args", "[" * 100_000], "is not JSON .maximum recursion depth"),
+        ("module_nets:small", ["--args", "[" * 100_000], "is not JSON .it is nested too deeply"),
         ("module_nets:small", ["--args", "[1]"], "expected a JSON object"),
         ("module_nets:small", ["--args", '{"depth": 3}'], "raised TypeError: .*depth"),
         ("module_nets:small", ["--args", '{"channels": 4}'], "its first convolution takes 4 channels"),
