@@ -41,10 +41,14 @@ def make_class_record(name: str, *dice: float | None, **changes: str) -> Record:
     """A row with a class for each Dice; one that no image has is None."""
     names = ("background", "left lung", "right lung", "heart")
     classes = tuple(
-        ClassAccuracy(each, score, score and score / (2 - score), 3 if score else 0)
+        ClassAccuracy(each, score, score and score / (2 - score), 3 if score else 0, score and 9 - 9 * score)
         for each, score in zip(names, dice, strict=False)
     )
-    record = make_record(name, accuracy=replace(make_accuracy(), classes=classes), **changes)
+    count = len(classes)
+    pixels = tuple(tuple(900 if i == j else 50 for i in range(count)) for j in range(count))
+    record = make_record(
+        name, accuracy=replace(make_accuracy(), classes=classes, confusion=pixels), **changes
+    )
     return replace(record, data=Data("organs", 3, None))
 
 

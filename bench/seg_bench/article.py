@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ARTICLE_SOURCE", "ARTICLE_TABLE", "ArticleFigures", "article_figures"]
+from seg_bench.records import Record
+
+__all__ = ["ARTICLE_SOURCE", "ARTICLE_TABLE", "ArticleFigures", "article_figures", "article_row"]
 
 ARTICLE_SOURCE = (
     'article "Semantic and Instance Segmentation: U-Net, Mask R-CNN and SAM", table "Benchmark: '
@@ -29,12 +31,21 @@ class ArticleFigures:
     inference_ms: float
 
 
+_DATA_SET = "montgomery"
+
 ARTICLE_TABLE = {
     "unet": ArticleFigures("U-Net (original)", 0.967, 0.936, 31, 12),
     "unetpp": ArticleFigures("U-Net++ (nested)", 0.971, 0.943, 47, 18),
     "transunet": ArticleFigures("TransUNet (ViT backbone)", 0.974, 0.950, 105, 45),
     "sam": ArticleFigures("SAM (vit_h, box prompt)", 0.958, 0.920, 632, 120),
 }
+
+
+def article_row(record: Record) -> ArticleFigures | None:
+    """What stands beside a record: the article's row for its family, of lungs on Montgomery's X-rays only."""
+    sets = (record.data.name, record.data.split or "")
+    montgomery = any(name.lower().startswith(_DATA_SET) for name in sets)
+    return article_figures(record.model.family) if montgomery else None
 
 
 def article_figures(family: str) -> ArticleFigures | None:

@@ -176,12 +176,17 @@ class ClassAccuracy:
             gives the class and T that the ground truth does, as means over the images where either has
             any; None where none has. Not smoothed, and not of the pixels of all images together.
         images: how many images have the class in their ground truth.
+        hd95: mean HD95 in pixels of the original image, over the images that have the class in both masks;
+            None where none has, and in records of earlier releases.
+        hd95_infinite: images that have it in one of the two only.
     """
 
     name: str
     dice: float | None
     iou: float | None
     images: int
+    hd95: float | None = None
+    hd95_infinite: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,9 @@ class Accuracy:
     HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
     out of the mean and count them. `images` are the names of the images, None in the first schema.
     Of a model with several classes all but the first are the foreground here; `classes` has each of
-    them, where the ground truth names classes, else None.
+    them, where the ground truth names classes, else None. `confusion` counts pixels of all images by their
+    true class (rows) and the model's (columns), in the order of `classes`; pixels that the ground truth
+    leaves out are not in it.
     """
 
     dice: tuple[float, ...]
@@ -203,6 +210,7 @@ class Accuracy:
     objects: ObjectAccuracy | None = None
     images: tuple[str, ...] | None = None
     classes: tuple[ClassAccuracy, ...] | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)

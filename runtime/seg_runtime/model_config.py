@@ -95,6 +95,23 @@ def republished(text: str, spec: ModelSpec) -> str:
     return str(text_format.MessageToString(config))
 
 
+def with_threshold(text: str, threshold: float) -> str:
+    """A `config.pbtxt` with another threshold; all else stays. It is no longer an assumed one.
+
+    Raises:
+        RepositoryError: it cannot be parsed.
+    """
+    config = _parse(text)
+    config.parameters["threshold"].string_value = repr(threshold)
+    assumed = json.loads(config.parameters["assumed"].string_value or "{}")
+    assumed.pop("threshold", None)
+    if assumed:
+        config.parameters["assumed"].string_value = json.dumps(assumed)
+    else:
+        del config.parameters["assumed"]
+    return str(text_format.MessageToString(config))
+
+
 def from_config(config: Any) -> ModelSpec:
     """Read a `ModelConfig`, from a file or over the wire, made by `to_config` or by hand.
 

@@ -14,9 +14,16 @@ from PIL import Image
 from seg_bench.data.class_truths import ClassMap
 from seg_bench.data.classes import ClassSample, class_samples
 from seg_bench.data.find import find_samples, sample_from_json, sample_to_json
-from seg_bench.metrics import ClassScore, class_areas, class_scores
+from seg_bench.metrics import (
+    ClassScore,
+    class_confusion,
+    class_distances,
+    class_scores,
+    hausdorff_95,
+    pooled_mean_iou,
+)
 from seg_bench.pipelines import Outcome
-from seg_bench.records import ClassAccuracy, Run, read_run, write_run
+from seg_bench.records import Run, read_run, write_run
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_bench.run.scoring import Scorer
@@ -97,7 +104,7 @@ def test_scores_of_classes_follow_their_definition(seed: int) -> None:
     generator = np.random.default_rng(seed)
     preds = [generator.integers(0, most, (20, 30)) for most in (2, 4, 1)]
     targets = [generator.integers(0, most, (20, 30)).astype(np.int32) for most in (3, 2, 1)]
-    scores = class_scores([class_areas(*pair) for pair in zip(preds, targets, strict=True)], 5)
+    scores = class_scores([class_confusion(*pair, 5) for pair in zip(preds, targets, strict=True)])
     for number, score in enumerate(scores):
         wanted = by_definition(preds, targets, number)
         assert (score.dice, score.iou) == (pytest.approx(wanted.dice), pytest.approx(wanted.iou))
@@ -106,8 +113,42 @@ def test_scores_of_classes_follow_their_definition(seed: int) -> None:
 
 
 def test_a_class_that_only_the_model_sees_has_a_dice_of_zero_in_no_image() -> None:
-    areas = class_areas(np.array([[0, 1], [0, 0]]), np.zeros((2, 2), np.int32))
-    assert class_scores([areas], 2) == (ClassScore(6 / 7, 3 / 4, 1), ClassScore(0.0, 0.0, 0))
+    pixels = class_confusion(np.array([[0, 1], [0, 0]]), np.zeros((2, 2), np.int32), 2)
+    assert class_scores([pixels]) == (ClassScore(6 / 7, 3 / 4, 1), ClassScore(0.0, 0.0, 0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confusion_and_mean_iou_are_those_of_their_definitions(seed: int) -> None:
+    """The fourth class is nowhere."""
+    generator = np.random.default_rng(seed)
+    pred, target = generator.integers(0, 3, (20, 30)), generator.integers(0, 3, (20, 30)).astype(np.int32)
+    pixels = class_confusion(pred, target, 4)
+    for true in range(4):
+        for given in range(4):
+            assert pixels[true, given] == np.count_nonzero((target == true) & (pred == given))
+    both = [np.count_nonzero((target == it) & (pred == it)) for it in range(3)]
+    either = [np.count_nonzero((target == it) | (pred == it)) for it in range(3)]
+    wanted = np.mean(np.divide(both, either))
+    assert pooled_mean_iou(tuple(map(tuple, pixels.tolist()))) == pytest.approx(wanted)
+    assert pooled_mean_iou(((0, 0), (0, 0))) is None
+
+
+def test_distance_of_a_class_leaves_out_what_does_not_count() -> None:
+    target = np.zeros((20, 20), np.int32)
+    target[2:8, 2:8], target[12:18, 12:18] = 1, 2
+    pred = target.copy()
+    pred[0:3, 15:20] = 1  # far away, where nothing counts
+    pred[pred == 2] = 3
+    counted = np.ones((20, 20), bool)
+    counted[0:3, 15:20] = False
+    distances = class_distances(pred, target, counted, 5)
+    assert distances[1] == 0.0 < class_distances(pred, target, np.ones_like(counted), 5)[1]
+    assert distances[0] == hausdorff_95((pred == 0) & counted, (target == 0) & counted)
+    assert np.isinf(distances[2:4]).all() and np.isnan(distances[4])
+    scores = class_scores([class_confusion(pred[counted], target[counted], 5)] * 2, [distances] * 2)
+    assert (scores[1].hd95, scores[1].hd95_infinite) == (0.0, 0)
+    assert (scores[2].hd95, scores[2].hd95_infinite) == (None, 2)
+    assert (scores[4].hd95, scores[4].hd95_infinite) == (None, 0)
 
 
 def test_a_run_records_each_class_as_a_user_of_the_segmenter_gets_it(
@@ -124,9 +165,18 @@ def test_a_run_records_each_class_as_a_user_of_the_segmenter_gets_it(
     assert deployed.accuracy and deployed.accuracy.classes
     for number, (name, found) in enumerate(zip(NAMES, deployed.accuracy.classes, strict=True)):
         wanted = by_definition(preds, targets, number)
-        assert found == ClassAccuracy(
-            name, pytest.approx(wanted.dice), pytest.approx(wanted.iou), wanted.images
-        )
+        assert (found.name, found.images) == (name, wanted.images)
+        assert (found.dice, found.iou) == (pytest.approx(wanted.dice), pytest.approx(wanted.iou))
+        distances = [
+            hausdorff_95(pred == number, target == number)
+            for pred, target in zip(preds, targets, strict=True)
+            if (pred == number).any() or (target == number).any()
+        ]
+        finite = [distance for distance in distances if np.isfinite(distance)]
+        assert found.hd95 == (pytest.approx(np.mean(finite)) if finite else None)
+        assert found.hd95_infinite == len(distances) - len(finite)
+    pixels = sum(class_confusion(*pair, 4) for pair in zip(preds, targets, strict=True))
+    assert deployed.accuracy.confusion == tuple(map(tuple, pixels.tolist()))
     assert [found.images for found in deployed.accuracy.classes] == [3, 3, 2, 0]
     foreground = [
         2 * np.count_nonzero((pred > 0) & (target > 0)) / (np.count_nonzero(pred) + np.count_nonzero(target))
@@ -168,7 +218,7 @@ def test_a_model_of_one_class_is_scored_on_the_foreground_of_a_class_map(data: P
     sample = class_samples(data)[0]
     scorer = Scorer()
     assert scorer.score(sample, Outcome([sample.load_classes() > 0], {}))["dice"] == 1
-    assert scorer.classes(2) == ()
+    assert scorer.classes() is None
 
 
 def test_a_class_that_the_model_does_not_have_is_refused_before_anything_is_measured(

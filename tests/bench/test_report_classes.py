@@ -40,13 +40,14 @@ def test_classes_are_rows_and_a_model_whose_rows_agree_is_one_column() -> None:
     assert table is not None
     assert [column.title for column in table.columns] == [
         *("class", "images", "unet_organs Dice", "transunet_organs Dice"),
-        *("unet_organs IoU", "transunet_organs IoU"),
+        *("unet_organs IoU", "transunet_organs IoU", "unet_organs HD95", "transunet_organs HD95"),
     ]
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["background", "3", "0.9900", "0.9950", "0.9802", "0.9900"],
-        ["left lung", "3", "0.9300", "0.9600", "0.8692", "0.9231"],
-        ["right lung", "3", "0.9400", "0.5000", "0.8868", "0.3333"],
-        ["heart", "0", "-", "-", "-", "-"],
+        ["background", "3", "0.9900", "0.9950", "0.9802", "0.9900", "0.09", "0.04"],
+        ["left lung", "3", "0.9300", "0.9600", "0.8692", "0.9231", "0.63", "0.36"],
+        ["right lung", "3", "0.9400", "0.5000", "0.8868", "0.3333", "0.54", "4.50"],
+        ["heart", "0", "-", "-", "-", "-", "-", "-"],
+        ["mean, background left out", "-", "0.9350", "0.7300", "0.8780", "0.6282", "0.58", "2.43"],
     ]
 
 
@@ -114,9 +115,13 @@ def test_markdown_has_a_table_for_each_data_set_with_classes() -> None:
 def test_json_and_csv_hold_every_class_and_nothing_for_what_no_image_has() -> None:
     rows = json.loads(to_json_report([class_run()]))["rows"]
     assert [each["name"] for each in rows[0]["classes"]] == ["background", "left lung", "right lung", "heart"]
-    assert rows[0]["classes"][3] == {"name": "heart", "dice": None, "iou": None, "images": 0}
+    nothing = {"dice": None, "iou": None, "images": 0, "hd95": None, "hd95_infinite": 0}
+    assert rows[0]["classes"][3] == {"name": "heart", **nothing}
+    assert rows[0]["confusion"][0] == [900, 50, 50, 50]
+    assert (rows[0]["mean_dice"], rows[0]["mean_iou"]) == (pytest.approx(0.935), pytest.approx(900 / 1200))
     line = next(csv.DictReader(io.StringIO(to_csv([class_run()]))))
     assert (line["dice_of_left lung"], line["dice_of_heart"], line["iou_of_heart"]) == ("0.93", "", "")
+    assert float(line["hd95_of_left lung"]) == pytest.approx(0.63) and "confusion" not in line
     assert float(line["iou_of_left lung"]) == pytest.approx(0.93 / 1.07)
 
 
@@ -162,3 +167,30 @@ def test_what_is_wrong_with_a_row_is_not_repeated_in_the_table_of_classes() -> N
     noisy = replace(make_class_record("unet", 0.9), noise="the loop varied by 60 %")
     text = to_html([make_run(noisy)])
     assert text.count('<tr class="noisy">') == 1
+
+
+def test_the_page_shows_which_class_is_taken_for_which() -> None:
+    text = to_html([class_run()])
+    assert text.count('<table class="confusion">') == 2
+    assert "<caption>unet_organs</caption>" in text and '<th scope="row">right lung</th>' in text
+    assert 'title="900 pixels">85.7 %</td>' in text and 'title="50 pixels">4.8 %</td>' in text
+    older = [
+        replace(it, accuracy=it.accuracy and replace(it.accuracy, confusion=None))
+        for it in class_run().records
+    ]
+    assert "confusion" not in to_html([make_run(*older)]).split("</style>")[1].split("<script>")[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [((99_999, 1), ("&gt; 99.9 %", "&lt; 0.1 %")), ((5, 0), ("100.0 %", "0.0 %")), ((0, 0), ("-", "-"))],
+)
+def test_shares_look_like_all_or_nothing_only_where_they_are(
+    counts: tuple[int, int], wanted: tuple[str, str]
+) -> None:
+    record = make_class_record("unet", 0.9, 0.8)
+    assert record.accuracy
+    shown = replace(record, accuracy=replace(record.accuracy, confusion=(counts, (0, 7))))
+    text = to_html([make_run(shown)])
+    first = text.split('<th scope="row">background</th>')[1].split("</tr>")[0]
+    assert [f">{each}</td>" in first for each in wanted] == [True, True]

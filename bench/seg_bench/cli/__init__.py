@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from seg_bench.cli import compare, data, doctor, report, reproduce, run, schema, suggest, track, train
+from seg_bench.cli import (
+    calibrate,
+    compare,
+    data,
+    doctor,
+    report,
+    reproduce,
+    run,
+    schema,
+    suggest,
+    track,
+    train,
+)
 from seg_runtime.console import run_app
 
 __all__ = ["app", "main"]
@@ -21,6 +33,7 @@ app.add_typer(train.app, name="train")
 app.command("run")(run.run)
 app.command("reproduce")(reproduce.reproduce)
 app.command("track")(track.track)
+app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("suggest")(suggest.suggest)

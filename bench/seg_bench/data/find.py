@@ -12,10 +12,17 @@ from seg_bench.data.classes import ClassSample, class_samples, has_classes
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
 from seg_bench.data.samples import Sample
-from seg_bench.data.splits import Split, montgomery_split, nuclei_split
+from seg_bench.data.splits import Split, load_split, montgomery_split, nuclei_split
 from seg_runtime.errors import BadInputError
 
-__all__ = ["AnySample", "find_samples", "sample_from_json", "sample_to_json", "shipped_split"]
+__all__ = [
+    "AnySample",
+    "find_samples",
+    "names_of_part",
+    "sample_from_json",
+    "sample_to_json",
+    "shipped_split",
+]
 
 AnySample = Sample | InstanceSample | ClassSample
 
@@ -47,6 +54,24 @@ def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
 def shipped_split(samples: tuple[AnySample, ...]) -> Split:
     """The fixed split of the data set that these are from."""
     return nuclei_split() if isinstance(samples[0], InstanceSample) else montgomery_split()
+
+
+def names_of_part(
+    samples: tuple[AnySample, ...], part: str, split_file: Path | None
+) -> tuple[tuple[str, ...], str]:
+    """The names in a part of a split, and what to call it.
+
+    Args:
+        samples: of a data set.
+        part: "train", "val" or "test".
+        split_file: as `seg_bench.data.splits` writes it, or None for the shipped one.
+
+    Raises:
+        BadInputError: the file is no split.
+    """
+    split = load_split(split_file) if split_file else shipped_split(samples)
+    names: tuple[str, ...] = getattr(split, part)
+    return names, f"{split.data_set}, {part}"
 
 
 def sample_to_json(sample: AnySample) -> dict[str, Any]:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from seg_bench.data.class_names import BACKGROUND
 from seg_bench.records import ClassAccuracy, Record, Run
-from seg_bench.report.cells import PAGES, Cell, Column, Table, number_cell
+from seg_bench.report.cells import ABSENT, PAGES, Cell, Column, Table, number_cell
 from seg_bench.report.grouping import by_data, by_device
 from seg_bench.report.names import is_baseline
 from seg_bench.report.plotted import PlottedRow, plotted_rows
 
-__all__ = ["class_images", "class_names", "class_rows", "class_table", "class_tables", "classes_of"]
+__all__ = [
+    "class_images",
+    "class_names",
+    "class_rows",
+    "class_table",
+    "class_tables",
+    "classes_of",
+    "confusion_of",
+    "mean_dice",
+]
+
+MEAN = "mean, background left out"
 
 
 def classes_of(record: Record) -> dict[str, ClassAccuracy]:
     """By name; empty for a record without classes."""
     found = record.accuracy.classes if record.accuracy else None
     return {each.name: each for each in found or ()}
+
+
+def confusion_of(record: Record) -> list[list[int]] | None:
+    """Pixels by true (row) and given (column) class; None in records of earlier releases."""
+    found = record.accuracy.confusion if record.accuracy else None
+    return [list(row) for row in found] if found else None
+
+
+def mean_dice(record: Record) -> float | None:
+    """Of the classes that occur, without the background; None for a record without classes."""
+    return _mean(record, "dice")
 
 
 def class_rows(runs: Sequence[Run]) -> list[PlottedRow]:
@@ -52,7 +76,7 @@ def class_images(rows: Sequence[PlottedRow], name: str) -> str:
 
 
 def class_table(runs: Sequence[Run]) -> Table | None:
-    """Dice and IoU of every class, or None when no record has classes.
+    """Dice, IoU and HD95 of every class and their means, or None when no record has classes.
 
     Args:
         runs: of one device and data set.
@@ -63,10 +87,14 @@ def class_table(runs: Sequence[Run]) -> Table | None:
     columns = [Column("class", "class", numeric=False), Column("images", "images")]
     columns += [Column(f"dice_{number}", f"{row.name} Dice") for number, row in enumerate(rows)]
     columns += [Column(f"iou_{number}", f"{row.name} IoU", shown=PAGES) for number, row in enumerate(rows)]
+    columns += [
+        Column(f"hd95_{number}", f"{row.name} HD95", "px", shown=PAGES) for number, row in enumerate(rows)
+    ]
     names = class_names(rows)
     # What is wrong with a row of the table of records is said there.
     about = replace(rows[0].record, failure=None, noise=None)
-    return Table(tuple(columns), tuple(_cells(rows, name) for name in names), (about,) * len(names))
+    cells = (*(_cells(rows, name) for name in names), _mean_cells(rows))
+    return Table(tuple(columns), cells, (about,) * len(cells))
 
 
 def class_tables(runs: Sequence[Run]) -> list[tuple[str, Table]]:
@@ -88,7 +116,32 @@ def _cells(rows: Sequence[PlottedRow], name: str) -> tuple[Cell, ...]:
         Cell(images, float(images) if images.isdecimal() else None),
         *(_score(each.dice if each else None) for each in found),
         *(_score(each.iou if each else None) for each in found),
+        *(_distance(each) for each in found),
     )
+
+
+def _mean_cells(rows: Sequence[PlottedRow]) -> tuple[Cell, ...]:
+    records = [row.record for row in rows]
+    return (
+        Cell(MEAN),
+        Cell(ABSENT),
+        *(_score(_mean(record, "dice")) for record in records),
+        *(_score(_mean(record, "iou")) for record in records),
+        *(number_cell(_mean(record, "hd95"), ".2f") for record in records),
+    )
+
+
+def _mean(record: Record, pick: str) -> float | None:
+    values = [getattr(each, pick) for name, each in classes_of(record).items() if name != BACKGROUND]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _distance(found: ClassAccuracy | None) -> Cell:
+    if found is None or found.hd95 is None:
+        return Cell(ABSENT)
+    text = f"{found.hd95:.2f}"
+    return Cell(f"{text} ({found.hd95_infinite} infinite)" if found.hd95_infinite else text, found.hd95)
 
 
 def _score(value: float | None) -> Cell:
@@ -98,7 +151,7 @@ def _score(value: float | None) -> Cell:
 def _figures(record: Record) -> list[str]:
     """All that a table shows of a row."""
     return [
-        f"{each.name} {_score(each.dice).text} {_score(each.iou).text} {each.images}"
+        f"{each.name} {_score(each.dice).text} {_score(each.iou).text} {_distance(each).text} {each.images}"
         for each in classes_of(record).values()
     ]
 

@@ -6,8 +6,8 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from seg_bench.article import ArticleFigures, article_figures
-from seg_bench.metrics import summary
+from seg_bench.article import ArticleFigures, article_row
+from seg_bench.metrics import pooled_mean_iou, summary
 from seg_bench.records import Condition, Energy, ObjectAccuracy, Record, Run
 from seg_bench.report.cells import (
     ABSENT,
@@ -19,6 +19,7 @@ from seg_bench.report.cells import (
     percentile_cell,
     summary_cell,
 )
+from seg_bench.report.class_table import mean_dice
 from seg_bench.report.grouping import device_of
 from seg_bench.report.names import data_of, engine_of, place_of, ran_in
 from seg_bench.report.speed import times_as_fast
@@ -61,8 +62,13 @@ def _summary(pick: str, form: str) -> MakeCell:
 
 
 def _dice(pick: Callable[[Record], float | None]) -> MakeCell:
-    """A Dice of trained weights; those of random ones say nothing."""
+    """A Dice or IoU of trained weights; those of random ones say nothing."""
     return lambda run, record: number_cell(None if record.model.weights == "random" else pick(record), ".4f")
+
+
+def _mean_iou(record: Record) -> float | None:
+    confusion = record.accuracy.confusion if record.accuracy else None
+    return pooled_mean_iou(confusion) if confusion else None
 
 
 def _worst_decile(record: Record) -> float | None:
@@ -119,7 +125,7 @@ def _energy(pick: Callable[[Energy], float], form: str) -> MakeCell:
 
 def _article(pick: Callable[[ArticleFigures], float], form: str, suffix: str = "") -> MakeCell:
     def cell(run: Run, record: Record) -> Cell:
-        figures = article_figures(record.model.family)
+        figures = article_row(record)
         return number_cell(pick(figures), form, suffix) if figures else Cell(ABSENT)
 
     return cell
@@ -177,6 +183,8 @@ NAMES: tuple[tuple[Column, MakeCell], ...] = (
 COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
     (Column("dice", "Dice", interval=True), _summary("dice_summary", ".4f")),
     (Column("iou", "IoU", interval=True), _summary("iou_summary", ".4f")),
+    (Column("mean_dice", "mean Dice of classes"), _dice(mean_dice)),
+    (Column("mean_iou", "mIoU"), _dice(_mean_iou)),
     (Column("mask_iou", "mask IoU with fp32"), _number(_lowest_mask_iou, ".4f")),
     (Column("hd95_px", "HD95", "px", interval=True), _summary("hd95_summary", ".2f")),
     (Column("dice_worst_decile", "Dice, worst 10 %", shown=PAGES), _dice(_worst_decile)),

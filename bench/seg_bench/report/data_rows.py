@@ -10,7 +10,7 @@ from seg_bench.json_fields import to_json
 from seg_bench.percentiles import PERCENTS, percentile_of
 from seg_bench.records import Condition, LoadPoint, Record, Run
 from seg_bench.report.cells import Cell, Column
-from seg_bench.report.class_table import classes_of
+from seg_bench.report.class_table import classes_of, confusion_of
 from seg_bench.report.table import build_table
 
 __all__ = ["data_rows", "interval_key"]
@@ -20,7 +20,7 @@ def data_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row per record: a number, text or None per column, intervals, and what stands beside the table.
 
     A percentile that the calls are too few for is None, and its interval has no upper end. Only records with
-    classes have the key "classes".
+    classes have the keys "classes" and "confusion".
     """
     table = build_table(runs, every_column=True)
     rows = []
@@ -61,7 +61,7 @@ def _beside(record: Record) -> dict[str, Any]:
         "noise": record.noise,
         "conditions": [_condition(condition) for condition in record.conditions or ()],
         "loads": [_load(point) for point in record.loads or ()],
-        **({"classes": classes} if classes else {}),
+        **({"classes": classes, "confusion": confusion_of(record)} if classes else {}),
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from seg_bench.records import Run
 from seg_bench.report.class_plot import class_dots
 from seg_bench.report.class_table import class_rows, class_table
+from seg_bench.report.confusion import confusion_tables
 from seg_bench.report.frame import NARROW, WIDE, Size
 from seg_bench.report.grouping import by_data, by_device, device_table
 from seg_bench.report.html_table import html_table
@@ -82,6 +83,7 @@ def _results(group: _Group, number: int) -> str:
         _figure("Dice against latency", dice_against_latency, rows, _DICE_CAPTION),
         _figure("Dice of each class", class_dots, class_rows(runs), _CLASS_CAPTION),
         html_table(classes, f"classes-{number}") if classes else "",
+        _confusion(runs),
         _figure("Every timed call", latency_samples, rows, _CALLS_CAPTION),
         _figure("Energy per image", energy_bars, rows, _ENERGY_CAPTION),
     ]
@@ -90,6 +92,12 @@ def _results(group: _Group, number: int) -> str:
     parts.append(_figure("Under load", load_curves, rows, _LOAD_CAPTION))
     parts.append(html_table(load, f"load-{number}") if load else "")
     return "\n".join(filter(None, parts))
+
+
+def _confusion(runs: Sequence[Run]) -> str:
+    tables = confusion_tables(class_rows(runs))
+    caption = f'<p class="quiet">{_CONFUSION_CAPTION}</p>'
+    return f"<h3>Which class is taken for which</h3>\n{caption}\n{tables}" if tables else ""
 
 
 def _figure(
@@ -138,6 +146,9 @@ _DICE_CAPTION = (
 _CLASS_CAPTION = (
     "To the right is better; equal distances are equal ratios of 1 - Dice. One mark per model, more where "
     "its rows differ. Images are those whose ground truth has the class."
+)
+_CONFUSION_CAPTION = (
+    "Of the pixels of a true class, in all images together, the shares that the model gives each class."
 )
 _ENERGY_CAPTION = "Of the whole device while the row was timed."
 _CALLS_CAPTION = (

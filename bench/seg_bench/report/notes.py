@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seg_bench.article import ARTICLE_SOURCE, article_figures
+from seg_bench.article import ARTICLE_SOURCE, article_row
 from seg_bench.records import Record, Run
 from seg_bench.report.class_table import classes_of
 from seg_bench.report.columns import worst_decile
@@ -28,8 +28,9 @@ _DICE_LEGEND = (
 _DECILE_LEGEND = "Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up."
 _CORRUPTED_LEGEND = "Dice, corrupted: mean over all corruptions of the same images."
 _CLASS_LEGEND = (
-    "Classes: Dice and IoU are means over the images in which ground truth or mask has the class; images: "
-    "those whose ground truth has it. Elsewhere all classes but the background count as one."
+    "Classes: Dice and IoU are means over the images in which ground truth or mask has the class, HD95 over "
+    "those where both have it; images: those whose ground truth has it. Means leave the background out; mIoU "
+    "is of the pixels of all images together, with it. Elsewhere all classes but the background count as one."
 )
 _LATENCY_LEGEND = (
     "Latency: the whole call, from image in memory to mask in its frame; percentiles of the raw samples. ≥: "
@@ -87,7 +88,7 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
         (any(record.settings.prompts for record in records), _SAM_LEGEND),
         (any(record.energy for record in records), _ENERGY_LEGEND),
         (any(record.peak_memory_of == "server" for record in records), _MEMORY_LEGEND),
-        (any(article_figures(record.model.family) for record in records), f"Article: {ARTICLE_SOURCE}."),
+        (any(article_row(record) for record in records), f"Article: {ARTICLE_SOURCE}."),
     )
     return [line for holds, line in lines if holds]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seg_bench.metrics import ClassResult
 from seg_bench.metrics.summary import summarize
 from seg_bench.records import Accuracy, ClassAccuracy, ObjectAccuracy
 from seg_bench.run.plan import Plan
@@ -21,15 +22,17 @@ def score_rows(plan: Plan, rows: Sequence[Row], step: Progress) -> None:
     trained = [row for row in live_rows(rows).values() if plan.trained(row.candidate)]
     total = len(trained) * len(plan.samples)
     for place, row in enumerate(trained):
+        classes = len(plan.subjects[row.candidate.model].class_names)
         with failing_alone(row):
             scores = []
             for number in range(len(plan.samples)):
                 step("scoring", place * len(plan.samples) + number, total)
-                scores.append(row.worker.score(number))
+                scores.append(row.worker.score(number, classes))
             row.accuracy = _accuracy(plan, row, scores)
 
 
 def _accuracy(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> Accuracy:
+    classes = row.worker.classes()
     dice, iou, hd95 = (tuple(score[key] for score in scores) for key in ("dice", "iou", "hd95"))
     return Accuracy(
         dice=dice,
@@ -40,19 +43,15 @@ def _accuracy(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> Ac
         hd95_summary=summarize(hd95),
         objects=_objects(plan, row, scores),
         images=plan.samples,
-        classes=_classes(plan, row),
+        classes=_classes(plan, row, classes) if classes else None,
+        confusion=classes.confusion if classes else None,
     )
 
 
-def _classes(plan: Plan, row: Row) -> tuple[ClassAccuracy, ...] | None:
+def _classes(plan: Plan, row: Row, found: ClassResult) -> tuple[ClassAccuracy, ...]:
     names = plan.subjects[row.candidate.model].class_names
-    scores = row.worker.classes(len(names)) if names else ()
-    if not scores:
-        return None
-    return tuple(
-        ClassAccuracy(name, score.dice, score.iou, score.images)
-        for name, score in zip(names, scores, strict=True)
-    )
+    pairs = zip(names, found.scores, strict=True)
+    return tuple(ClassAccuracy(name=name, **vars(score)) for name, score in pairs)
 
 
 def _objects(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> ObjectAccuracy | None:

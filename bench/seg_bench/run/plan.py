@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from seg_bench.candidate import COMPILED, ENGINE, OFFICIAL_DECODER, OFFICIAL_EXPORT, PYTORCH, Candidate
 from seg_bench.data.check import check_class_names, check_classes, check_masks, check_sizes, check_truths
 from seg_bench.data.classes import class_names, has_classes
-from seg_bench.data.find import AnySample, find_samples, shipped_split
+from seg_bench.data.find import AnySample, find_samples, names_of_part
 from seg_bench.data.nuclei import InstanceSample
-from seg_bench.data.splits import load_split, select
+from seg_bench.data.splits import select
 from seg_bench.run.cases import Case, make_cases
 from seg_bench.run.choice import choose_local, choose_remote
 from seg_bench.run.options import RunOptions
@@ -268,8 +268,7 @@ def _samples(options: RunOptions) -> tuple[tuple[AnySample, ...], str | None]:
     samples = find_samples(options.data, options.truth)
     split_name = None
     if options.part:
-        split = load_split(options.split_file) if options.split_file else shipped_split(samples)
-        names, split_name = getattr(split, options.part), f"{split.data_set}, {options.part}"
+        names, split_name = names_of_part(samples, options.part, options.split_file)
         if options.suite:
             wanted, names = names, _present(names, samples, split_name)
             split_name += f" ({len(names)} of {len(wanted)})" if len(names) < len(wanted) else ""

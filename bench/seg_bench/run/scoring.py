@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import AnySample
 from seg_bench.data.nuclei import InstanceSample
-from seg_bench.metrics import ClassScore, class_areas, class_scores, dice_score, hausdorff_95, iou_score
+from seg_bench.metrics import (
+    ClassResult,
+    class_confusion,
+    class_distances,
+    class_scores,
+    dice_score,
+    hausdorff_95,
+    iou_score,
+)
 from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
 from seg_bench.metrics.objects import matched_dice
 from seg_bench.pipelines import Objects, Outcome
@@ -33,18 +41,24 @@ def foreground_dice(sample: AnySample, outcome: Outcome) -> float:
 
 
 class Scorer:
-    """Scores outcomes; remembers objects and areas of classes, whose figures are of all images together."""
+    """Scores outcomes; remembers objects and classes, whose figures are of all images together."""
 
     def __init__(self) -> None:
         self._truths: list[Found] = []
         self._found: list[Found] = []
-        self._class_areas: list[NDArray[np.int64]] = []
+        self._confusions: list[NDArray[np.int64]] = []
+        self._distances: list[NDArray[np.float64]] = []
 
-    def score(self, sample: AnySample, outcome: Outcome) -> dict[str, float]:
+    def score(self, sample: AnySample, outcome: Outcome, classes: int = 0) -> dict[str, float]:
         """Dice, IoU and HD95 in pixels of one image, foreground against background; ignored pixels count not.
 
         For objects also `count_error`, found minus true at a score of `SURE`, and `matched_dice`, the mean
         over the objects that were found (NaN where there is none).
+
+        Args:
+            sample: the image.
+            outcome: what a call with it alone gave.
+            classes: how many the model has, if several.
 
         Raises:
             BadInputError: the ground truth is of another size.
@@ -63,10 +77,7 @@ class Scorer:
         if outcome.objects and labels is not None:
             scores |= self._score_objects(labels, outcome.objects[0])
         if outcome.classes and isinstance(sample, ClassSample):
-            classes = sample.load_classes()
-            counted = ~truth.ignored
-            if counted.any():
-                self._class_areas.append(class_areas(outcome.classes[0][counted], classes[counted]))
+            self._score_classes(outcome.classes[0], sample.load_classes(), ~truth.ignored, classes)
         return scores
 
     def objects(self, max_detections: int) -> dict[str, Any]:
@@ -74,9 +85,21 @@ class Scorer:
         result = mask_average_precision(self._truths, self._found, max_detections)
         return {"ap": result.ap, "ap50": result.ap50}
 
-    def classes(self, count: int) -> tuple[ClassScore, ...]:
-        """Of each of `count` classes over all images that were scored; empty where no truth names classes."""
-        return class_scores(self._class_areas, count) if self._class_areas else ()
+    def classes(self) -> ClassResult | None:
+        """Of each class over all images that were scored; None where no truth names classes."""
+        if not self._confusions:
+            return None
+        pixels = np.sum(self._confusions, axis=0)
+        return ClassResult(
+            class_scores(self._confusions, self._distances), tuple(tuple(row) for row in pixels.tolist())
+        )
+
+    def _score_classes(
+        self, found: NDArray[np.uint8], truth: NDArray[np.int32], counted: NDArray[np.bool_], count: int
+    ) -> None:
+        if counted.any():
+            self._confusions.append(class_confusion(found[counted], truth[counted], count))
+            self._distances.append(class_distances(found, truth, counted, count))
 
     def _score_objects(self, labels: NDArray[np.int32], found: Objects) -> dict[str, float]:
         truth, sure = labelled_objects(labels), found.scores >= SURE

@@ -8,9 +8,10 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "mask", "sample": 0, "path": "a.npy"}
                                          -> {}; its mask, (H, W) bool, is in this file
-    {"do": "score", "sample": 0}         -> dice, iou and hd95 of one image, and how well objects were found
+    {"do": "score", "sample": 0, "classes": 4}
+                                         -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
-    {"do": "classes", "count": 4}        -> dice, iou and images of each class, of all that were scored
+    {"do": "classes"}                    -> how well each class was found, of all that were scored
     {"do": "load", "concurrency": 4, "rate_per_s": null, "duration_s": 10}
                                          -> latency of every call under that load; SIGINT ends it early
     {"do": "hold", "calls": [[0, 1]]}    -> {}; these images are read
@@ -119,18 +120,19 @@ class Measurement:
         np.save(path, mask)
         return {}
 
-    def score(self, sample: int) -> dict[str, float]:
+    def score(self, sample: int, classes: int) -> dict[str, float]:
         """As `Scorer.score`, of the image of this number."""
         named = self._samples[sample]
-        return self._scorer.score(named, self._pipeline.run([self._pipeline.load(named)]))
+        return self._scorer.score(named, self._pipeline.run([self._pipeline.load(named)]), classes)
 
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""
         return self._scorer.objects(limit)
 
-    def classes(self, count: int) -> dict[str, Any]:
+    def classes(self) -> dict[str, Any]:
         """As `Scorer.classes`."""
-        return {"classes": to_json(self._scorer.classes(count))}
+        found = self._scorer.classes()
+        return {"classes": found and to_json(found)}
 
     def hold(self, calls: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Read the images of these calls for `repeat`."""

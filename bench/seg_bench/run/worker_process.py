@@ -21,7 +21,7 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample, sample_to_json
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.memory import peak_memory_mib
-from seg_bench.metrics import ClassScore
+from seg_bench.metrics import ClassResult
 from seg_bench.run.options import LoadLevel
 from seg_runtime.errors import EdgesegError, InferenceError
 
@@ -87,18 +87,18 @@ class WorkerProcess:
             self._ask({"do": "mask", "sample": sample, "path": str(path)})
             return np.asarray(np.load(path), dtype=np.bool_)
 
-    def score(self, sample: int) -> dict[str, float]:
+    def score(self, sample: int, classes: int = 0) -> dict[str, float]:
         """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.run.scoring.Scorer`."""
-        return self._ask({"do": "score", "sample": sample})
+        return self._ask({"do": "score", "sample": sample, "classes": classes})
 
     def objects(self, limit: int) -> dict[str, float | None]:
         """Average precision over all images that were scored; `limit` objects of each count."""
         return self._ask({"do": "objects", "limit": limit})
 
-    def classes(self, count: int) -> tuple[ClassScore, ...]:
+    def classes(self) -> ClassResult | None:
         """As `seg_bench.run.scoring.Scorer.classes`."""
-        answer = self._ask({"do": "classes", "count": count})["classes"]
-        return tuple(from_json(ClassScore, entry) for entry in answer)
+        found = self._ask({"do": "classes"})["classes"]
+        return from_json(ClassResult, found) if found else None
 
     def load(self, level: LoadLevel) -> dict[str, Any]:
         """What came of a level of load, as `seg_bench.run.load_generator.Load`.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from seg_bench.data.class_names import BACKGROUND
-from seg_bench.metrics.classes import class_areas, class_scores
+from seg_bench.metrics.classes import class_confusion, class_scores
 from seg_bench.metrics.torch_metrics import dice_score
 from seg_bench.train.augment import Pair, derived_seed
 from seg_bench.train.balance import frequency_weights, repeat_factors
@@ -114,17 +114,17 @@ class SemanticTask:
         model.eval()
         losses: list[float] = []
         scores: list[float] = []
-        areas: list[NDArray[np.int64]] = []
+        confusions: list[NDArray[np.int64]] = []
         for images, masks in self._val_batches:
             logits, truth = model(self._move(images)), masks.to(self._device)
             losses.append(float(self._loss_of(logits, truth)))
             if len(self._names) > 1:
-                areas += _areas(logits, truth)
+                confusions += _confusions(logits, truth)
             else:
                 counted = zip(*_counted(logits, truth), strict=True)
                 scores += [dice_score(torch.sigmoid(each), mask) for each, mask in counted]
             step()
-        score = sum(scores) / len(scores) if scores else self._mean_dice(areas)
+        score = sum(scores) / len(scores) if scores else self._mean_dice(confusions)
         return sum(losses) / len(losses), score
 
     def _loss_of(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -132,9 +132,11 @@ class SemanticTask:
         loss: torch.Tensor = self._criterion(*pair)
         return loss
 
-    def _mean_dice(self, areas: Sequence[NDArray[np.int64]]) -> float:
-        """Of the classes that occur, in truth or prediction."""
-        found = zip(self._names, class_scores(areas, len(self._names)), strict=True)
+    def _mean_dice(self, confusions: Sequence[NDArray[np.int64]]) -> float:
+        """Of the classes that occur, in truth or prediction; 0 where no pixel counts."""
+        if not confusions:
+            return 0.0
+        found = zip(self._names, class_scores(confusions), strict=True)
         scores = [score.dice for name, score in found if name != BACKGROUND and score.dice is not None]
         return float(np.mean(scores)) if scores else 0.0
 
@@ -152,12 +154,12 @@ def _counted(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, t
     return logits.masked_fill(ignored, _SURELY_NOT), truth.masked_fill(ignored, 0.0)
 
 
-def _areas(logits: torch.Tensor, truth: torch.Tensor) -> list[NDArray[np.int64]]:
-    """As `class_areas` of each image, without the pixels that do not count."""
+def _confusions(logits: torch.Tensor, truth: torch.Tensor) -> list[NDArray[np.int64]]:
+    """As `class_confusion` of each image, without the pixels that do not count."""
     predicted, classes = logits.argmax(dim=1).cpu().numpy(), truth[:, 0].long().cpu().numpy()
     counted = classes >= 0
     return [
-        class_areas(predicted[index][counted[index]], classes[index][counted[index]])
+        class_confusion(predicted[index][counted[index]], classes[index][counted[index]], logits.shape[1])
         for index in range(len(classes))
         if counted[index].any()
     ]

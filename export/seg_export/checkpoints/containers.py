@@ -233,8 +233,11 @@ def _nothing(document: Any, path: Path) -> str:
     other = next((name for name, value in items.items() if not isinstance(value, torch.Tensor)), None)
     if not isinstance(document, Mapping):
         return f"checkpoint {path} holds a {type(document).__name__}, expected a dict of tensors"
-    if items and other is None:
-        kind = str(next(iter(items.values())).dtype).removeprefix("torch.")
-        return f"checkpoint {path} holds tensors of {kind} and no weights: save those of the float model"
+    kinds = {str(value.dtype).removeprefix("torch.") for value in items.values() if other is None}
+    if kinds and not any("float" in kind for kind in kinds):
+        return (
+            f"checkpoint {path} holds tensors of {', '.join(sorted(kinds))} and no weights: save those of "
+            "the float model"
+        )
     what = f"holds no weights: '{shortened(other)}' is no tensor" if other else "holds no weights"
     return f"checkpoint {path} {what}; expected a dict of tensors"

@@ -8,12 +8,12 @@ from pathlib import Path
 from seg_export.publishing.publish import replace_config, served_version, size_bytes
 from seg_export.publishing.staging import locked, staging_folder, sync
 from seg_runtime.ensemble import check_steps
-from seg_runtime.errors import EdgesegError, RepositoryError
+from seg_runtime.errors import BadInputError, EdgesegError, RepositoryError
 from seg_runtime.plain_files import read_text
 from seg_runtime.repository import CONFIG_FILE, GRAPH_FILE, Repository
 from seg_runtime.spec import ModelSpec
 
-__all__ = ["ModelListing", "list_models", "remove", "rollback"]
+__all__ = ["ModelListing", "list_models", "remove", "rollback", "set_threshold"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,43 @@ def remove(repo: Path, model: str, version: int | None = None) -> None:
         target = _removable(repository, model, version)
         target.rename(staging / "removed")
         sync(target.parent)
+
+
+def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
+    """Give the served version of a semantic model of one class another threshold; its graph stays.
+
+    A running server reads it when it starts again.
+
+    Args:
+        repo: the model repository.
+        model: the model's name.
+        threshold: a probability at or above it is foreground.
+
+    Returns:
+        The contract that is served now.
+
+    Raises:
+        ModelNotFoundError: no such model; names the nearest.
+        BadInputError: it is no probability, or the model has no such threshold.
+        RepositoryError: the model was not published by seg-export.
+    """
+    if not 0 <= threshold <= 1:
+        raise BadInputError(f"threshold {threshold:g}: expected a probability, 0 to 1")
+    from seg_runtime.model_config import with_threshold
+
+    repository = Repository(repo)
+    spec = repository.spec(model)
+    if spec.task != "semantic" or len(spec.class_names) > 1:
+        raise BadInputError(f"model '{model}' has no threshold of one class: it cannot be changed")
+    with staging_folder(repo) as staging, locked(repo):
+        version = repository.spec(model).version
+        _version_spec(repository, model, version)
+        # The version's own first: a rollback to it returns to that.
+        for folder in (repo / model / str(version), repo / model):
+            config = staging / CONFIG_FILE
+            config.write_text(with_threshold(read_text(folder / CONFIG_FILE), threshold), encoding="utf-8")
+            replace_config(folder, config)
+    return repository.spec(model)
 
 
 def list_models(repo: Path) -> tuple[ModelListing, ...]:
