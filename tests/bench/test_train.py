@@ -18,12 +18,22 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from torchvision import tv_tensors
 
 from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.splits import Split, select
 from seg_bench.metrics.torch_metrics import dice_score
 from seg_bench.train import loop
-from seg_bench.train.augment import AugmentSettings, augment, build_augmentation, derived_seed
+from seg_bench.train.augment import (
+    AUGMENTATIONS,
+    AugmentSettings,
+    RandomNoise,
+    RandomOffset,
+    RandomTurn,
+    augment,
+    build_augmentation,
+    derived_seed,
+)
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History, plot_history
 from seg_bench.train.recipe import SemanticRecipe, TrainResult, train_semantic
@@ -35,6 +45,7 @@ from seg_export.checkpoints.checkpoint import Preprocessing, build_model, load_c
 from seg_export.checkpoints.files import read_plain
 from seg_export.families.semantic.unet import UNet
 from seg_runtime.errors import BadImageError, BadInputError, CheckpointError, EdgesegError
+from seg_runtime.preprocess import apply_clahe
 from seg_runtime.spec import ClaheSpec
 
 NAMES = tuple(f"xray_{number}_{number % 2}" for number in range(8))
@@ -90,7 +101,7 @@ def test_learning_rate_follows_the_cosine(finished: TrainResult) -> None:
 def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data: Path) -> None:
     checkpoint = load_checkpoint(finished.checkpoint)
     train = load_pairs_of(data, SPLIT.train)
-    pixels = np.concatenate([image.ravel() for image in train.images]) / 255.0
+    pixels = np.concatenate([apply_clahe(image, ClaheSpec()).ravel() for image in train.images]) / 255.0
     assert checkpoint.preprocessing.mean[0] == pytest.approx(pixels.mean())
     assert checkpoint.preprocessing.std[0] == pytest.approx(pixels.std())
     assert checkpoint.preprocessing.clahe == ClaheSpec()
@@ -106,7 +117,7 @@ def test_checkpoint_carries_statistics_and_metadata(finished: TrainResult, data:
 
 
 def load_pairs_of(data: Path, names: tuple[str, ...]) -> Pairs:
-    return load_pairs(select(load_montgomery(data), names), (64, 64), ClaheSpec())
+    return load_pairs(select(load_montgomery(data), names), (64, 64))
 
 
 def test_best_checkpoint_has_the_validation_dice_it_claims(finished: TrainResult, data: Path) -> None:
@@ -361,6 +372,52 @@ def test_augmentation_depends_on_its_seed_alone_and_leaves_the_global_generator(
     torch.rand(10)
     assert torch.equal(augment(transform, image, image > 99, 17)[0], first)
     assert not torch.equal(augment(transform, image, image > 99, 18)[0], first)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_masks_follow_their_images_and_one_seed_gives_one_pair(name: str) -> None:
+    image = np.full((80, 80), 40, np.uint8)
+    cv2.ellipse(image, (30, 45), (12, 25), 20, 0, 360, 220, -1)
+    transform = build_augmentation((64, 64), AUGMENTATIONS[name])
+    apart = []
+    for seed in range(60):
+        pixels, truth = augment(transform, image, (image > 99).astype(np.uint8), seed)
+        again = augment(transform, image, (image > 99).astype(np.uint8), seed)
+        assert torch.equal(pixels, again[0]) and torch.equal(truth, again[1])
+        assert pixels.shape == truth.shape == (1, 64, 64) and 0 <= pixels.min() <= pixels.max() <= 1
+        assert set(truth.unique().tolist()) <= {0.0, 1.0}
+        if 0 < truth.mean() < 1:
+            apart.append(float(pixels[truth > 0].mean() - pixels[truth == 0].mean()))
+    brighter = np.mean(np.array(apart) > 0.02)
+    # White is black in 15 % of the strong ones.
+    assert len(apart) > 50 and (brighter == 1 if name == "article" else 0.7 < brighter < 1)
+
+
+def test_parts_of_the_strong_augmentation_do_what_they_say() -> None:
+    torch.manual_seed(0)
+    image, mask = tv_tensors.Image(torch.rand(1, 8, 8)), tv_tensors.Mask(torch.arange(64).reshape(1, 8, 8))
+    turned, truth = RandomTurn()(tv_tensors.Image(mask.float()), mask)
+    assert torch.equal(turned, truth.float()) and not torch.equal(truth, mask)
+    moved, same = RandomOffset(0.5)(image, mask)
+    inside = (moved > 0) & (moved < 1)
+    difference = (moved - image)[inside]
+    assert same is mask and difference.std() < 1e-6 < abs(difference.mean()) <= 0.5
+    noisy, _ = RandomNoise((0.1, 0.1))(tv_tensors.Image(torch.full((1, 200, 200), 0.5)), mask)
+    assert float(noisy.std()) == pytest.approx(0.1, rel=0.05)
+    assert RandomNoise((0.0, 0.0))(image, mask)[0] is image
+
+
+def test_contrast_is_equalised_after_the_augmentation() -> None:
+    """As clients do it, whatever an image went through before."""
+    image = np.random.default_rng(0).integers(0, 120, (64, 64)).astype(np.uint8)
+    pairs = Pairs(("a",), (image,), (np.ones((64, 64), np.uint8),))
+    plain = Preprocessing((0.0,), (1.0,), ClaheSpec())
+    twice = SegmentationDataset(pairs, plain, lambda pixels, mask: (pixels.float() / 127.5, mask))
+    wanted = apply_clahe((2.0 * image).astype(np.uint8), ClaheSpec())
+    assert np.array_equal(np.rint(255 * twice[0][0][0].numpy()), wanted)
+    assert np.array_equal(
+        np.rint(255 * SegmentationDataset(pairs, plain)[0][0][0].numpy()), apply_clahe(image, ClaheSpec())
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,11 @@ def test_commands_train_export_and_measure_several_classes(
 def test_statistics_are_of_each_channel_and_masks_of_each_class(data: Path) -> None:
     found = training_data(data)
     assert found.channels() == 3
-    pairs = load_pairs(found.samples, (48, 48), None, 3, 3)
+    pairs = load_pairs(found.samples, (48, 48), 3, 3)
     assert pairs.images[0].shape == (48, 48, 3)
     first = [int(name.removeprefix("scene_")) for name in pairs.names].index(0)
     np.testing.assert_array_equal(pairs.masks[first], labels(0))
-    small = load_pairs(found.samples, (24, 24), None, 3, 3)
+    small = load_pairs(found.samples, (24, 24), 3, 3)
     assert set(np.unique(small.masks[first])) == {0, 1, 2}
     dataset = SegmentationDataset(pairs, Preprocessing((0.1, 0.2, 0.3), (0.5, 1.0, 2.0)))
     image, truth = dataset[first]

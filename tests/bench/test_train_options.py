@@ -23,6 +23,7 @@ from seg_runtime.files.images import write_png
 VALUES = {
     "amp": "bf16",
     "arch": "r50_vit_b16",
+    "augmentation": "strong",
     "batch_size": "3",
     "bce_weight": "0.25",
     "channels": "3",

@@ -56,7 +56,7 @@ def ignoring(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def test_masks_of_0_and_1_are_learnt_and_scored_as_those_of_0_and_255(tmp_path: Path) -> None:
     ones, whites = data_of(tmp_path / "a", disc()), data_of(tmp_path / "b", disc() * 255)
     assert np.array_equal(ones[0].load_mask(), disc() > 0)
-    pairs = [load_pairs(samples, (48, 48), None) for samples in (ones, whites)]
+    pairs = [load_pairs(samples, (48, 48)) for samples in (ones, whites)]
     assert np.array_equal(pairs[0].masks[0], pairs[1].masks[0]) and pairs[0].masks[0].any()
     for samples in (ones, whites):
         assert foreground_dice(samples[0], Outcome([disc(40) > 0], {})) == dice_score(disc(40), disc())
@@ -76,14 +76,16 @@ def test_classes_that_a_map_ignores_count_neither_way(tmp_path: Path) -> None:
     mapped = ClassSample(sample.name, sample.image_path, ClassMap(sample.mask_paths[0]))
     found = np.where(np.arange(64) < 32, disc(), 1 - disc())
     scorer = Scorer()
-    scorer.score(mapped, Outcome([found > 0], {}, classes=[found]))
-    assert [score.dice for score in scorer.classes(2)] == [1.0, 1.0]
+    scorer.score(mapped, Outcome([found > 0], {}, classes=[found]), classes=2)
+    result = scorer.classes()
+    assert result and [score.dice for score in result.scores] == [1.0, 1.0]
+    assert [score.hd95 for score in result.scores] == [0.0, 0.0]
     check_classes([mapped], 2, "model")
 
 
 @pytest.mark.parametrize("loss", ["bce-dice", "focal", "generalised-dice"])
 def test_ignored_pixels_have_no_gradient_and_no_loss_per_pixel(tmp_path: Path, loss: str) -> None:
-    pairs = load_pairs(data_of(tmp_path, ignoring(disc()), disc()), (64, 64), None)
+    pairs = load_pairs(data_of(tmp_path, ignoring(disc()), disc()), (64, 64))
     data = SegmentationDataset(pairs, Preprocessing((0.5,), (0.25,)))
     _, truth = data[0]
     assert set(truth.unique().tolist()) == {-1, 0, 1} and (truth[..., 32:] == -1).all()
@@ -94,14 +96,14 @@ def test_ignored_pixels_have_no_gradient_and_no_loss_per_pixel(tmp_path: Path, l
 
 
 def test_augmentation_mixes_no_ignored_pixels_with_others(tmp_path: Path) -> None:
-    pairs = load_pairs(data_of(tmp_path, ignoring(disc())), (64, 64), None)
+    pairs = load_pairs(data_of(tmp_path, ignoring(disc())), (64, 64))
     data = SegmentationDataset(pairs, Preprocessing(), build_augmentation((64, 64)))
     for data.epoch in range(10):
         assert set(data[0][1].unique().tolist()) <= {-1, 0, 1}
 
 
 def test_validation_leaves_ignored_pixels_out_of_dice(tmp_path: Path) -> None:
-    pairs = load_pairs(data_of(tmp_path, ignoring(disc())), (64, 64), None)
+    pairs = load_pairs(data_of(tmp_path, ignoring(disc())), (64, 64))
     data = SegmentationDataset(pairs, Preprocessing((0.5,), (0.25,)))
 
     class Fixed(torch.nn.Module):
@@ -115,7 +117,7 @@ def test_validation_leaves_ignored_pixels_out_of_dice(tmp_path: Path) -> None:
 def test_a_truth_that_is_empty_everywhere_is_refused_by_training_benchmark_and_study(tmp_path: Path) -> None:
     empty = data_of(tmp_path / "a", disc() * 0, disc() * 0)
     for call in (
-        lambda: load_pairs(empty, (64, 64), None),
+        lambda: load_pairs(empty, (64, 64)),
         lambda: check_truths(empty),
         lambda: measure_postprocess(None, {"empty": empty}),  # type: ignore[arg-type]
     ):
@@ -127,7 +129,7 @@ def test_a_truth_that_is_empty_everywhere_is_refused_by_training_benchmark_and_s
 def test_255_that_is_ignored_in_one_mask_is_no_foreground_in_another(tmp_path: Path) -> None:
     samples = data_of(tmp_path, ignoring(disc()), ignoring(disc() * 0))
     with pytest.raises(BadInputError, match="written in two ways"):
-        load_pairs(samples, (64, 64), None)
+        load_pairs(samples, (64, 64))
 
 
 def test_black_and_white_maps_name_no_class_of_several(tmp_path: Path) -> None:

@@ -114,6 +114,13 @@ class TrainOptions:
             show_default=False,
         ),
     ] = None
+    augmentation: Annotated[
+        str,
+        typer.Option(
+            help="article, careful; or strong: noise, exposure, inversion, JPEG, parts and turns as well.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "article"
     half: HalfOption = False
     epochs: EpochsOption = 100
     stop_after: StopAfterOption = 0
@@ -316,6 +323,7 @@ def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOp
         init=run.init,
         half=train.half,
         class_names=names,
+        augmentation=train.augmentation,
     )
     settings = train.settings()
     split = load_split(run.split) if run.split else found.split(train.seed)

@@ -14,13 +14,12 @@ from torch.utils.data import Dataset
 from seg_bench.data.check import check_truths
 from seg_bench.data.classes import ClassSample
 from seg_bench.data.samples import Sample
-from seg_bench.train.augment import IGNORED_PIXEL, Pair, Transform, as_planes, augment, derived_seed
+from seg_bench.train.augment import IGNORED_PIXEL, Pair, Transform, as_image, as_planes, augment, derived_seed
 from seg_export.checkpoints.checkpoint import Preprocessing
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
 from seg_runtime.files.masks import IGNORED
 from seg_runtime.preprocess import apply_clahe, resize_image
-from seg_runtime.spec import ClaheSpec
 
 __all__ = ["Pairs", "SegmentationDataset", "load_pairs"]
 
@@ -30,7 +29,7 @@ _HALF = 127
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images, (H, W) or (H, W, 3) uint8 after resizing and CLAHE, with their masks and names.
+    """Images, (H, W) or (H, W, 3) uint8 after resizing, with their masks and names.
 
     Masks are (H, W) uint8: the class of each pixel, 0 background and 1 foreground where there is one class,
     and 255 for pixels that do not count.
@@ -49,16 +48,14 @@ class Pairs:
 def load_pairs(
     samples: Iterable[Sample | ClassSample],
     size_hw: tuple[int, int],
-    clahe: ClaheSpec | None,
     channels: int = 1,
     classes: int = 1,
 ) -> Pairs:
-    """Read samples, squash them to `size_hw` as clients do, and equalise their contrast.
+    """Read samples, and squash them to `size_hw` as clients do.
 
     Args:
         samples: images with masks or maps of classes.
         size_hw: (height, width) in pixels.
-        clahe: contrast equalisation, or None.
         channels: 1 reads gray images, of colours their luminance; 3 reads RGB.
         classes: how many there are, with the background; 1 for masks of foreground.
 
@@ -77,7 +74,7 @@ def load_pairs(
                 f"{image.shape[1]}x{image.shape[0]}: both must have one size"
             )
         names.append(sample.name)
-        images.append(apply_clahe(resize_image(image, size_hw), clahe))
+        images.append(resize_image(image, size_hw))
         masks.append(_resized(labels, size_hw))
     check_truths(samples)
     return Pairs(tuple(names), tuple(images), tuple(masks))
@@ -120,6 +117,8 @@ class SegmentationDataset(Dataset[Pair]):
     """Pairs as tensors: image (C, H, W) float32 normalised, mask (1, H, W) float32 of classes, -1 for
     pixels that do not count.
 
+    Contrast is equalised after the augmentation, as clients do it whatever an image went through before.
+
     Args:
         transform: augmentation, or None for the images as they are.
         seed: with the epoch and the index it decides the augmentation.
@@ -143,10 +142,12 @@ class SegmentationDataset(Dataset[Pair]):
 
     def __getitem__(self, index: int) -> Pair:
         image, mask = self.pairs.images[index], self.pairs.masks[index]
-        if self.transform is None:
-            pixels, truth = as_planes(image).float() / 255.0, torch.from_numpy(mask)[None].float()
-        else:
+        truth = torch.from_numpy(mask)[None].float()
+        if self.transform is not None:
             seed = derived_seed(self.seed, self.epoch, index)
-            pixels, truth = augment(self.transform, image, mask, seed)
+            changed, truth = augment(self.transform, image, mask, seed)
+            image = as_image(changed)
+        equalised = apply_clahe(image, self.preprocessing.clahe)
+        pixels = as_planes(equalised).float() / 255.0
         truth = truth.masked_fill(truth == IGNORED_PIXEL, -1.0)
         return (pixels - self._mean) / self._std, truth

@@ -16,7 +16,7 @@ from torch import nn
 from seg_bench.data.splits import Split, save_split, select
 from seg_bench.data.statistics import mean_and_std
 from seg_bench.data.training import TrainingData, training_data
-from seg_bench.train.augment import IGNORED_PIXEL, AugmentSettings, build_augmentation, derived_seed
+from seg_bench.train.augment import AUGMENTATIONS, IGNORED_PIXEL, build_augmentation, derived_seed
 from seg_bench.train.balance import check_present
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
@@ -32,6 +32,7 @@ from seg_export.checkpoints.checkpoint import (
     untrained_model,
 )
 from seg_runtime.errors import BadInputError
+from seg_runtime.preprocess import apply_clahe
 from seg_runtime.spec import ClaheSpec
 
 __all__ = ["BEST", "SemanticRecipe", "TrainResult", "run_metadata", "train_semantic"]
@@ -53,6 +54,7 @@ class SemanticRecipe:
         init: checkpoint of the same architecture to start from, or None for random weights.
         half: store the best checkpoint's weights as float16.
         class_names: of the classes, where the data names none.
+        augmentation: a key of `seg_bench.train.augment.AUGMENTATIONS`.
 
     Raises:
         BadInputError: arguments that cannot be built, images of neither 1 nor 3 channels, or an image too
@@ -66,10 +68,15 @@ class SemanticRecipe:
     init: Path | None = None
     half: bool = False
     class_names: tuple[str, ...] = ()
+    augmentation: str = "article"
 
     def __post_init__(self) -> None:
         with torch.device("meta"):  # Before any image is read, and without memory.
             untrained_model(self.family, self.arguments)
+        if self.augmentation not in AUGMENTATIONS:
+            raise BadInputError(
+                f"unknown augmentation '{self.augmentation}': choose from {', '.join(AUGMENTATIONS)}"
+            )
         if self.channels not in (1, 3):
             raise BadInputError(
                 f"in_channels is {self.channels}: training takes gray (1) or colour (3) images"
@@ -131,12 +138,14 @@ def train_semantic(
     train, val = _load(found, split.train, "train", recipe), _load(found, split.val, "val", recipe)
     if recipe.classes > 1:
         check_present(train.class_pixels[:, : recipe.classes], found.class_names)
-    mean, std = mean_and_std(train.images)
+    mean, std = mean_and_std(apply_clahe(image, recipe.clahe) for image in train.images)
     preprocessing = Preprocessing(mean, std, recipe.clahe, recipe.size_hw)
-    transform = build_augmentation(recipe.size_hw, outside=IGNORED_PIXEL if recipe.classes > 1 else 0)
+    augmentation = AUGMENTATIONS[recipe.augmentation]
+    outside = IGNORED_PIXEL if recipe.classes > 1 else 0
+    transform = build_augmentation(recipe.size_hw, augmentation, outside=outside)
     start = load_checkpoint(recipe.init) if recipe.init else None
     facts = _facts(recipe, split, preprocessing, start)
-    constant = {**run_metadata(settings, split, start), "augmentation": asdict(AugmentSettings())}
+    constant = {**run_metadata(settings, split, start), "augmentation": asdict(augmentation)}
 
     task = SemanticTask(
         SegmentationDataset(train, preprocessing, transform, settings.seed),
@@ -186,7 +195,7 @@ def _load(found: TrainingData, names: Sequence[str], part: str, recipe: Semantic
     if not names:
         raise BadInputError(f"the split's {part} part is empty: training needs train and val samples")
     chosen = select(found.samples, names)
-    return load_pairs(chosen, recipe.size_hw, recipe.clahe, recipe.channels, recipe.classes)
+    return load_pairs(chosen, recipe.size_hw, recipe.channels, recipe.classes)
 
 
 def _initial_model(recipe: SemanticRecipe, start: Checkpoint | None, seed: int) -> nn.Module:
@@ -207,6 +216,7 @@ def _facts(
         "clahe": recipe.clahe and [recipe.clahe.clip_limit, *recipe.clahe.tile_grid_hw],
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
+        "augmentation": recipe.augmentation,
         "train": list(split.train),
         "val": list(split.val),
         "init": start and start.sha256,
