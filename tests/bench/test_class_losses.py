@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import monai.losses
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch.nn import functional as F
 
 from seg_bench.train.balance import check_present, frequency_weights, repeat_factors
+from seg_bench.train.boundary import BoundaryLoss, signed_distance
 from seg_bench.train.losses import LOSSES, build_loss
 from seg_bench.train.settings import TrainSettings
 from seg_runtime.errors import BadInputError
@@ -77,6 +80,38 @@ def test_ignored_pixels_change_no_loss_and_get_no_gradient(
     torch.testing.assert_close(loss(logits[..., :5], truth[..., :5]).detach(), value.detach())
     nothing = loss(logits.detach(), torch.full_like(truth, -1))
     assert nothing.isfinite()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_signed_distance_is_that_of_scipy(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    mask = cv2.GaussianBlur(generator.random((40, 53)), (0, 0), 4) > 0.5
+    wanted = np.where(mask, 1 - distance_transform_edt(mask), distance_transform_edt(~mask))
+    np.testing.assert_allclose(signed_distance(mask), wanted, atol=1e-4)
+    assert (
+        not signed_distance(np.ones((4, 5), bool)).any() and not signed_distance(~np.ones((4, 5), bool)).any()
+    )
+
+
+def test_boundary_loss_is_its_definition_and_grows_with_the_distance(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, truth = batch
+    truth[0, 0, :2] = -1
+    probabilities, total = torch.softmax(logits, dim=1), 0.0
+    for image in range(2):
+        for number in range(1, CLASSES):
+            distance = torch.from_numpy(signed_distance((truth[image, 0] == number).numpy()))
+            total += float((probabilities[image, number] * distance)[truth[image, 0] >= 0].sum())
+    wanted = total / (int((truth >= 0).sum()) * (CLASSES - 1))
+    assert float(BoundaryLoss()(logits, truth)) == pytest.approx(wanted, rel=1e-4)
+    square = torch.zeros(1, 1, 32, 32)
+    square[..., 4:12, 4:12] = 1
+    speck = torch.full((1, 1, 32, 32), -9.0)
+    near, far = speck.clone(), speck.clone()
+    near[..., 13, 13], far[..., 30, 30] = 9.0, 9.0
+    losses = [float(BoundaryLoss()(each, square)) for each in (speck, near, far)]
+    assert losses == sorted(losses) and losses[2] - losses[1] > 5 * (losses[1] - losses[0])
 
 
 def test_a_rare_class_weighs_more_and_its_images_are_drawn_more_often() -> None:

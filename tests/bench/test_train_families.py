@@ -169,6 +169,8 @@ def test_command_trains_folds_of_every_family(data: Path, tmp_path: Path, family
         (["unetpp", "--features", "4;8"], "--features got '4;8'"),
         (["transunet", "--arch", "huge"], "--arch 'huge': there are r50_vit_b16 and small"),
         (["transunet", "--size", "40"], "multiple of 16"),
+        (["transunet", "--size", "32x64"], "learned positions of a square"),
+        (["unet", "--size", "32 by 64"], "expected pixels as 512 or as HEIGHTxWIDTH"),
         (["unet", "--folds", "1"], "1 folds of 6 images: choose 2 to 6"),
     ],
 )

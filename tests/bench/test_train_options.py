@@ -26,6 +26,7 @@ VALUES = {
     "augmentation": "strong",
     "batch_size": "3",
     "bce_weight": "0.25",
+    "boundary_weight": "0.01",
     "channels": "3",
     "class_names": "lesion",
     "class_weights": "frequency",

@@ -43,7 +43,9 @@ __all__ = ["transunet", "unet", "unetpp"]
 
 _MODEL, _SCHEDULE, _LOSS, _MACHINE = "Model and input", "Schedule", "Loss", "Machine"
 
-SizeOption = Annotated[int, typer.Option(help="Height and width in pixels.", rich_help_panel=_MODEL)]
+SizeOption = Annotated[
+    str, typer.Option(help="Height and width in pixels, 512 or 384x512.", rich_help_panel=_MODEL)
+]
 FeaturesOption = Annotated[
     str, typer.Option(help="Channels per level, for example 32,64,128,256.", rich_help_panel=_MODEL)
 ]
@@ -77,7 +79,7 @@ class RunOptions:
 class NetworkOptions(ABC):
     """The network and the size of its images: a subclass per family."""
 
-    size: SizeOption = 512
+    size: SizeOption = "512"
     channels: Annotated[
         int | None,
         typer.Option(
@@ -88,6 +90,12 @@ class NetworkOptions(ABC):
             show_default=False,
         ),
     ] = None
+
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels. Raises BadInputError."""
+        from seg_export.cli.options import parse_size_hw
+
+        return parse_size_hw(self.size)
 
     @abstractmethod
     def arguments(self, channels: int, classes: int) -> dict[str, Any]:
@@ -134,6 +142,13 @@ class TrainOptions:
     )
     bce_weight: Annotated[float, typer.Option(help="Weight of cross entropy.", rich_help_panel=_LOSS)] = 0.5
     dice_weight: Annotated[float, typer.Option(help="Weight of Dice.", rich_help_panel=_LOSS)] = 0.5
+    boundary_weight: Annotated[
+        float,
+        typer.Option(
+            help="Weight of the boundary loss (Kervadec et al., 2019), for example 0.01; 0 is off.",
+            rich_help_panel=_LOSS,
+        ),
+    ] = 0.0
     class_weights: Annotated[
         str,
         typer.Option(
@@ -167,6 +182,7 @@ class TrainOptions:
             loss=self.loss,
             bce_weight=self.bce_weight,
             dice_weight=self.dice_weight,
+            boundary_weight=self.boundary_weight,
             class_weights=_class_weights(self.class_weights),
             oversample=self.oversample,
             ema_decay=self.ema_decay,
@@ -214,7 +230,7 @@ def unet(*, run: RunOptions, network: UNetOptions, train: TrainOptions) -> None:
         --features 32,64,128,256
       seg-bench train unet data/montgomery --out runs/lung --resume
       seg-bench train unet data/montgomery --out runs/folds --folds 5
-      seg-bench train unet data/roads --out runs/roads --size 256 \\
+      seg-bench train unet data/roads --out runs/roads --size 256x512 \\
         --class-weights frequency --oversample
     """
     _train("unet", run, network, train)
@@ -256,7 +272,7 @@ def unetpp(*, run: RunOptions, network: UNetPPOptions, train: TrainOptions) -> N
 class TransUNetOptions(NetworkOptions):
     """A TransUNet for images of one channel."""
 
-    size: SizeOption = 224
+    size: SizeOption = "224"
     arch: Annotated[
         str, typer.Option(help="As for seg-export transunet: r50_vit_b16 or small.", rich_help_panel=_MODEL)
     ] = "small"
@@ -267,11 +283,16 @@ class TransUNetOptions(NetworkOptions):
 
         if self.arch not in VARIANTS:
             raise BadInputError(f"--arch '{self.arch}': there are {' and '.join(VARIANTS)}")
+        height, width = self.size_hw()
+        if height != width:
+            raise BadInputError(
+                f"--size {self.size}: a TransUNet has learned positions of a square: give one side"
+            )
         return {
             **VARIANTS[self.arch],
             "in_channels": channels,
             "num_classes": classes,
-            "image_size": self.size,
+            "image_size": height,
         }
 
 
@@ -318,7 +339,7 @@ def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOp
     recipe = SemanticRecipe(
         family,
         network.arguments(channels, len(found.class_names)),
-        size_hw=(network.size, network.size),
+        size_hw=network.size_hw(),
         clahe=ClaheSpec() if (channels == 1 if train.clahe is None else train.clahe) else None,
         init=run.init,
         half=train.half,

@@ -15,6 +15,7 @@ from seg_bench.metrics.classes import class_confusion, class_scores
 from seg_bench.metrics.torch_metrics import dice_score
 from seg_bench.train.augment import Pair, derived_seed
 from seg_bench.train.balance import frequency_weights, repeat_factors
+from seg_bench.train.boundary import BoundaryLoss
 from seg_bench.train.dataset import SegmentationDataset
 from seg_bench.train.losses import build_loss
 from seg_bench.train.settings import TrainSettings
@@ -62,6 +63,7 @@ class SemanticTask:
             classes=len(self._names),
             class_weights=self.class_weights,
         )
+        self._boundary = BoundaryLoss() if settings.boundary_weight else None
         self._val_batches = DataLoader(val_data, batch_size=settings.batch_size)
         self.validation_steps = len(self._val_batches)
 
@@ -130,6 +132,8 @@ class SemanticTask:
     def _loss_of(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         pair = (logits, truth) if len(self._names) > 1 else _counted(logits, truth)
         loss: torch.Tensor = self._criterion(*pair)
+        if self._boundary is not None:
+            loss = loss + self._settings.boundary_weight * self._boundary(logits, truth)
         return loss
 
     def _mean_dice(self, confusions: Sequence[NDArray[np.int64]]) -> float:

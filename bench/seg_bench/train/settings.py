@@ -30,6 +30,7 @@ class TrainSettings:
         loss: one of `seg_bench.train.losses.LOSSES`.
         bce_weight: weight of the cross entropy in "bce-dice".
         dice_weight: weight of Dice in "bce-dice".
+        boundary_weight: of the boundary loss, in pixels, which is added to the loss; 0 leaves it out.
         class_weights: of each of several classes in the loss; none of them is 1 each, "frequency" weights
             them by how often they occur, see `seg_bench.train.balance.frequency_weights`.
         oversample: draw images with rare classes more often.
@@ -53,6 +54,7 @@ class TrainSettings:
     loss: str = "bce-dice"
     bce_weight: float = 0.5
     dice_weight: float = 0.5
+    boundary_weight: float = 0.0
     class_weights: tuple[float, ...] | Literal["frequency"] = ()
     oversample: bool = False
     ema_decay: float = 0.0
@@ -69,8 +71,15 @@ class TrainSettings:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("final_learning_rate", "weight_decay", "stop_after", "seed", "workers"):
-            if getattr(self, name) < 0:
+        for name in (
+            "final_learning_rate",
+            "weight_decay",
+            "stop_after",
+            "seed",
+            "workers",
+            "boundary_weight",
+        ):
+            if not getattr(self, name) >= 0:
                 raise BadInputError(f"{name} is {getattr(self, name)}: it must not be negative")
         weights = () if self.class_weights == "frequency" else self.class_weights
         if any(not 0 <= weight < math.inf for weight in weights):
