@@ -149,12 +149,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class ObjectAccuracy:
-    """How well objects were found; `Accuracy` beside it scores the union of those at 0.5 and above.
+    """How well objects were found; `Accuracy` beside it scores the union of those that count.
+
+    One counts from the score on that its contract has, 0.5 where nobody chose another.
 
     Attributes:
         ap, ap50: COCO's mask average precision in 0..1, None without any object.
         limit: how many objects of an image count in it.
-        count_error: per image, objects found at a score of 0.5 and above, minus true ones.
+        count_error: per image, objects found that count, minus true ones.
         matched_dice: per image, mean Dice of the objects that were found (mask IoU of 0.5 and above); NaN
             where there is none.
     """

@@ -93,6 +93,7 @@ def check_contract(spec: ModelSpec) -> None:
     check_scale(spec.scale)
     check_clahe_range(spec.clahe)
     _check_threshold(spec)
+    check_probability(spec.score_threshold, "score threshold")
     check_class_names(spec.class_names)
     for tensor in (*spec.inputs, *spec.outputs, *spec.by_products):
         _check_tensor(tensor)
@@ -155,10 +156,10 @@ def check_class_names(names: Sequence[Any]) -> None:
         raise ValueError(f"class names {list(names)}, expected texts that are not empty")
 
 
-def check_probability(value: Any) -> None:
+def check_probability(value: Any, what: str = "threshold") -> None:
     """Refuse a threshold that no probability reaches. Raises ValueError."""
     if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"threshold {value!r}, expected a probability, 0 to 1")
+        raise ValueError(f"{what} {value!r}, expected a probability, 0 to 1")
 
 
 def _check_threshold(spec: ModelSpec) -> None:

@@ -104,7 +104,8 @@ class InstanceSegmenter:
     Args:
         session: from `seg_runtime.connect`.
         model: its name in the session.
-        score_threshold: objects below it are left out; the model has its own, 0.05 for torchvision's.
+        score_threshold: objects below it are left out, also None for that of the contract; the network itself
+            gives none below 0.05, as torchvision's.
         classes: names of the classes to keep; None for all.
         shortest_side: images are scaled no further than to this shorter side in pixels, as torchvision's
             `min_size`; None for as large as the model's input allows.
@@ -119,7 +120,7 @@ class InstanceSegmenter:
         session: Session,
         model: str,
         *,
-        score_threshold: float = 0.0,
+        score_threshold: float | None = 0.0,
         classes: Collection[str] | None = None,
         shortest_side: int | None = None,
     ) -> None:
@@ -130,6 +131,8 @@ class InstanceSegmenter:
                 f"model '{model}' is for the task '{self.spec.task}', not for instances: "
                 "use `seg-run segment` or `seg-run sam`, or a model published with seg-export maskrcnn"
             )
+        if score_threshold is None:
+            score_threshold = self.spec.score_threshold
         if not 0 <= score_threshold <= 1:
             raise BadInputError(f"score threshold {score_threshold}: expected 0 to 1")
         if shortest_side is not None and shortest_side < SHORTEST_SIDE:

@@ -95,16 +95,18 @@ def republished(text: str, spec: ModelSpec) -> str:
     return str(text_format.MessageToString(config))
 
 
-def with_threshold(text: str, threshold: float) -> str:
-    """A `config.pbtxt` with another threshold; all else stays. It is no longer an assumed one.
+def with_threshold(text: str, threshold: float, name: str = "threshold") -> str:
+    """A `config.pbtxt` with another `threshold`, or `score_threshold`; all else stays.
+
+    It is no longer an assumed one.
 
     Raises:
         RepositoryError: it cannot be parsed.
     """
     config = _parse(text)
-    config.parameters["threshold"].string_value = repr(threshold)
+    config.parameters[name].string_value = repr(threshold)
     assumed = json.loads(config.parameters["assumed"].string_value or "{}")
-    assumed.pop("threshold", None)
+    assumed.pop(name, None)
     if assumed:
         config.parameters["assumed"].string_value = json.dumps(assumed)
     else:
@@ -197,6 +199,7 @@ def _parameters(spec: ModelSpec) -> dict[str, str]:
         "channel_order": spec.channel_order if spec.channels == 3 else "",
         "class_names": json.dumps(spec.class_names),
         "threshold": repr(spec.threshold),
+        "score_threshold": repr(spec.score_threshold) if spec.task == "instances" else "",
         "precision": spec.precision,
         "checkpoint_sha256": spec.checkpoint_sha256,
         "weights": spec.weights,
@@ -250,6 +253,7 @@ def _spec(config: Any, values: dict[str, str]) -> ModelSpec:
         channel_order=one_of(ChannelOrder, "channel_order", values.get("channel_order", "rgb")),
         class_names=tuple(json.loads(values.get("class_names", "[]"))),
         threshold=float(values["threshold"]),
+        score_threshold=float(values.get("score_threshold", "0.5")),
         clahe=ClaheSpec(clahe["clip_limit"], (clahe["tile_grid_hw"][0], clahe["tile_grid_hw"][1]))
         if clahe
         else None,

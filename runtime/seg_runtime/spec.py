@@ -155,6 +155,8 @@ class ModelSpec:
         class_names: one per output channel.
         threshold: a probability at or above it is foreground (one class); with several classes
             the largest probability wins and the threshold is not used. For SAM, a logit above it.
+        score_threshold: of a model that finds objects: one counts from this score on where a yes or no is
+            wanted.
         clahe: contrast equalisation the model was trained with, or None.
         precision: "fp32", "fp16" or "int8".
         checkpoint_sha256: hex SHA-256 of the checkpoint file.
@@ -187,6 +189,7 @@ class ModelSpec:
     channel_order: ChannelOrder = "rgb"
     class_names: tuple[str, ...] = ()
     threshold: float = 0.5
+    score_threshold: float = 0.5
     clahe: ClaheSpec | None = None
     precision: Precision = "fp32"
     checkpoint_sha256: str = ""

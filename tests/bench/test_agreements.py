@@ -58,6 +58,7 @@ def mask(repo: Path, model: str, image: Path) -> np.ndarray:
     return found.mask > 0
 
 
+@pytest.mark.full
 def test_agreement_is_the_iou_of_what_users_get(options: RunOptions) -> None:
     rows = by_model(measure(options))
     images = [next(options.data.glob(f"images/{name}.png")) for name in NAMES]

@@ -34,6 +34,8 @@ from seg_runtime.errors import BadInputError
 from seg_runtime.model_config import to_text
 from seg_runtime.spec import ModelSpec
 
+pytestmark = pytest.mark.full
+
 
 def perfect(folder: Path, number: int) -> Objects:
     labels = load_nuclei(folder)[number].load_labels()

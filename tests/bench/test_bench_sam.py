@@ -111,6 +111,7 @@ def test_records_of_a_sam_survive_the_disk(measured: Run, tmp_path: Path) -> Non
     assert read_run(tmp_path / "run.json") == measured
 
 
+@pytest.mark.full
 def test_bad_requests_for_a_sam_are_refused_before_anything_starts(
     options: RunOptions, tmp_path: Path, tiny_repo: Path, tiny_checkpoint: Path
 ) -> None:

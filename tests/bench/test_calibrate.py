@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,24 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from seg_bench.calibrate import THRESHOLDS, choose, dice_by_threshold
+from seg_bench.calibrate import (
+    THRESHOLDS,
+    Calibration,
+    Score,
+    choose,
+    dice_by_threshold,
+    objects_by_threshold,
+)
 from seg_bench.cli import app
 from seg_bench.data.find import find_samples
+from seg_bench.data.nuclei import load_nuclei
 from seg_bench.data.samples import Truth
 from seg_bench.metrics import dice_score
 from seg_export.publishing.manage import rollback, set_threshold
 from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.instances import InstanceSegmenter
 from seg_runtime.model_config import with_threshold
 from seg_runtime.repository import CONFIG_FILE, Repository
 
@@ -40,12 +50,17 @@ def test_dice_of_every_threshold_is_that_of_its_mask(seed: int) -> None:
         assert dice == pytest.approx(2 * both / (np.count_nonzero(mask) + np.count_nonzero(truth.mask)))
 
 
+def chosen_of(values: Sequence[float], current: float) -> Calibration:
+    scores = [Score(*pair) for pair in zip((*THRESHOLDS, current), map(float, values), strict=True)]
+    return choose("m", "threshold", "mean Dice", ("a",), scores)
+
+
 def test_the_nearest_of_the_thresholds_that_are_as_good_is_chosen() -> None:
     curve = np.full(len(THRESHOLDS), 0.8)
     curve[THRESHOLDS.index(0.6)], curve[THRESHOLDS.index(0.7)] = 0.9496, 0.95
-    found = choose("m", ("a",), np.array([[*curve, 0.8]]), 0.5)
+    found = chosen_of([*curve, 0.8], 0.5)
     assert (found.chosen.threshold, found.best.threshold, found.current.threshold) == (0.6, 0.7, 0.5)
-    level = choose("m", ("a",), np.full((2, len(THRESHOLDS) + 1), 0.9), 0.37)
+    level = chosen_of([0.9] * (len(THRESHOLDS) + 1), 0.37)
     assert level.chosen.threshold == 0.37
     assert len(level.curve) == len(THRESHOLDS)
 
@@ -74,7 +89,7 @@ def test_the_threshold_that_fits_the_images_is_published_and_nothing_else_change
     found = json.loads(result.output)
     assert result.exit_code == 0 and found["published"] is True
     assert 0.05 <= found["chosen"]["threshold"] <= 0.95 and found["current"]["threshold"] == 0.001
-    assert found["chosen"]["dice"] > found["current"]["dice"] + 0.01
+    assert found["chosen"]["value"] > found["current"]["value"] + 0.01
     spec = Repository(repo).spec("unet_lung")
     assert spec.threshold == found["chosen"]["threshold"]
     after = (repo / "unet_lung" / CONFIG_FILE).read_text()
@@ -90,10 +105,45 @@ def test_the_threshold_that_fits_the_images_is_published_and_nothing_else_change
             )
             for sample in find_samples(xray_folder)
         ]
-    assert np.mean(dice) == pytest.approx(found["chosen"]["dice"], abs=1e-6)
+    assert np.mean(dice) == pytest.approx(found["chosen"]["value"], abs=1e-6)
     again = run("unet_lung", xray_folder, "--repo", repo)
     assert "keeps" in again.output and "no threshold is clearly better" in again.output
     assert max(map(len, again.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_of_every_threshold_are_those_whose_score_reaches_it(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = np.sort(generator.choice(np.asarray(THRESHOLDS, np.float32), 40))[::-1]
+    paired = generator.random(40) < 0.6
+    both, every = objects_by_threshold(scores, paired, (0.9, *THRESHOLDS))
+    for threshold, true, all_of_them in zip((0.9, *THRESHOLDS), both, every, strict=True):
+        reached = scores >= np.float32(threshold)
+        assert (true, all_of_them) == (np.count_nonzero(reached & paired), np.count_nonzero(reached))
+
+
+@pytest.mark.full
+def test_the_score_of_a_detector_is_published_and_the_client_takes_it(
+    nuclei_repo: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(nuclei_repo / "maskrcnn_nuclei", tmp_path / "repo" / "maskrcnn_nuclei")
+    repo = tmp_path / "repo"
+    set_threshold(repo, "maskrcnn_nuclei", 0.06)
+    found = json.loads(run("maskrcnn_nuclei", nuclei_folder, "--repo", repo, "--json").output)
+    assert (found["what"], found["metric"], found["published"]) == ("score_threshold", "F1 of objects", True)
+    assert found["chosen"]["value"] > found["current"]["value"] and found["chosen"]["threshold"] > 0.2
+    assert abs(found["chosen"]["count_error"]) < abs(found["current"]["count_error"])
+    assert Repository(repo).spec("maskrcnn_nuclei").score_threshold == found["chosen"]["threshold"]
+    errors = []
+    with connect(repo) as session:
+        segmenter = InstanceSegmenter(session, "maskrcnn_nuclei", score_threshold=None)
+        assert segmenter.score_threshold == found["chosen"]["threshold"]
+        for sample in load_nuclei(nuclei_folder):
+            objects = segmenter.segment(sample.load_image())
+            errors.append(len(objects.scores) - np.count_nonzero(np.unique(sample.load_labels())))
+    assert np.mean(errors) == pytest.approx(found["chosen"]["count_error"])
+    shown = run("maskrcnn_nuclei", nuclei_folder, "--repo", repo, "--no-publish").output
+    assert "found - true" in shown and max(map(len, shown.splitlines())) <= 80
 
 
 def test_without_publishing_the_contract_stays(repo: Path, xray_folder: Path) -> None:

@@ -20,6 +20,8 @@ from microbench.forked import Ended, Forked
 from microbench.image_files import FORMATS, honest, lies
 from seg_bench.json_fields import to_json
 
+pytestmark = pytest.mark.full
+
 TRACEBACK = "Traceback (most recent call last):\n  File x\nKeyError: 'mask'\n"
 
 

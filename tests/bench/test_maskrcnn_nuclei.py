@@ -70,6 +70,7 @@ def fitted(folder: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.full
 def test_deployed_quality_is_torchvisions(nuclei_repo: Path, nuclei_folder: Path, tmp_path: Path) -> None:
     folder = fitted(nuclei_folder, tmp_path / "fitted")
     with connect(nuclei_repo, engine="onnxruntime") as session:

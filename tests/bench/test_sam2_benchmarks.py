@@ -16,6 +16,8 @@ from microbench.sam2_models import CHECKPOINT, MovingShapes
 from microbench.sam2_speed import FORMS, compare_answers, measure_sam2
 from seg_runtime.errors import BadInputError, EdgesegError
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def published(small_sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

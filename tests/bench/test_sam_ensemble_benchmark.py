@@ -13,6 +13,7 @@ from seg_bench.json_fields import to_json
 pytest.importorskip("pytriton")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.server
 def test_every_image_is_encoded_once_for_all_its_clicks(tiny_sam_repo: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from microbench.smp_export import measure_smp_export
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")

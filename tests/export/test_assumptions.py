@@ -42,6 +42,7 @@ def _found(
     return {each.what: each for each in assumptions(checkpoint, spec, size_given=size_given)}
 
 
+@pytest.mark.full
 def test_command_prints_one_block_and_publishes_what_it_assumed(
     plain_unet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_command_prints_one_block_and_publishes_what_it_assumed(
     assert not {"std", "input size", "classes"} & assumed.keys()
 
 
+@pytest.mark.full
 def test_described_checkpoint_assumes_nothing(
     tiny_checkpoint: Path, plain_unet: Path, tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_families_of_fixed_statistics_need_nothing() -> None:
             with_claims(checkpoint, Claims(mean=IMAGENET_MEAN))
 
 
+@pytest.mark.full
 def test_claims_of_a_maskrcnn_reach_the_detector() -> None:
     from seg_export.families.maskrcnn.model import build_detector
 

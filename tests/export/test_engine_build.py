@@ -120,6 +120,7 @@ def test_engine_of_another_gpu_is_built_anew(repo: Path) -> None:
     assert (other.fresh, other.version, other.fingerprint.compute_capability) == (False, 3, "8.9")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_models_of_an_ensemble_get_their_engines_together_and_roll_back_together(tmp_path: Path) -> None:
     export_models(random_checkpoint("sam", SMALL_SAM), tmp_path, "sam")

@@ -21,6 +21,8 @@ from seg_export.families.module.folder import folder_checkpoint
 from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import BadInputError, CheckpointError, MissingExtraError
 
+pytestmark = pytest.mark.full
+
 smp = folder.library("segmentation_models_pytorch", "segmentation-models-pytorch")
 
 CLAIMS = ["--mean", "0.4,0.5,0.6", "--std", "0.2,0.3,0.4", "--scale", "255", "--channel-order", "rgb"]

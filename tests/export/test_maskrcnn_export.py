@@ -191,6 +191,7 @@ def test_rows_without_a_detection_are_empty() -> None:
     assert (logits[count[0] :] < 0).all() and np.isfinite(logits).all()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_compiles_with_a_real_builder_in_fp32(repo: Path) -> None:
     (result,) = check_graphs(["cells"], repo, ("86",))
@@ -226,6 +227,7 @@ def test_a_state_dict_says_what_it_is(tmp_path: Path, arch: str) -> None:
         load_maskrcnn_checkpoint(tmp_path / "weights.pth", "maskrcnn_resnet34_fpn")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_names_of_old_torchvision_files_are_understood_as_torchvision_understands_them(
     tmp_path: Path,
@@ -325,6 +327,7 @@ class _Runner:
         return outputs
 
 
+@pytest.mark.full
 def test_an_engine_is_compared_with_its_graph_row_by_row(repo: Path) -> None:
     published = Repository(repo)
     spec, path = published.spec("cells"), published.graph_path("cells")

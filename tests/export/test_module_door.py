@@ -101,6 +101,7 @@ def test_network_of_five_bands_is_served_from_npy_and_tiff_as_pytorch_computes_i
         assert cv2.imread(row["overlay"]).shape == (48, 64, 3)
 
 
+@pytest.mark.full
 def test_torchvision_network_is_exported_by_its_output_out(repo: Path) -> None:
     network = "torchvision.models.segmentation:lraspp_mobilenet_v3_large"
     arguments = '{"weights": null, "weights_backbone": null, "num_classes": 4}'
@@ -329,6 +330,7 @@ def test_verify_says_that_it_needs_the_module(repo: Path, tmp_path: Path) -> Non
         run_export("verify", "small", "--repo", str(repo))
 
 
+@pytest.mark.full
 def test_factory_in_the_current_directory_is_found_by_the_command(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\ndef net():\n    return torch.nn.Conv2d(1, 1, 3, padding=1)\n"

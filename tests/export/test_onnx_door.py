@@ -303,6 +303,7 @@ def test_fp16_is_written_into_a_file_in_fp32(name: str, tmp_path: Path) -> None:
     assert exported.published.size_bytes < file.stat().st_size + 4000
 
 
+@pytest.mark.full
 def test_int8_is_calibrated_on_images(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(WEIGHTS / "unet_lung.pth")
     file = tmp_path / "lung.onnx"

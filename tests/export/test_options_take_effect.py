@@ -51,6 +51,8 @@ from seg_export.checkpoints.random_weights import random_checkpoint
 from seg_export.cli.main import app
 from seg_runtime.errors import BadInputError, EdgesegError
 
+pytestmark = pytest.mark.full
+
 SMALL_TRANSUNET = {
     "image_size": 64,
     "width": 8,

@@ -38,6 +38,8 @@ from seg_runtime.errors import BadInputError
 from seg_runtime.repository import Repository
 from seg_runtime.sam2 import Sam2VideoPredictor
 
+pytestmark = pytest.mark.full
+
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[..., Arrays]
 PADDING, NOT_A_POINT = -10, -1

@@ -106,6 +106,7 @@ def test_random_weights_are_seeded_and_hide_no_positions() -> None:
             assert tensor.std() > 0.05
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "wanted"), [(one, other) for one in VARIANTS for other in VARIANTS if one != other]

@@ -32,6 +32,8 @@ from seg_runtime.model_config import from_text, to_text
 from seg_runtime.repository import Repository
 from seg_runtime.sam import SamPredictor
 
+pytestmark = pytest.mark.full
+
 Run = Callable[..., list[NDArray[np.float32]]]
 PADDING, NOT_A_POINT, FOREGROUND, CORNERS = -10, -1, 1, (2, 3)
 

@@ -43,6 +43,7 @@ def test_client_reports_nothing(tmp_path: Path, engine: str) -> None:
     assert trace_python(IN_PROCESS, tmp_path / "home", {}, repository, engine) == NOTHING
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_exporter_reports_nothing_nor_does_what_is_imported_after_it(
     tmp_path: Path, tiny_checkpoint: Path

@@ -236,6 +236,7 @@ class TestStreams:
 class TestLongVideos:
     """Memory stays within what was asked for."""
 
+    @pytest.mark.full
     @pytest.mark.slow
     @pytest.mark.parametrize("history_mb", [0, 1024])
     def test_a_tracked_frame_costs_a_mask_in_half_precision_at_most(

@@ -18,7 +18,9 @@ _SHOWN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A published model of one class.", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(help="A published model of one class, or one for objects.", metavar="MODEL")
+    ],
     data: Annotated[
         Path,
         typer.Argument(help="Folder of images with ground truth, as seg-bench run takes it.", metavar="DATA"),
@@ -42,15 +44,17 @@ def calibrate(
 ) -> None:
     """Choose the threshold of a model, and publish it.
 
-    Every threshold of 0.05 to 0.95 is scored by the mean Dice of the masks that
-    it gives. Of those within 0.0005 of the best, the one nearest to the
-    model's own is taken. The graph and its version stay; a running server has
-    to be started again. Use images that the model was not trained on, and
-    others than those you report a Dice of.
+    Every threshold of 0.05 to 0.95 is scored: by the mean Dice of the masks that
+    it gives, or for objects, where it is one of scores, by F1. Of those as good
+    as the best (within 0.0005 and 0.001), the one nearest to the model's own is
+    taken. The graph and its version stay; a running server has to be started
+    again. Use images that the model was not trained on, and others than those
+    you report figures of.
 
     \b
     Examples:
       seg-bench calibrate unet_lung data/montgomery --part val
+      seg-bench calibrate maskrcnn_nuclei data/nuclei --part val
       seg-bench calibrate roads data/roads --part val \\
         --split-file runs/roads/split.json
       seg-bench calibrate roads data/roads --no-publish --json
@@ -85,7 +89,8 @@ def calibrate(
 
 
 def _lines(found: Calibration, changed: bool) -> list[str]:
-    lines = ["threshold  mean Dice  lowest"]
+    objects = found.current.count_error is not None
+    lines = [f"threshold  {found.metric}{'  found - true' if objects else ''}"]
     shown = {score.threshold: score for score in found.curve if score.threshold in _SHOWN}
     shown |= {score.threshold: score for score in (found.current, found.best, found.chosen)}
     lines += [_line(found, shown[threshold]) for threshold in sorted(shown)]
@@ -93,11 +98,12 @@ def _lines(found: Calibration, changed: bool) -> list[str]:
     current = found.current.threshold
     if found.chosen.threshold == current:
         return [*lines, f"'{found.model}' keeps {current:g}: no threshold is clearly better {said}"]
-    what = "has the threshold" if changed else "would have the threshold"
+    what = f"{'has' if changed else 'would have'} the {found.what.replace('_', ' ')}"
     return [*lines, f"'{found.model}' {what} {found.chosen.threshold:g}, chosen {said}"]
 
 
 def _line(found: Calibration, score: Score) -> str:
     marks = {"current": found.current, "best": found.best, "chosen": found.chosen}
     notes = ", ".join(name for name, it in marks.items() if it.threshold == score.threshold)
-    return f"{score.threshold:9g}  {score.dice:9.4f}  {score.worst:6.4f}  {notes}".rstrip()
+    error = "" if score.count_error is None else f"  {score.count_error:+12.1f}"
+    return f"{score.threshold:9g}  {score.value:{len(found.metric)}.4f}{error}  {notes}".rstrip()

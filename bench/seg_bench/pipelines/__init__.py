@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from seg_bench.candidate import COMPILED, PYTORCH, Candidate
 from seg_bench.data.find import AnySample
+from seg_runtime.model_config import from_text
 from seg_runtime.session import Session
 
-__all__ = ["Objects", "Outcome", "Pipeline", "open_pipeline", "pipeline_of_thread"]
+__all__ = ["SURE", "Objects", "Outcome", "Pipeline", "open_pipeline", "pipeline_of_thread"]
 
 _DEPLOYED = {
     "semantic": ("semantic", "SemanticPipeline"),
@@ -34,6 +35,10 @@ _ORIGINAL = {
     "tracked": ("sam2_torch", "TorchSam2VideoPipeline"),
 }
 """Of what runs a checkpoint with the original library alone, which takes a candidate."""
+
+
+SURE = 0.5
+"""Score from which an object counts where a yes or no is wanted, unless the contract has another."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,14 @@ class Outcome:
         spent_ms: milliseconds per stage, as `seg_bench.records.Latency` names them.
         objects: one per image where a model finds objects, else empty.
         classes: one per image where a model has several classes, (H, W) uint8 of class ids; else empty.
+        sure: score from which an object is in its mask and in the number of them.
     """
 
     masks: Sequence[NDArray[np.bool_]]
     spent_ms: Mapping[str, float]
     objects: Sequence[Objects] = ()
     classes: Sequence[NDArray[np.uint8]] = ()
+    sure: float = SURE
 
 
 class Pipeline(Protocol):
@@ -130,8 +137,12 @@ def _open_original(candidate: Candidate) -> Pipeline | None:
     if candidate.kind == "instances" and candidate.official is not None:
         from seg_bench.pipelines.instances_torch import ExportedInstancesPipeline
 
-        return ExportedInstancesPipeline(Path(candidate.official), candidate.threads)
+        return ExportedInstancesPipeline(Path(candidate.official), candidate.threads, _sure(candidate))
     return None
+
+
+def _sure(candidate: Candidate) -> float:
+    return from_text(candidate.contract).score_threshold if candidate.contract else SURE
 
 
 def _way(candidate: Candidate) -> str:

@@ -9,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.data.find import AnySample
-from seg_bench.pipelines import Objects, Outcome
+from seg_bench.pipelines import SURE, Objects, Outcome
 from seg_runtime.files.images import read_image
 from seg_runtime.instances import InstanceSegmenter
 from seg_runtime.session import Session
 
-__all__ = ["SURE", "InstancesPipeline", "objects_outcome"]
-
-SURE = 0.5
-"""Score from which an object counts where a yes or no is wanted: in the union of masks, in their number."""
+__all__ = ["InstancesPipeline", "objects_outcome"]
 
 Image = NDArray[np.uint8]
 
@@ -55,18 +52,19 @@ class InstancesPipeline:
         spent = {
             stage: sum(result.timings_ms[stage] for result in results) for stage in ("preprocess", "infer")
         }
-        return objects_outcome(objects, spent["preprocess"], spent["infer"], total)
+        sure = self._segmenter.spec.score_threshold
+        return objects_outcome(objects, spent["preprocess"], spent["infer"], total, sure)
 
 
 def objects_outcome(
-    objects: Sequence[Objects], preprocess_ms: float, infer_ms: float, total_ms: float
+    objects: Sequence[Objects], preprocess_ms: float, infer_ms: float, total_ms: float, sure: float = SURE
 ) -> Outcome:
     """The result of one call; what is left of the total was postprocessing."""
-    masks = [found.masks[found.scores >= SURE].any(axis=0) for found in objects]
+    masks = [found.masks[found.scores >= sure].any(axis=0) for found in objects]
     spent = {
         "preprocess": preprocess_ms,
         "infer": infer_ms,
         "postprocess": total_ms - preprocess_ms - infer_ms,
         "total": total_ms,
     }
-    return Outcome(masks, spent, objects)
+    return Outcome(masks, spent, objects, sure=sure)

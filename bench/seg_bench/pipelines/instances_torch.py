@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seg_bench.candidate import Candidate
 from seg_bench.data.find import AnySample
 from seg_bench.official_maskrcnn import OFFICIAL_FILE, torchvision_model
-from seg_bench.pipelines import Objects, Outcome
+from seg_bench.pipelines import SURE, Objects, Outcome
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.torch_place import TorchPlace
 from seg_runtime.files.images import read_image
@@ -45,6 +45,7 @@ class TorchInstancesPipeline:
         self._model = self._place.place(model)
         self._place.compile(self._model.backbone)
         self.engine = self._place.engine
+        self._sure = contract.score_threshold if contract else SURE
 
     def load(self, sample: AnySample) -> Image:
         """(H, W, 3) uint8 RGB."""
@@ -72,7 +73,9 @@ class TorchInstancesPipeline:
                 for result in results
             ]
         total = 1000 * (time.perf_counter() - start)
-        return objects_outcome(objects, 1000 * (prepared - start), 1000 * (done - prepared), total)
+        return objects_outcome(
+            objects, 1000 * (prepared - start), 1000 * (done - prepared), total, self._sure
+        )
 
 
 class ExportedInstancesPipeline:
@@ -81,13 +84,15 @@ class ExportedInstancesPipeline:
     Args:
         folder: of `seg_bench.official_maskrcnn.export_official_maskrcnn`.
         threads: intra-op threads, or None for ONNX Runtime's own choice.
+        sure: score from which an object counts.
     """
 
     where = "in-process"
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, sure: float = SURE) -> None:
         import onnxruntime as ort
 
+        self._sure = sure
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -110,4 +115,6 @@ class ExportedInstancesPipeline:
         done = time.perf_counter()
         objects = Objects(scores, labels.astype(np.int32), masks[:, 0] >= _THRESHOLD)
         total = 1000 * (time.perf_counter() - start)
-        return objects_outcome([objects], 1000 * (prepared - start), 1000 * (done - prepared), total)
+        return objects_outcome(
+            [objects], 1000 * (prepared - start), 1000 * (done - prepared), total, self._sure
+        )

@@ -18,8 +18,9 @@ _SAM_LEGEND = (
     "image; the official decoder takes one prompt at a time, after our encoder, and upscales inside."
 )
 _OBJECT_LEGEND = (
-    "Mask AP, AP50: COCO's, over all objects the model may return; at a score of 0.5 and above: count error, "
-    "mean of |found - true| per image, Dice of objects, of those found; Dice, IoU and HD95 of their union."
+    "Mask AP, AP50: COCO's, over all objects the model may return; from the contract's score on: count "
+    "error, mean of |found - true| per image, Dice of objects, of those found; Dice, IoU and HD95 of their "
+    "union."
 )
 
 _DICE_LEGEND = (

@@ -165,6 +165,7 @@ class Plan:
                 threads=options.threads,
                 kind=subject.kind,
                 official=str(folder),
+                contract=to_text(subject.spec),
             )
 
     def _deployed(self, options: RunOptions, server: TritonServer | None) -> Iterator[Candidate]:

@@ -22,7 +22,6 @@ from seg_bench.metrics import (
 from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
 from seg_bench.metrics.objects import matched_dice
 from seg_bench.pipelines import Objects, Outcome
-from seg_bench.pipelines.instances import SURE
 from seg_runtime.sam.rle import coco_rle, encode_counts
 
 __all__ = ["Scorer", "foreground_dice"]
@@ -52,7 +51,7 @@ class Scorer:
     def score(self, sample: AnySample, outcome: Outcome, classes: int = 0) -> dict[str, float]:
         """Dice, IoU and HD95 in pixels of one image, foreground against background; ignored pixels count not.
 
-        For objects also `count_error`, found minus true at a score of `SURE`, and `matched_dice`, the mean
+        For objects also `count_error`, found minus true from `Outcome.sure` on, and `matched_dice`, the mean
         over the objects that were found (NaN where there is none).
 
         Args:
@@ -75,7 +74,7 @@ class Scorer:
             "hd95": hausdorff_95(predicted, target),
         }
         if outcome.objects and labels is not None:
-            scores |= self._score_objects(labels, outcome.objects[0])
+            scores |= self._score_objects(labels, outcome.objects[0], outcome.sure)
         if outcome.classes and isinstance(sample, ClassSample):
             self._score_classes(outcome.classes[0], sample.load_classes(), ~truth.ignored, classes)
         return scores
@@ -101,8 +100,8 @@ class Scorer:
             self._confusions.append(class_confusion(found[counted], truth[counted], count))
             self._distances.append(class_distances(found, truth, counted, count))
 
-    def _score_objects(self, labels: NDArray[np.int32], found: Objects) -> dict[str, float]:
-        truth, sure = labelled_objects(labels), found.scores >= SURE
+    def _score_objects(self, labels: NDArray[np.int32], found: Objects, threshold: float) -> dict[str, float]:
+        truth, sure = labelled_objects(labels), found.scores >= threshold
         size_hw = (labels.shape[0], labels.shape[1])
         rles = [coco_rle(encode_counts(mask), size_hw) for mask in found.masks]
         self._truths.append(truth)

@@ -62,11 +62,12 @@ def _preprocessing(values: dict[str, Any]) -> Preprocessing:
     size = _list(values["input_size_hw"], "input_size_hw", 2)
     # Checkpoints of earlier versions do not have these.
     scale, threshold = values.get("scale", 255.0), values.get("threshold", 0.5)
-    resize = values.get("resize")
+    score_threshold, resize = values.get("score_threshold", 0.5), values.get("resize")
     check_statistics(mean, std)
     check_size(size)
     check_scale(scale)
     check_probability(threshold)
+    check_probability(score_threshold, "score threshold")
     return Preprocessing(
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
@@ -75,6 +76,7 @@ def _preprocessing(values: dict[str, Any]) -> Preprocessing:
         scale=float(scale),
         channel_order=one_of(ChannelOrder, "channel order", values.get("channel_order", "rgb")),
         threshold=float(threshold),
+        score_threshold=float(score_threshold),
         resize=None if resize is None else one_of(Resize, "resize", resize),
     )
 

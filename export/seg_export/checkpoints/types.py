@@ -37,6 +37,7 @@ class Preprocessing:
         scale: what pixels of 0..255 are divided by before, 1 for statistics of the pixels themselves.
         channel_order: that the network was trained with; images are read as RGB.
         threshold: a probability at or above it is foreground, where there is one class.
+        score_threshold: of a network that finds objects: one counts from this score on.
         resize: how images are brought to `input_size_hw`, where the family leaves a choice; None for its own.
     """
 
@@ -47,6 +48,7 @@ class Preprocessing:
     scale: float = 255.0
     channel_order: ChannelOrder = "rgb"
     threshold: float = 0.5
+    score_threshold: float = 0.5
     resize: Resize | None = None
 
 

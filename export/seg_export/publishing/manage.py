@@ -93,14 +93,15 @@ def remove(repo: Path, model: str, version: int | None = None) -> None:
 
 
 def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
-    """Give the served version of a semantic model of one class another threshold; its graph stays.
+    """Give the served version of a model another threshold; its graph stays.
 
     A running server reads it when it starts again.
 
     Args:
         repo: the model repository.
         model: the model's name.
-        threshold: a probability at or above it is foreground.
+        threshold: a probability at or above it is foreground; of a model that finds objects, one counts from
+            this score on.
 
     Returns:
         The contract that is served now.
@@ -116,15 +117,18 @@ def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
 
     repository = Repository(repo)
     spec = repository.spec(model)
-    if spec.task != "semantic" or len(spec.class_names) > 1:
+    if spec.task not in ("semantic", "instances") or (spec.task == "semantic" and len(spec.class_names) > 1):
         raise BadInputError(f"model '{model}' has no threshold of one class: it cannot be changed")
+    name = "score_threshold" if spec.task == "instances" else "threshold"
     with staging_folder(repo) as staging, locked(repo):
         version = repository.spec(model).version
         _version_spec(repository, model, version)
         # The version's own first: a rollback to it returns to that.
         for folder in (repo / model / str(version), repo / model):
             config = staging / CONFIG_FILE
-            config.write_text(with_threshold(read_text(folder / CONFIG_FILE), threshold), encoding="utf-8")
+            config.write_text(
+                with_threshold(read_text(folder / CONFIG_FILE), threshold, name), encoding="utf-8"
+            )
             replace_config(folder, config)
     return repository.spec(model)
 

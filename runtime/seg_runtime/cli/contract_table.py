@@ -41,6 +41,7 @@ def contract_row(spec: ModelSpec) -> dict[str, Any]:
         "resize": spec.resize,
         "clahe": spec.clahe and {**vars(spec.clahe)},
         "threshold": spec.threshold,
+        "score_threshold": spec.score_threshold if spec.task == "instances" else None,
         "assumed": dict(spec.assumed),
         "contract_version": spec.contract_version,
     }

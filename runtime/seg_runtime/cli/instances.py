@@ -44,8 +44,13 @@ def instances(
         ),
     ] = None,
     score: Annotated[
-        float, typer.Option("--score", help="Leave out objects whose score is below this, 0 to 1.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            "--score",
+            help="Leave out objects whose score is below this, 0 to 1.",
+            show_default="the model's own, usually 0.5",
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Keep objects of this class; repeat for several.")
     ] = None,

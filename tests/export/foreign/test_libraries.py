@@ -27,6 +27,7 @@ from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import EdgesegError
 
 pytestmark = [
+    pytest.mark.full,
     # Of timm, MONAI and transformers, when they are imported and when their networks are built or traced.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -47,8 +47,9 @@ def maskrcnn_assumptions(checkpoint: Checkpoint, spec: ModelSpec, size_given: bo
     yield fixed("anchor aspect ratios", "0.5, 1, 2")
     yield argument("proposals", "proposals", BUILT)
     yield argument("max_detections", "detections at most", "--max-detections")
-    yield argument("score_threshold", "score threshold", BUILT)
+    yield argument("score_threshold", "lowest score", BUILT)
     yield argument("nms_threshold", "NMS threshold", BUILT)
     if "norm" in checkpoint.arguments:
         yield argument("norm_eps", "epsilon of the norms", "--norm-eps")
     yield fixed("mask threshold", f"{spec.threshold:g}")
+    yield fixed("score threshold", f"{spec.score_threshold:g}")

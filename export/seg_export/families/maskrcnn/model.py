@@ -76,6 +76,7 @@ def maskrcnn_model(
         std=tuple(model.transform.image_std),
         class_names=names,
         threshold=_THRESHOLD,
+        score_threshold=checkpoint.preprocessing.score_threshold,
         checkpoint_sha256=checkpoint.sha256,
         weights="random" if checkpoint.metadata.get("weights") == "random" else "trained",
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
