@@ -1,22 +1,23 @@
 """What images suffer on their way to a model: other brightness, noise, blur, JPEG compression.
 
-The kinds are those of ImageNet-C (Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness
-to Common Corruptions and Perturbations"), each at its severities 1 and 3 of 5, with two exceptions. Images
-are also made darker, by as much as they are made brighter there. Noise is as its severity 1 and a quarter of
-that: a deviation of 0.08 is far beyond what radiographs and microscopes have. Strengths are in units of
-the image as it is stored: a blur of one pixel is less in a larger image.
+Brightness, noise, blur and JPEG are of the kinds of ImageNet-C (Hendrycks and Dietterich 2019, "Benchmarking
+Neural Network Robustness to Common Corruptions and Perturbations"), from a strength that hardly shows to its
+severity 3 of 5, noise to 0.1, in steps so fine that a network which breaks in between is seen. Gamma stands
+for other exposures and detectors, and images are shown white for black, as those are whose photometric
+interpretation is wrong. Strengths are in units of the image as it is stored: a blur of one pixel is less in a
+larger image.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CORRUPTIONS", "blur", "brightness", "corrupt", "jpeg", "noise"]
+__all__ = ["CORRUPTIONS", "blur", "brightness", "corrupt", "gamma", "invert", "jpeg", "noise"]
 
 Image = NDArray[np.uint8]
 
@@ -90,18 +91,55 @@ def jpeg(image: Image, quality: int) -> Image:
     return np.asarray(decoded if gray else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def gamma(image: Image, exponent: float) -> Image:
+    """Raise the values to an exponent, on the 0..1 scale: above 1 is darker.
+
+    Args:
+        image: (H, W) gray or (H, W, 3) RGB, uint8.
+        exponent: above 0.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    return _to_uint8(255.0 * (image / 255.0) ** exponent)
+
+
+def invert(image: Image) -> Image:
+    """White for black.
+
+    Args:
+        image: (H, W) gray or (H, W, 3) RGB, uint8.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    return np.asarray(255 - image, dtype=np.uint8)
+
+
+def _unseeded(change: Callable[..., Image], strength: float) -> Callable[[Image, int], Image]:
+    return lambda image, seed: change(image, strength)
+
+
+def _noise_of(deviation: float) -> Callable[[Image, int], Image]:
+    return lambda image, seed: noise(image, deviation, seed)
+
+
+_STRENGTHS: tuple[tuple[str, Callable[..., Image], Sequence[float]], ...] = (
+    ("brightness", brightness, (0.1, 0.2, 0.3, -0.1, -0.2, -0.3)),
+    ("gamma", gamma, (0.4, 0.6, 1.6, 2.5)),
+    ("blur", blur, (1, 2, 3)),
+    ("jpeg", jpeg, (25, 20, 15)),
+)
+
 CORRUPTIONS: Mapping[str, Callable[[Image, int], Image]] = MappingProxyType(
     {
-        "brightness +0.1": lambda image, seed: brightness(image, 0.1),
-        "brightness +0.3": lambda image, seed: brightness(image, 0.3),
-        "brightness -0.1": lambda image, seed: brightness(image, -0.1),
-        "brightness -0.3": lambda image, seed: brightness(image, -0.3),
-        "noise 0.02": lambda image, seed: noise(image, 0.02, seed),
-        "noise 0.08": lambda image, seed: noise(image, 0.08, seed),
-        "blur 1": lambda image, seed: blur(image, 1),
-        "blur 3": lambda image, seed: blur(image, 3),
-        "jpeg 25": lambda image, seed: jpeg(image, 25),
-        "jpeg 15": lambda image, seed: jpeg(image, 15),
+        **{
+            f"{kind} {strength:{'+' if kind == 'brightness' else ''}g}": _unseeded(change, strength)
+            for kind, change, strengths in _STRENGTHS
+            for strength in strengths
+        },
+        **{f"noise {deviation:g}": _noise_of(deviation) for deviation in (0.02, 0.04, 0.06, 0.08, 0.1)},
+        "inverted": lambda image, seed: invert(image),
     }
 )
 """By the name of its condition: what makes it of an image and a seed."""
