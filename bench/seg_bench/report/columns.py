@@ -183,7 +183,7 @@ NAMES: tuple[tuple[Column, MakeCell], ...] = (
 COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
     (Column("dice", "Dice", interval=True), _summary("dice_summary", ".4f")),
     (Column("iou", "IoU", interval=True), _summary("iou_summary", ".4f")),
-    (Column("mean_dice", "mean Dice of classes"), _dice(mean_dice)),
+    (Column("mean_dice", "Dice of classes"), _dice(mean_dice)),
     (Column("mean_iou", "mIoU"), _dice(_mean_iou)),
     (Column("mask_iou", "mask IoU with fp32"), _number(_lowest_mask_iou, ".4f")),
     (Column("hd95_px", "HD95", "px", interval=True), _summary("hd95_summary", ".2f")),

@@ -17,7 +17,18 @@ __all__ = ["ROW_NAMES", "brief", "build_table", "condition_table", "load_name", 
 ROW_NAMES = ("machine", "measured", "data", "model", "where", "engine", "batch", "load", "class")
 """Keys of the columns that tell rows apart, as far as a table has them."""
 
-_DECISIVE = ("precision", "dice", "iou", "mask_iou", "ap", "p50_ms", "times_as_fast", "images_per_s", "note")
+_DECISIVE = (
+    "precision",
+    "dice",
+    "iou",
+    "mean_dice",
+    "mask_iou",
+    "ap",
+    "p50_ms",
+    "times_as_fast",
+    "images_per_s",
+    "note",
+)
 """Besides those; throughput is only needed where it tells batches apart."""
 
 _ALWAYS = frozenset(
