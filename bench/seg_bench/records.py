@@ -214,6 +214,16 @@ class Accuracy:
     classes: tuple[ClassAccuracy, ...] | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
 
+    def __post_init__(self) -> None:
+        counts = len(self.classes or ())
+        sizes = [len(row) for row in self.confusion or ()]
+        if self.confusion is not None and (
+            sizes != [counts] * counts or any(pixels < 0 for row in self.confusion for pixels in row)
+        ):
+            raise BadInputError(
+                f"the field 'confusion' must have a row and a column of pixels for each of {counts} classes"
+            )
+
 
 @dataclass(frozen=True)
 class Agreement:

@@ -96,7 +96,7 @@ def republished(text: str, spec: ModelSpec) -> str:
 
 
 def with_threshold(text: str, threshold: float, name: str = "threshold") -> str:
-    """A `config.pbtxt` with another `threshold`, or `score_threshold`; all else stays.
+    """A `config.pbtxt` with another `threshold`, or `score_threshold`; all else but comments stays.
 
     It is no longer an assumed one.
 
@@ -105,7 +105,7 @@ def with_threshold(text: str, threshold: float, name: str = "threshold") -> str:
     """
     config = _parse(text)
     config.parameters[name].string_value = repr(threshold)
-    assumed = json.loads(config.parameters["assumed"].string_value or "{}")
+    assumed = dict(json.loads(config.parameters["assumed"].string_value or "{}"))
     assumed.pop(name, None)
     if assumed:
         config.parameters["assumed"].string_value = json.dumps(assumed)

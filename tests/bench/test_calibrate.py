@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_without_publishing_the_contract_stays(repo: Path, xray_folder: Path) ->
     result = run("unet_lung", xray_folder, "--repo", repo, "--no-publish")
     assert result.exit_code == 0 and "would have the threshold" in result.output
     assert (repo / "unet_lung" / CONFIG_FILE).read_bytes() == before
+
+
+def test_a_version_without_a_configuration_of_its_own_gets_the_threshold_where_it_is_served(
+    repo: Path, xray_folder: Path
+) -> None:
+    spec = Repository(repo).spec("unet_lung")
+    (repo / "unet_lung" / str(spec.version) / CONFIG_FILE).unlink()
+    assert run("unet_lung", xray_folder, "--repo", repo).exit_code == 0
+    assert Repository(repo).spec("unet_lung").threshold > 0.05
+    assert not (repo / "unet_lung" / str(spec.version) / CONFIG_FILE).exists()
+
+
+def test_a_repository_that_cannot_be_written_to_is_said_before_the_work(
+    repo: Path, xray_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    result = run("unet_lung", xray_folder, "--repo", repo)
+    assert "cannot be written to: look at the thresholds with --no-publish" in str(result.exception)
 
 
 def test_models_without_a_threshold_and_unused_options_are_refused(

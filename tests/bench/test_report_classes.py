@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from bench_records import class_run, example_run, full_run, make_class_record, make_run
 from rich.console import Console
 
-from seg_bench.records import ClassAccuracy, Run
+from seg_bench.records import ClassAccuracy, Run, read_run, write_run
 from seg_bench.report.class_plot import class_dots
 from seg_bench.report.class_table import class_rows, class_table
 from seg_bench.report.csv_report import to_csv
@@ -22,6 +23,7 @@ from seg_bench.report.json_report import to_json_report
 from seg_bench.report.markdown import to_markdown
 from seg_bench.report.svg import text_width
 from seg_bench.report.terminal import print_report
+from seg_runtime.errors import BadInputError
 
 
 def screen(run: Run, width: int = 80, wide: bool = True) -> str:
@@ -194,3 +196,30 @@ def test_shares_look_like_all_or_nothing_only_where_they_are(
     text = to_html([make_run(shown)])
     first = text.split('<th scope="row">background</th>')[1].split("</tr>")[0]
     assert [f">{each}</td>" in first for each in wanted] == [True, True]
+
+
+def test_of_equal_rows_the_one_with_a_confusion_matrix_is_shown() -> None:
+    record = make_class_record("unet", 0.9, 0.8)
+    older = replace(record, accuracy=record.accuracy and replace(record.accuracy, confusion=None))
+    for rows in ((older, record), (record, older)):
+        assert to_html([make_run(*rows)]).count('<table class="confusion">') == 1
+
+
+@pytest.mark.parametrize("confusion", [((1, 2),), ((1, 2), (3,)), ((1, 2), (3, -4)), ()])
+def test_a_confusion_matrix_that_does_not_fit_its_classes_is_refused(
+    tmp_path: Path, confusion: tuple[tuple[int, ...], ...]
+) -> None:
+    write_run(make_run(make_class_record("unet", 0.9, 0.8)), tmp_path / "run.json")
+    document = json.loads((tmp_path / "run.json").read_text())
+    document["records"][0]["accuracy"]["confusion"] = confusion
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(BadInputError, match="a row and a column of pixels for each of 2 classes"):
+        read_run(tmp_path / "run.json")
+
+
+def test_the_mean_says_what_it_leaves_out() -> None:
+    record = make_class_record("unet", 0.9, 0.8)
+    assert record.accuracy and record.accuracy.classes
+    named = tuple(replace(each, name=f"part {each.name}") for each in record.accuracy.classes)
+    table = class_table([make_run(replace(record, accuracy=replace(record.accuracy, classes=named)))])
+    assert table and [cell.text for cell in table.rows[-1]][:3] == ["mean", "-", "0.8500"]

@@ -407,6 +407,18 @@ def test_parts_of_the_strong_augmentation_do_what_they_say() -> None:
     assert RandomNoise((0.0, 0.0))(image, mask)[0] is image
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_sample_has_the_size_of_the_batch_whatever_its_sides(name: str) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (48, 80)).astype(np.uint8)
+    pairs = Pairs(tuple("abcdefgh"), (image,) * 8, ((image > 99).astype(np.uint8),) * 8)
+    data = SegmentationDataset(pairs, Preprocessing(), build_augmentation((48, 80), AUGMENTATIONS[name]))
+    for epoch in range(4):
+        data.epoch = epoch
+        for index in range(8):
+            pixels, truth = data[index]
+            assert pixels.shape == truth.shape == (1, 48, 80)
+
+
 def test_contrast_is_equalised_after_the_augmentation() -> None:
     """As clients do it, whatever an image went through before."""
     image = np.random.default_rng(0).integers(0, 120, (64, 64)).astype(np.uint8)
@@ -425,7 +437,7 @@ def test_contrast_is_equalised_after_the_augmentation() -> None:
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"weight_decay": -1.0}, "must not be negative"),
+        ({"weight_decay": -1.0}, "must be a number of at least 0"),
         ({"ema_decay": 1.0}, "below 1"),
         ({"amp": "int8"}, "choose one of off, bf16, fp16"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,8 @@ def calibrate(
 
     if split_file and part is None:
         raise BadInputError(f"--split-file {split_file} has parts: choose one with --part val")
+    if publish and not os.access(repo, os.W_OK):
+        raise BadInputError(f"{repo} cannot be written to: look at the thresholds with --no-publish")
     samples = find_samples(data, truth)
     if part:
         samples = select(samples, names_of_part(samples, part.value, split_file)[0])

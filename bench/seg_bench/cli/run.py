@@ -61,7 +61,7 @@ def run(
 
     Of a model that finds objects, all masks are pasted into the image, and the
     table also shows mask AP and AP50, how many objects it found too many or too
-    few at a score of 0.5, and the Dice of those found.
+    few at the contract's score, and the Dice of those found.
 
     --robustness and --ood ask how far a model can be trusted on what it was not
     trained for: every trained row is scored again under each condition, rows of

@@ -101,8 +101,7 @@ def check_class_names(found: Sequence[str], of_model: Sequence[str], model: str)
     if found and of_model and list(of_model) not in (wanted, [FOREGROUND]):
         raise BadInputError(
             f"'{model}' finds {', '.join(of_model)}, and the data has the classes {', '.join(found)}: their "
-            "score would mean nothing; give masks of the model's own classes, or name other models with "
-            "--models"
+            "score would mean nothing; give masks of the model's own classes, or name another model"
         )
 
 

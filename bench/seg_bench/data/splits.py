@@ -127,6 +127,11 @@ def select(samples: Iterable[Named], names: Iterable[str]) -> tuple[Named, ...]:
     by_name = {sample.name: sample for sample in samples}
     wanted = list(names)
     missing = [name for name in wanted if name not in by_name]
+    if missing and len(missing) == len(wanted) > 1:
+        raise BadInputError(
+            f"the data folder has none of the split's {len(wanted)} samples, such as {missing[0]}: it has "
+            "another split, which --split-file names (seg-bench train writes split.json)"
+        )
     if missing:
         raise BadInputError(
             f"the data folder lacks {len(missing)} of the split's {len(wanted)} samples, first "

@@ -24,7 +24,8 @@ __all__ = [
     "mean_dice",
 ]
 
-MEAN = "mean, background left out"
+_MEAN = "mean"
+_MEAN_OF_OTHERS = "mean, background left out"
 
 
 def classes_of(record: Record) -> dict[str, ClassAccuracy]:
@@ -54,7 +55,7 @@ def class_rows(runs: Sequence[Run]) -> list[PlottedRow]:
     rows = plotted_rows([record for run in runs for record in run.records])
     pairs = [pair for pair in zip(rows, dates, strict=True) if classes_of(pair[0].record)]
     distinct: dict[tuple[str, ...], tuple[PlottedRow, str]] = {}
-    for row, date in sorted(pairs, key=lambda pair: is_baseline(pair[0].record)):
+    for row, date in sorted(pairs, key=_preference):
         distinct.setdefault((row.record.model.name, *_figures(row.record)), (row, date))
     names: list[str] = []
     for name_of in _NAMINGS:
@@ -62,6 +63,12 @@ def class_rows(runs: Sequence[Run]) -> list[PlottedRow]:
         if len(set(names)) == len(names):
             break
     return [replace(row, name=name) for (row, _), name in zip(distinct.values(), names, strict=True)]
+
+
+def _preference(pair: tuple[PlottedRow, str]) -> tuple[bool, bool]:
+    """Of equal rows a deployed one is shown, and one of this release."""
+    record = pair[0].record
+    return is_baseline(record), confusion_of(record) is None
 
 
 def class_names(rows: Sequence[PlottedRow]) -> list[str]:
@@ -93,7 +100,8 @@ def class_table(runs: Sequence[Run]) -> Table | None:
     names = class_names(rows)
     # What is wrong with a row of the table of records is said there.
     about = replace(rows[0].record, failure=None, noise=None)
-    cells = (*(_cells(rows, name) for name in names), _mean_cells(rows))
+    title = _MEAN_OF_OTHERS if BACKGROUND in names else _MEAN
+    cells = (*(_cells(rows, name) for name in names), _mean_cells(rows, title))
     return Table(tuple(columns), cells, (about,) * len(cells))
 
 
@@ -120,10 +128,10 @@ def _cells(rows: Sequence[PlottedRow], name: str) -> tuple[Cell, ...]:
     )
 
 
-def _mean_cells(rows: Sequence[PlottedRow]) -> tuple[Cell, ...]:
+def _mean_cells(rows: Sequence[PlottedRow], title: str) -> tuple[Cell, ...]:
     records = [row.record for row in rows]
     return (
-        Cell(MEAN),
+        Cell(title),
         Cell(ABSENT),
         *(_score(_mean(record, "dice")) for record in records),
         *(_score(_mean(record, "iou")) for record in records),

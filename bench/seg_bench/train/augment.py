@@ -200,10 +200,10 @@ def build_augmentation(
     part = v2.RandomResizedCrop(size_hw, scale=_PART_SCALE, ratio=_PART_RATIO, antialias=True)
     composed: Transform = v2.Compose(
         [
+            v2.RandomApply([RandomTurn()], chosen.turn_probability),  # The crop brings it to the size again.
             v2.RandomChoice([cropped, part], p=[1 - chosen.part_probability, chosen.part_probability]),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomApply([affine], chosen.affine_probability),
-            v2.RandomApply([RandomTurn()], chosen.turn_probability),
             v2.RandomInvert(chosen.invert_probability),
             v2.RandomApply(
                 [v2.ColorJitter(chosen.brightness, chosen.contrast)], chosen.intensity_probability

@@ -86,7 +86,7 @@ class SemanticRecipe:
         least = 2 ** len(features)
         if min(self.size_hw) < least:
             raise BadInputError(
-                f"size {self.size_hw[1]}x{self.size_hw[0]} is too small for {len(features)} levels: "
+                f"size {self.size_hw[0]}x{self.size_hw[1]} is too small for {len(features)} levels: "
                 f"use at least {least}x{least}, or fewer --features"
             )
 

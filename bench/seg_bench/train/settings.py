@@ -79,8 +79,8 @@ class TrainSettings:
             "workers",
             "boundary_weight",
         ):
-            if not getattr(self, name) >= 0:
-                raise BadInputError(f"{name} is {getattr(self, name)}: it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadInputError(f"{name} is {getattr(self, name)}: it must be a number of at least 0")
         weights = () if self.class_weights == "frequency" else self.class_weights
         if any(not 0 <= weight < math.inf for weight in weights):
             raise BadInputError(f"class_weights are {self.class_weights}: none may be negative or infinite")

@@ -95,7 +95,7 @@ def remove(repo: Path, model: str, version: int | None = None) -> None:
 def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
     """Give the served version of a model another threshold; its graph stays.
 
-    A running server reads it when it starts again.
+    A running server reads it when it starts again. Comments in its `config.pbtxt` are lost.
 
     Args:
         repo: the model repository.
@@ -109,7 +109,7 @@ def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
     Raises:
         ModelNotFoundError: no such model; names the nearest.
         BadInputError: it is no probability, or the model has no such threshold.
-        RepositoryError: the model was not published by seg-export.
+        RepositoryError: the repository cannot be written to.
     """
     if not 0 <= threshold <= 1:
         raise BadInputError(f"threshold {threshold:g}: expected a probability, 0 to 1")
@@ -121,10 +121,9 @@ def set_threshold(repo: Path, model: str, threshold: float) -> ModelSpec:
         raise BadInputError(f"model '{model}' has no threshold of one class: it cannot be changed")
     name = "score_threshold" if spec.task == "instances" else "threshold"
     with staging_folder(repo) as staging, locked(repo):
-        version = repository.spec(model).version
-        _version_spec(repository, model, version)
-        # The version's own first: a rollback to it returns to that.
-        for folder in (repo / model / str(version), repo / model):
+        # The version's own, where it has one, first: a rollback to it returns to that.
+        own = repo / model / str(repository.spec(model).version)
+        for folder in (*([own] if (own / CONFIG_FILE).is_file() else []), repo / model):
             config = staging / CONFIG_FILE
             config.write_text(
                 with_threshold(read_text(folder / CONFIG_FILE), threshold, name), encoding="utf-8"
