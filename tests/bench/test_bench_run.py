@@ -232,7 +232,7 @@ def test_bad_requests_are_refused_before_anything_starts(
         (RepositoryError, "no built model", {"repo": tmp_path / "bare", "models": ()}),
         (RepositoryError, "not built", {"repo": tmp_path / "bare"}),
         (BadInputError, "no data folder", {"data": tmp_path / "none"}),
-        (BadInputError, "none of the split, {"part": "test"}),
+        (BadInputError, "none of the split", {"part": "test"}),
         (BadInputError, "pass the file", {"baseline": True, "checkpoint": other}),
         (CheckpointError, "no checkpoint file", {"baseline": True, "checkpoint": tmp_path / "none.pth"}),
         (BadInputError, "takes batches of 1 to 8", {"batches": (9,)}),
