@@ -47,7 +47,7 @@ def calibrate(
 
     Every threshold of 0.05 to 0.95 is scored: by the mean Dice of the masks that
     it gives, or for objects, where it is one of scores, by F1. Of those as good
-    as the best (within 0.0005 and 0.001), the one nearest to the model's own is
+    as the best (within 0.0005 and 0.005), the one nearest to the model's own is
     taken. The graph and its version stay; a running server has to be started
     again. Use images that the model was not trained on, and others than those
     you report figures of.
