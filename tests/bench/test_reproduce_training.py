@@ -216,7 +216,9 @@ def measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(driver, "MIN_CALLS", 4)
     monkeypatch.setattr(driver, "MIN_S", 0.1)
     monkeypatch.setattr(plan, "_INT8_FAMILIES", ())
-    monkeypatch.setattr(driver, "examine_device", lambda facts: replace(examine_device(facts), server=False))
+    monkeypatch.setattr(
+        driver, "examine_device", lambda facts: replace(examine_device(facts), server=False, compiles=False)
+    )
     folder = ResultFolder(tmp_path / "out")
     images = find_images((), tmp_path / "drawn")["masks"]
     export_row(TINY, "fp32", folder.work / "triton_repo", folder.work / "weights", images)

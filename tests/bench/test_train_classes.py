@@ -44,7 +44,7 @@ def test_commands_train_export_and_measure_several_classes(
     monkeypatch.chdir(tmp_path)
     trained = CliRunner().invoke(
         app,
-        f"train unet {data} --out run --features 8,16 --size 48x64 --epochs 8 --batch-size 2 --device cpu "
+        f"train unet {data} --out run --features 8,16 --size 48 --epochs 8 --batch-size 2 --device cpu "
         "--json --learning-rate 0.02 --class-weights frequency --oversample".split(),
     )
     assert trained.exit_code == 0, trained.output

@@ -98,6 +98,12 @@ def test_a_command_without_options_trains_by_the_settings_defaults(seen: list[An
     assert (options, as_json) == ({"resume": False}, False)
 
 
+@pytest.mark.parametrize("family", ["unet", "unetpp"])
+def test_images_need_not_be_squares(seen: list[Any], family: str) -> None:
+    ((positional, _), _) = _trained(seen, family, "data", "--out", "run", "--size", "64x128")
+    assert positional[3].size_hw == (64, 128)
+
+
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_option_changes_what_is_trained(seen: list[Any], family: str, name: str) -> None:
     (option,) = (each for each in FAMILIES.commands[family].params if each.name == name)
