@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from seg_bench.json_fields import write_json
 from seg_bench.machine import describe_machine, shown_command
 from seg_bench.metrics.summary import summarize
+from seg_bench.record_files import read_runs, write_run
 from seg_bench.records import (
     SCHEMA,
     Accuracy,
@@ -34,8 +35,6 @@ from seg_bench.records import (
     Record,
     Run,
     Settings,
-    read_runs,
-    write_run,
 )
 from seg_bench.report.html_page import to_html
 from seg_runtime.console import run_app

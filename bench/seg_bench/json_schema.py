@@ -7,7 +7,8 @@ import inspect
 import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from seg_bench.records import READABLE, Run
+from seg_bench.record_files import READABLE
+from seg_bench.records import Run
 
 __all__ = ["json_schema", "records_schema"]
 

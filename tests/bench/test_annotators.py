@@ -17,7 +17,7 @@ from seg_bench.data.consensus import majority, staple
 from seg_bench.data.find import find_samples
 from seg_bench.data.samples import Sample
 from seg_bench.metrics import dice_score
-from seg_bench.records import read_run
+from seg_bench.record_files import read_run
 from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import BadImageError, BadInputError, MissingExtraError
 

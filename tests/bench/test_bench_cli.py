@@ -12,7 +12,7 @@ from bench_records import example_run, make_run
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
-from seg_bench.records import read_run, write_run
+from seg_bench.record_files import read_run, write_run
 from seg_runtime.errors import BadInputError, ModelNotFoundError
 
 

@@ -18,7 +18,8 @@ from seg_bench.official_maskrcnn import torchvision_model
 from seg_bench.pipelines import Objects
 from seg_bench.pipelines.instances import objects_outcome
 from seg_bench.pipelines.instances_torch import TorchInstancesPipeline
-from seg_bench.records import ObjectAccuracy, Record, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import ObjectAccuracy, Record
 from seg_bench.report.notes import legend_lines
 from seg_bench.report.speed import speed_lines
 from seg_bench.report.table import build_table

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.machine import shown_text
-from seg_bench.records import Record, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Record
 from seg_bench.run import server_time
 from seg_bench.run.options import LoadLevel, RunOptions
 from seg_bench.run.rounds import time_rows

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
-from seg_bench.records import Record, Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Record, Run
 from seg_bench.run.options import RunOptions, engines_of, places_of
 from seg_bench.run.runner import measure
 from seg_bench.run.worker_process import WorkerProcess

@@ -12,7 +12,8 @@ import pytest
 from marks import full_size
 
 from seg_bench.candidate import OFFICIAL_DECODER, PYTORCH
-from seg_bench.records import Record, Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Record, Run
 from seg_bench.run.options import RunOptions, places_of
 from seg_bench.run.runner import measure
 from seg_runtime.errors import BadInputError, EdgesegError, ModelNotFoundError, RepositoryError

@@ -23,7 +23,8 @@ from seg_bench.metrics import (
     pooled_mean_iou,
 )
 from seg_bench.pipelines import Outcome
-from seg_bench.records import Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Run
 from seg_bench.run.options import RunOptions
 from seg_bench.run.runner import measure
 from seg_bench.run.scoring import Scorer

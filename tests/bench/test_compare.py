@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from seg_bench.cli import app
 from seg_bench.cli.compare import share
 from seg_bench.compare import BETTER, SAME, UNSURE, WORSE, Comparison, compare_runs, ratio_of_medians
-from seg_bench.records import Record, Run, write_run
+from seg_bench.record_files import write_run
+from seg_bench.records import Record, Run
 from seg_runtime.errors import BadInputError
 
 

@@ -21,7 +21,8 @@ from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, sample_from_json, sample_to_json
 from seg_bench.metrics import dice_score, summarize, worst_decile
-from seg_bench.records import Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Run
 from seg_bench.run.cases import Case, make_cases
 from seg_bench.run.conditions import score_conditions
 from seg_bench.run.options import RunOptions

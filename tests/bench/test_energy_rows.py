@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.cli import app
 from seg_bench.power import measure_energy
-from seg_bench.records import read_run
+from seg_bench.record_files import read_run
 from seg_bench.run.energy_rows import device_rows
 from seg_bench.run.options import RunOptions
 from seg_bench.run.rows import Row

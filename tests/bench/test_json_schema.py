@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from seg_bench.cli import app
 from seg_bench.json_fields import to_json
 from seg_bench.json_schema import records_schema
-from seg_bench.records import READABLE, Run, read_run
+from seg_bench.record_files import READABLE, read_run
+from seg_bench.records import Run
 from seg_runtime.errors import BadInputError
 
 ROOT = Path(__file__).parents[2]

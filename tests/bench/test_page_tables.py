@@ -11,7 +11,7 @@ from bench_records import make_accuracy, make_record, make_run
 from typer.testing import CliRunner
 
 from seg_bench.cli import app, main
-from seg_bench.records import write_run
+from seg_bench.record_files import write_run
 from seg_bench.report.page_tables import update_page, updated_text
 from seg_runtime.errors import BadInputError
 

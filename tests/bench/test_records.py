@@ -19,7 +19,7 @@ from bench_records import (
 )
 
 from seg_bench.machine import describe_machine, shown_command
-from seg_bench.records import read_run, read_runs, write_run
+from seg_bench.record_files import read_run, read_runs, write_run
 from seg_runtime.errors import BadInputError
 
 

@@ -13,7 +13,8 @@ import pytest
 from bench_records import class_run, example_run, full_run, make_class_record, make_run
 from rich.console import Console
 
-from seg_bench.records import ClassAccuracy, Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import ClassAccuracy, Run
 from seg_bench.report.class_plot import class_dots
 from seg_bench.report.class_table import class_rows, class_table
 from seg_bench.report.csv_report import to_csv

@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
-from seg_bench.records import read_run, write_run
+from seg_bench.record_files import read_run, write_run
 from seg_bench.report.csv_report import to_csv
 from seg_runtime.errors import BadInputError
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from seg_bench.candidate import PYTORCH
 from seg_bench.cli import app
-from seg_bench.records import read_run
+from seg_bench.record_files import read_run
 from seg_bench.reproduce import driver, plan
 from seg_bench.reproduce.catalogue import ROWS, TableRow
 from seg_bench.reproduce.device import examine_device

@@ -11,7 +11,8 @@ from bench_records import make_accuracy, make_latency, make_record, make_run
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
-from seg_bench.records import Data, Energy, Record, write_run
+from seg_bench.record_files import write_run
+from seg_bench.records import Data, Energy, Record
 from seg_bench.suggest import Limits, suggest
 from seg_runtime.errors import BadInputError
 

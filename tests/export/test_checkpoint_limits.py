@@ -16,7 +16,7 @@ from hostile_checkpoints import CHECKPOINTS, archive, safetensors, sparse, tenso
 from onnx import TensorProto, helper
 
 from seg_bench.data.splits import load_split
-from seg_bench.records import is_record, readable_runs
+from seg_bench.record_files import is_record, readable_runs
 from seg_export.checkpoints.checkpoint import load_checkpoint
 from seg_export.checkpoints.files import read_plain
 from seg_export.checkpoints.folders.folder import read_json

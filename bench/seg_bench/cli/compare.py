@@ -48,7 +48,7 @@ def compare(
       seg-bench compare results/before results/after --fail-dice 0.001 --json
     """
     from seg_bench.compare import compare_runs
-    from seg_bench.records import readable_runs
+    from seg_bench.record_files import readable_runs
 
     limit = share(fail_over)
     (before, unread_before), (after, unread_after) = readable_runs([old]), readable_runs([new])

@@ -107,7 +107,7 @@ def report(
         --repo triton_repo
       seg-bench report --update README.md
     """
-    from seg_bench.records import readable_runs
+    from seg_bench.record_files import readable_runs
     from seg_runtime.errors import BadInputError
 
     if update is not None:
@@ -142,7 +142,7 @@ def report(
 
 def _keep_records(records: list[Path], out: Path | None) -> None:
     """Refuse to write the report over what it is made of, or over any other record."""
-    from seg_bench.records import is_record
+    from seg_bench.record_files import is_record
     from seg_runtime.errors import BadInputError
     from seg_runtime.plain_files import real_path
 

@@ -180,7 +180,7 @@ def _baselines(chosen: list[Baseline]) -> dict[str, Any]:
 
 
 def _show(measured: Run, out: Path | None, as_json: bool) -> None:
-    from seg_bench.records import write_run
+    from seg_bench.record_files import write_run
     from seg_bench.report.json_report import to_json_report
     from seg_bench.report.terminal import print_report
     from seg_runtime.console import stdout_console

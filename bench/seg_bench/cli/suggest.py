@@ -61,7 +61,7 @@ def suggest(
         --max-mb 2000
       seg-bench suggest results --max-joules 0.5 --json
     """
-    from seg_bench.records import readable_runs
+    from seg_bench.record_files import readable_runs
     from seg_bench.suggest import Limits
     from seg_bench.suggest import suggest as choose
 

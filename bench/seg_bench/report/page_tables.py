@@ -10,7 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
-from seg_bench.records import read_runs
+from seg_bench.record_files import read_runs
 from seg_bench.report.markdown import to_markdown
 from seg_bench.report.save import save_report
 from seg_runtime.errors import BadInputError
@@ -29,7 +29,7 @@ def updated_text(page: Path) -> str:
 
     Raises:
         BadInputError: the page cannot be read, has no table, a table without an end, or one with another
-            command; and as `seg_bench.records.read_runs`.
+            command; and as `seg_bench.record_files.read_runs`.
     """
     try:
         text = read_text(page)

@@ -9,7 +9,8 @@ from pathlib import Path
 from seg_bench.doctor.facts import Facts
 from seg_bench.doctor.findings import examine
 from seg_bench.doctor.screen import to_json_text
-from seg_bench.records import Run, read_run, write_run
+from seg_bench.record_files import read_run, write_run
+from seg_bench.records import Run
 from seg_bench.report.html_page import to_html
 from seg_bench.report.save import save_report
 from seg_bench.reproduce.catalogue import ROWS
