@@ -66,6 +66,8 @@ class AugmentSettings:
         turn_probability: share of samples that are turned by 90, 180 or 270 degrees.
         part_probability: share of samples that are a part of the image, from a third of it on and stretched,
             instead of the crop of `crop_scale`.
+        validate: choose the best epoch by the validation images as they are and as this augmentation changes
+            them, each once and every time alike, instead of as they are alone.
     """
 
     crop_scale: tuple[float, float] = (0.8, 1.0)
@@ -85,6 +87,7 @@ class AugmentSettings:
     jpeg_probability: float = 0.0
     turn_probability: float = 0.0
     part_probability: float = 0.0
+    validate: bool = False
 
 
 AUGMENTATIONS = {
@@ -101,6 +104,7 @@ AUGMENTATIONS = {
         jpeg_probability=0.3,
         turn_probability=0.15,
         part_probability=0.3,
+        validate=True,
     ),
 }
 """By name."""

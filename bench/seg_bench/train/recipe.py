@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import ConcatDataset, Dataset
 
 from seg_bench.data.splits import Split, save_split, select
 from seg_bench.data.statistics import mean_and_std
 from seg_bench.data.training import TrainingData, training_data
-from seg_bench.train.augment import AUGMENTATIONS, IGNORED_PIXEL, build_augmentation, derived_seed
+from seg_bench.train.augment import AUGMENTATIONS, IGNORED_PIXEL, Pair, build_augmentation, derived_seed
 from seg_bench.train.balance import check_present
 from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
 from seg_bench.train.history import History
@@ -147,9 +148,12 @@ def train_semantic(
     facts = _facts(recipe, split, preprocessing, start)
     constant = {**run_metadata(settings, split, start), "augmentation": asdict(augmentation)}
 
+    seen: Dataset[Pair] = SegmentationDataset(val, preprocessing)
+    if augmentation.validate:  # A network that is to stand changes is chosen by how it stands them.
+        seen = ConcatDataset([seen, SegmentationDataset(val, preprocessing, transform, settings.seed)])
     task = SemanticTask(
         SegmentationDataset(train, preprocessing, transform, settings.seed),
-        SegmentationDataset(val, preprocessing),
+        seen,
         settings,
         found.class_names,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from seg_bench.data.class_names import BACKGROUND
 from seg_bench.metrics.classes import class_confusion, class_scores
@@ -32,7 +32,7 @@ class SemanticTask:
     """Images with one mask or one map of classes each; see `seg_bench.train.task.Task`.
 
     Args:
-        train_data, val_data: the parts.
+        train_data, val_data: the parts; validation loads the second in the order it has.
         settings: of the loop.
         class_names: of the network's classes; one for foreground against background.
 
@@ -46,7 +46,7 @@ class SemanticTask:
     def __init__(
         self,
         train_data: SegmentationDataset,
-        val_data: SegmentationDataset,
+        val_data: Dataset[Pair],
         settings: TrainSettings,
         class_names: Sequence[str] = ("foreground",),
     ) -> None:
