@@ -42,7 +42,7 @@ ARTICLE_TABLE = {
 
 
 def article_row(record: Record) -> ArticleFigures | None:
-    """What stands beside a record: the article's row for its family, of lungs on Montgomery's X-rays only."""
+    """The article's row for a record: that for its family, of lungs on Montgomery's X-rays only."""
     sets = (record.data.name, record.data.split or "")
     montgomery = any(name.lower().startswith(_DATA_SET) for name in sets)
     return article_figures(record.model.family) if montgomery else None

@@ -132,7 +132,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ObjectAccuracy:
-    """How well objects were found; `Accuracy` beside it scores the union of those that count.
+    """How well objects were found; `Accuracy` scores the union of those that count.
 
     One counts from the score on that its contract has, 0.5 where nobody chose another.
 
@@ -234,9 +234,9 @@ class Condition:
     """Dice under a condition that the model was not trained for.
 
     Attributes:
-        name: "brightness", "noise", "blur", "jpeg" (with its strength, as "noise 0.1"), or the name of
+        name: a key of `seg_bench.corruptions.CORRUPTIONS` or `seg_bench.data.views.VIEWS`, or the name of
             another data set.
-        kind: "corruption" (of the record's own images) or "data set".
+        kind: "corruption" or "view" (of the record's own images), or "data set".
         images: their names.
         dice: one value per image, in that order.
         summary: of those.

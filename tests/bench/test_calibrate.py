@@ -68,7 +68,7 @@ def test_the_nearest_of_the_thresholds_that_are_as_good_is_chosen() -> None:
 
 @pytest.fixture
 def repo(lung_repo: Path, tmp_path: Path) -> Path:
-    """A repository of its own with the lung U-Net, whose threshold is a bad one."""
+    """A repository with the lung U-Net alone, whose threshold is a bad one."""
     shutil.copytree(lung_repo / "unet_lung", tmp_path / "repo" / "unet_lung")
     config = tmp_path / "repo" / "unet_lung" / CONFIG_FILE
     version = Repository(tmp_path / "repo").spec("unet_lung").version

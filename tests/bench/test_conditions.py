@@ -20,6 +20,7 @@ from tiny_graph import publish, semantic_graph, semantic_spec
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.find import AnySample, find_samples, sample_from_json, sample_to_json
+from seg_bench.data.views import VIEWS, ViewSample
 from seg_bench.metrics import dice_score, summarize, worst_decile
 from seg_bench.record_files import read_run, write_run
 from seg_bench.records import Run
@@ -83,7 +84,7 @@ def test_corrupted_images_score_as_a_user_of_the_segmenter_would_find_them(
     from seg_runtime import SemanticSegmenter, connect
 
     conditions = {condition.name: condition for condition in measured.records[0].conditions or ()}
-    assert list(conditions) == [*CORRUPTIONS, "elsewhere"]
+    assert list(conditions) == [*CORRUPTIONS, *VIEWS, "elsewhere"]
     with connect(options.repo, threads=1) as session:
         segmenter = SemanticSegmenter(session, "tiny")
         for name in CORRUPTIONS:
@@ -95,6 +96,42 @@ def test_corrupted_images_score_as_a_user_of_the_segmenter_would_find_them(
             assert (condition.kind, condition.images) == ("corruption", ("disc_0", "disc_1"))
             assert condition.summary == summarize(condition.dice)
     assert len({condition.dice for condition in conditions.values()}) > 5
+
+
+SEEN = {
+    "left half": lambda pixels: np.hsplit(pixels, 2)[0],
+    "right half": lambda pixels: np.hsplit(pixels, 2)[1],
+    "turned 90": lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+
+def test_halves_and_turned_images_are_scored_by_the_ground_truth_that_belongs_to_them(
+    measured: Run, options: RunOptions
+) -> None:
+    from seg_runtime import SemanticSegmenter, connect
+
+    conditions = {condition.name: condition for condition in measured.records[0].conditions or ()}
+    with connect(options.repo, threads=1) as session:
+        segmenter = SemanticSegmenter(session, "tiny")
+        for name, seen in SEEN.items():
+            wanted = []
+            for sample in find_samples(options.data)[:2]:
+                image, mask = sample.load_image(), sample.load_mask().astype(np.uint8)
+                found = segmenter.segment(np.ascontiguousarray(seen(image))).mask > 0
+                wanted.append(dice_score(found, seen(mask) > 0))
+            assert conditions[name].dice == pytest.approx(wanted)
+            assert conditions[name].kind == "view"
+
+
+def test_an_image_whose_half_is_empty_is_left_out_there(options: RunOptions, tmp_path: Path) -> None:
+    data = make_data(tmp_path / "some", (80, 72), 3)
+    mask = np.zeros((80, 72), np.uint8)
+    mask[20:40, 5:20] = 255
+    write(data / "masks" / "disc_1.png", mask)
+    cases = make_cases(replace(options, robustness=True), find_samples(data), boxes=False)
+    shown = {case.name: [sample.name for sample in case.samples] for case in cases if case.kind == "view"}
+    both = ["disc_0", "disc_1", "disc_2"]
+    assert shown == {"left half": both, "right half": ["disc_0", "disc_2"], "turned 90": both}
 
 
 def test_another_data_set_is_scored_on_its_own_images_no_more_than_the_limit(
@@ -116,7 +153,7 @@ def test_rows_of_one_model_in_one_engine_are_scored_once(measured: Run) -> None:
     auto, again, openvino = measured.records
     assert auto.engine == again.engine != openvino.engine
     assert again.accuracy == auto.accuracy and again.conditions is None
-    assert [condition.name for condition in openvino.conditions or ()] == [*CORRUPTIONS, "elsewhere"]
+    assert [condition.name for condition in openvino.conditions or ()] == [*CORRUPTIONS, *VIEWS, "elsewhere"]
 
 
 def test_records_with_conditions_survive_the_disk(measured: Run, tmp_path: Path) -> None:
@@ -191,7 +228,9 @@ def test_every_row_reads_the_very_same_corrupted_image_in_the_channels_of_the_or
 def test_a_sample_reaches_another_process_as_it_is(xray_folder: Path, nuclei_folder: Path) -> None:
     for folder in (xray_folder, nuclei_folder):
         sample = find_samples(folder)[0]
-        assert sample_from_json(json.loads(json.dumps(sample_to_json(sample)))) == sample
+        view = ViewSample("left half", sample, sample.image_path)
+        for each in (sample, view):
+            assert sample_from_json(json.loads(json.dumps(sample_to_json(each)))) == each
 
 
 def test_data_that_cannot_be_scored_is_refused_before_anything_starts(
@@ -271,7 +310,7 @@ def test_the_page_about_robustness_shows_the_committed_record() -> None:
     (record,) = read_run(root / "bench" / "results" / "robustness_montgomery.json").records
     assert record.accuracy and record.conditions
     shown = {condition.name: condition.dice for condition in record.conditions}
-    assert list(shown) == [*CORRUPTIONS, "shenzhen"]
+    assert list(shown) == [*CORRUPTIONS, *VIEWS, "shenzhen"]
     page = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
     for name, dice in {"as they are": record.accuracy.dice, **shown}.items():
         title = "data set `shenzhen`" if name == "shenzhen" else name

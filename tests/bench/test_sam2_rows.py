@@ -240,6 +240,5 @@ def test_a_server_computes_the_same_masks_and_says_how_long(options: RunOptions)
         assert record.failure is None
         assert record.agreement and record.agreement.lowest > 0.999
         latency = record.latency
-        # A difference of two clocks: on a busy machine that of one call may be below 0.
         assert latency and len(latency.transfer or ()) == len(latency.total)
-        assert max(latency.transfer or ()) > 0
+        assert min(latency.transfer or ()) >= 0 and max(latency.transfer or ()) > 0

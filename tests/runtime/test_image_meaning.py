@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from deep_files import bare, deep, dicom, png, tiff
 from numpy.typing import NDArray
 
+from microbench.deep_files import bare, deep, dicom, png, tiff
 from seg_runtime import connect
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bit_depth import BitDepth, decide_depth

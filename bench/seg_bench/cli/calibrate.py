@@ -69,7 +69,7 @@ def calibrate(
 
     if split_file and part is None:
         raise BadInputError(f"--split-file {split_file} has parts: choose one with --part val")
-    if publish and not os.access(repo, os.W_OK):
+    if publish and repo.is_dir() and not os.access(repo, os.W_OK):
         raise BadInputError(f"{repo} cannot be written to: look at the thresholds with --no-publish")
     samples = find_samples(data, truth)
     if part:

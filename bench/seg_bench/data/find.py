@@ -13,10 +13,12 @@ from seg_bench.data.montgomery import load_montgomery
 from seg_bench.data.nuclei import InstanceSample, has_instances, load_nuclei
 from seg_bench.data.samples import Sample
 from seg_bench.data.splits import Split, load_split, montgomery_split, nuclei_split
+from seg_bench.data.views import ViewSample
 from seg_runtime.errors import BadInputError
 
 __all__ = [
     "AnySample",
+    "ShownSample",
     "find_samples",
     "names_of_part",
     "sample_from_json",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 AnySample = Sample | InstanceSample | ClassSample
+ShownSample = AnySample | ViewSample
 
 
 def find_samples(root: Path, truth: str | None = None) -> tuple[AnySample, ...]:
@@ -74,9 +77,11 @@ def names_of_part(
     return names, f"{split.data_set}, {part}"
 
 
-def sample_to_json(sample: AnySample) -> dict[str, Any]:
+def sample_to_json(sample: ShownSample) -> dict[str, Any]:
     """Plain values, of which `sample_from_json` makes the same sample."""
     values: dict[str, Any] = {"name": sample.name, "image": str(sample.image_path)}
+    if isinstance(sample, ViewSample):
+        return values | {"view": sample.view, "whole": sample_to_json(sample.whole)}
     if isinstance(sample, InstanceSample):
         return values | {"labels": [str(path) for path in sample.label_paths]}
     if isinstance(sample, ClassSample):
@@ -84,8 +89,14 @@ def sample_to_json(sample: AnySample) -> dict[str, Any]:
     return values | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
 
 
-def sample_from_json(values: Mapping[str, Any]) -> AnySample:
+def sample_from_json(values: Mapping[str, Any]) -> ShownSample:
     """The sample of what `sample_to_json` made."""
+    if "view" in values:
+        return ViewSample(values["view"], _whole_from_json(values["whole"]), Path(values["image"]))
+    return _whole_from_json(values)
+
+
+def _whole_from_json(values: Mapping[str, Any]) -> AnySample:
     name, image = values["name"], Path(values["image"])
     if "labels" in values:
         return InstanceSample(name, image, tuple(map(Path, values["labels"])))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.candidate import COMPILED, PYTORCH, Candidate
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_runtime.model_config import from_text
 from seg_runtime.session import Session
 
@@ -88,7 +88,7 @@ class Pipeline(Protocol):
     @property
     def engine(self) -> str: ...
 
-    def load(self, sample: AnySample) -> Any:
+    def load(self, sample: ShownSample) -> Any:
         """Read what one call needs of a sample; not timed."""
 
     def run(self, inputs: Sequence[Any]) -> Outcome:

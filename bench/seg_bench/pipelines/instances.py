@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import SURE, Objects, Outcome
 from seg_runtime.files.images import read_image
 from seg_runtime.instances import InstanceSegmenter
@@ -39,7 +39,7 @@ class InstancesPipeline:
         """As of `Pipeline`, at this moment."""
         return self._segmenter.engine
 
-    def load(self, sample: AnySample) -> Image:
+    def load(self, sample: ShownSample) -> Image:
         """(H, W, 3) uint8 RGB."""
         return read_image(sample.image_path, 3, gray=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.official_maskrcnn import OFFICIAL_FILE, torchvision_model
 from seg_bench.pipelines import SURE, Objects, Outcome
 from seg_bench.pipelines.instances import objects_outcome
@@ -47,7 +47,7 @@ class TorchInstancesPipeline:
         self.engine = self._place.engine
         self._sure = contract.score_threshold if contract else SURE
 
-    def load(self, sample: AnySample) -> Image:
+    def load(self, sample: ShownSample) -> Image:
         """(H, W, 3) uint8 RGB."""
         return read_image(sample.image_path, 3, gray=True)
 
@@ -101,7 +101,7 @@ class ExportedInstancesPipeline:
         self._graph: Any = ort.InferenceSession(str(folder / OFFICIAL_FILE), options, providers=providers)
         self.engine = f"ONNX Runtime {ort.__version__}, CPU"
 
-    def load(self, sample: AnySample) -> Image:
+    def load(self, sample: ShownSample) -> Image:
         """(H, W, 3) uint8 RGB."""
         return read_image(sample.image_path, 3, gray=True)
 

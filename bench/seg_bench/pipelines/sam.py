@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.data.objects import object_boxes
 from seg_bench.pipelines import Outcome
 from seg_runtime.errors import BadInputError
@@ -103,7 +103,7 @@ class SamPipeline:
         self.where = session.where
         self.engine = self._predictor.engine
 
-    def load(self, sample: AnySample) -> BoxPrompts:
+    def load(self, sample: ShownSample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:
@@ -143,7 +143,7 @@ class SamPipeline:
         self.close()
 
 
-def load_box_prompts(sample: AnySample) -> BoxPrompts:
+def load_box_prompts(sample: ShownSample) -> BoxPrompts:
     """Read an image and the boxes of its ground truth.
 
     Raises:

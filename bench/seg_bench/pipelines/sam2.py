@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, TimedSession, load_box_prompts, sam_outcome
 from seg_bench.sam2_stages import Spent, stages_ms
@@ -36,7 +36,7 @@ class Sam2Pipeline:
         self.where = session.where
         self.engine = self._predictor.engine
 
-    def load(self, sample: AnySample) -> BoxPrompts:
+    def load(self, sample: ShownSample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, load_box_prompts
 from seg_bench.pipelines.sam2 import sam2_outcome
@@ -50,7 +50,7 @@ class TorchSam2Pipeline:
             self._clock.watch(part, "forward", "decode")
         self.engine = self._place.engine
 
-    def load(self, sample: AnySample) -> BoxPrompts:
+    def load(self, sample: ShownSample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:
@@ -86,7 +86,7 @@ class TorchSam2VideoPipeline:
         self._clock.watch_tracker(self._predictor)
         self.engine = self._place.engine
 
-    def load(self, sample: AnySample) -> dict[str, Any]:
+    def load(self, sample: ShownSample) -> dict[str, Any]:
         """sam2's state of a still video just before the timed frame."""
         video, predictor = load_still_video(sample), self._predictor
         with TemporaryDirectory() as folder, self._place.computing(), redirect_stderr(io.StringIO()):

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import TimedSession
 from seg_bench.pipelines.sam2 import sam2_outcome
@@ -82,7 +82,7 @@ class Sam2VideoPipeline:
         self.where = session.where
         self.engine = self._predictor.engine
 
-    def load(self, sample: AnySample) -> InferenceState:
+    def load(self, sample: ShownSample) -> InferenceState:
         """The state of a still video just before the timed frame."""
         video = load_still_video(sample)
         state = self._predictor.init_state(video)
@@ -121,7 +121,7 @@ class Sam2VideoPipeline:
         state.release_features()
 
 
-def load_still_video(sample: AnySample) -> StillVideo:
+def load_still_video(sample: ShownSample) -> StillVideo:
     """Read an image and its ground truth.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.official_decoder import decoder_file
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, TimedSession, load_box_prompts, sam_outcome
@@ -44,7 +44,7 @@ class OfficialDecoderPipeline:
         self.where = session.where
         self.engine = session.engine(f"{name}_encoder")
 
-    def load(self, sample: AnySample) -> BoxPrompts:
+    def load(self, sample: ShownSample) -> BoxPrompts:
         """The image and its boxes; also loads the graph for images of this shape."""
         case = load_box_prompts(sample)
         self._graph(case)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import Outcome
 from seg_bench.pipelines.sam import BoxPrompts, load_box_prompts, sam_outcome
 from seg_bench.torch_place import TorchPlace
@@ -49,7 +49,7 @@ class TorchSamPipeline:
         self._predictor = SamPredictor(sam)
         self._decoded = 0.0
 
-    def load(self, sample: AnySample) -> BoxPrompts:
+    def load(self, sample: ShownSample) -> BoxPrompts:
         return load_box_prompts(sample)
 
     def run(self, inputs: Sequence[BoxPrompts]) -> Outcome:

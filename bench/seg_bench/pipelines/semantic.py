@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import ShownSample
 from seg_bench.pipelines import Outcome
 from seg_bench.records import STAGES
 from seg_runtime.files.images import read_image
@@ -40,7 +40,7 @@ class SemanticPipeline:
         """As of `Pipeline`, at this moment."""
         return self._segmenter.engine
 
-    def load(self, sample: AnySample) -> Image:
+    def load(self, sample: ShownSample) -> Image:
         """(H, W) or (H, W, 3) uint8, as many channels as the model takes."""
         return read_image(sample.image_path, self._segmenter.spec.channels, gray=True)
 

@@ -1,4 +1,4 @@
-"""Images that models were not trained for: corrupted copies of a run's own, or those of another data set."""
+"""Images that models were not trained for: changed copies of a run's own, or those of another data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from seg_bench.corruptions import CORRUPTIONS, corrupt
 from seg_bench.data.check import check_masks, check_sizes, check_truths
-from seg_bench.data.find import AnySample, find_samples
+from seg_bench.data.find import AnySample, ShownSample, find_samples
+from seg_bench.data.views import VIEWS, ViewSample
 from seg_bench.run.options import RunOptions
 from seg_runtime.files.images import read_image, write_png
 
@@ -24,7 +25,7 @@ class Case:
 
     Attributes:
         name, kind: as those of `seg_bench.records.Condition`.
-        samples: the images, not yet corrupted.
+        samples: the images, not yet changed.
     """
 
     name: str
@@ -47,6 +48,7 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool)
     cases: list[Case] = []
     if options.robustness:
         cases += [Case(name, "corruption", samples) for name in CORRUPTIONS]
+        cases += [case for name in VIEWS if (case := _view(name, samples)).samples]
     if options.ood is not None:
         others = _spread(find_samples(options.ood), options.limit)
         check_sizes(others)
@@ -57,16 +59,26 @@ def make_cases(options: RunOptions, samples: tuple[AnySample, ...], boxes: bool)
     return tuple(cases)
 
 
-def shown_samples(case: Case, folder: Path) -> Iterator[AnySample]:
+def shown_samples(case: Case, folder: Path) -> Iterator[ShownSample]:
     """The samples of a case with the files that a model is to read, each until the next is asked for."""
     if case.kind == "data set":
         yield from case.samples
         return
-    path = folder / "corrupted.png"
+    path = folder / "changed.png"
     for sample in case.samples:
-        write_png(path, corrupt(_read(sample.image_path), case.name, sample.name))
-        yield replace(sample, image_path=path)
+        image = _read(sample.image_path)
+        if case.kind == "view":
+            write_png(path, np.ascontiguousarray(VIEWS[case.name](image)))
+            yield ViewSample(case.name, sample, path)
+        else:
+            write_png(path, corrupt(image, case.name, sample.name))
+            yield replace(sample, image_path=path)
     path.unlink(missing_ok=True)
+
+
+def _view(name: str, samples: tuple[AnySample, ...]) -> Case:
+    """Of the images that have anything to find in it."""
+    return Case(name, "view", tuple(sample for sample in samples if VIEWS[name](sample.load_mask()).any()))
 
 
 def _spread(samples: tuple[AnySample, ...], limit: int | None) -> tuple[AnySample, ...]:

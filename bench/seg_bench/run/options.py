@@ -87,7 +87,8 @@ class RunOptions:
         best_batch: also find the batch with most images per second, of models that take several.
         seed: of the order in which rows take turns.
         energy: also measure joules per image, where the machine has a meter.
-        robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS`.
+        robustness: also score the images under `seg_bench.corruptions.CORRUPTIONS` and
+            `seg_bench.data.views.VIEWS`.
         ood: also score the images of this folder, another data set; at most `limit`, taken evenly from it.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.data.classes import ClassSample
-from seg_bench.data.find import AnySample
+from seg_bench.data.find import AnySample, ShownSample
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.metrics import (
     ClassResult,
@@ -27,7 +27,7 @@ from seg_runtime.sam.rle import coco_rle, encode_counts
 __all__ = ["Scorer", "foreground_dice"]
 
 
-def foreground_dice(sample: AnySample, outcome: Outcome) -> float:
+def foreground_dice(sample: ShownSample, outcome: Outcome) -> float:
     """Dice of one image, foreground (the union of objects) against background.
 
     Raises:

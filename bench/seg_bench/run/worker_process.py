@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.candidate import Candidate
-from seg_bench.data.find import AnySample, sample_to_json
+from seg_bench.data.find import ShownSample, sample_to_json
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.memory import peak_memory_mib
 from seg_bench.metrics import ClassResult
@@ -123,7 +123,7 @@ class WorkerProcess:
         """Make those calls back to back for so many seconds, one at least; returns how many."""
         return int(self._ask({"do": "repeat", "seconds": seconds})["calls"])
 
-    def dice(self, sample: AnySample) -> float:
+    def dice(self, sample: ShownSample) -> float:
         """Dice of an image that need not be one of the candidate's, foreground against background."""
         return float(self._ask({"do": "dice", "sample": sample_to_json(sample)})["dice"])
 

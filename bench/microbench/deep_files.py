@@ -17,7 +17,8 @@ __all__ = ["bare", "deep", "dicom", "png", "tiff"]
 
 def deep(image: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
     """An 8-bit image with `bits` bits."""
-    return np.rint(image * ((2**bits - 1) / 255)).astype(np.uint16)
+    values: NDArray[np.uint16] = np.rint(image * ((2**bits - 1) / 255)).astype(np.uint16)
+    return values
 
 
 def png(image: NDArray[Any], significant: int | None = None) -> bytes:
@@ -62,7 +63,7 @@ def dicom(path: Path, image: NDArray[Any], bits: int, **elements: object) -> Pat
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.3")
     dataset.Rows, dataset.Columns = image.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.PixelRepresentation = int(image.dtype.kind == "i")
