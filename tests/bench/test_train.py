@@ -413,9 +413,8 @@ def test_every_sample_has_the_size_of_the_batch_whatever_its_sides(name: str) ->
     pairs = Pairs(tuple("abcdefgh"), (image,) * 8, ((image > 99).astype(np.uint8),) * 8)
     data = SegmentationDataset(pairs, Preprocessing(), build_augmentation((48, 80), AUGMENTATIONS[name]))
     for epoch in range(4):
-        data.epoch = epoch
         for index in range(8):
-            pixels, truth = data[index]
+            pixels, truth = data[epoch, index]
             assert pixels.shape == truth.shape == (1, 48, 80)
 
 
