@@ -129,15 +129,13 @@ def test_a_pixel_of_twice_the_confidence_counts_twice(name: str, classes: int) -
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("outside", [0, 255])
 def test_confidence_moves_with_its_mask_and_changes_no_random_number(name: str, outside: int) -> None:
-    generator = np.random.default_rng(0)
+    generator, settings = np.random.default_rng(0), AUGMENTATIONS[name]
     image = generator.integers(0, 256, (32, 32), np.uint8)
     mask = (image > 128).astype(np.uint8)
     shown = np.where(mask, np.uint8(200), np.uint8(55))
     plain, weighed = (Pairs(("a",), (image,), (mask,), each) for each in ((), (shown,)))
     one, two = (
-        SegmentationDataset(
-            pairs, Preprocessing(), build_augmentation((32, 32), AUGMENTATIONS[name], outside=at)
-        )
+        SegmentationDataset(pairs, Preprocessing(), build_augmentation((32, 32), settings, outside=at))
         for pairs, at in ((plain, outside), (weighed, [outside, 255]))
     )
     for epoch in range(30):
