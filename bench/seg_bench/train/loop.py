@@ -167,6 +167,8 @@ def _report(settings: TrainSettings, history: History) -> None:
         f"epoch {history.epochs}/{settings.epochs}  loss {history.train_loss[-1]:.4f} / "
         f"{history.val_loss[-1]:.4f}  {history.metric} {history.val_score[-1]:.4f}  "
         f"best {history.best_score:.4f} "
-        f"(epoch {history.best_epoch})  {history.seconds[-1]:.1f} s, waited {history.waited[-1] or 0:.0%}",
+        f"(epoch {history.best_epoch})  {history.seconds[-1]:.1f} s, "
+        f"waited {100 * (history.waited[-1] or 0):.0f} %",
         highlight=False,
+        soft_wrap=True,
     )
