@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +169,54 @@ def test_run_killed_mid_epoch_resumes_with_the_identical_loss_curve(
 def test_workers_do_not_change_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
     result = train_semantic(data, SPLIT, tmp_path / "run", RECIPE, replace(SETTINGS, workers=1))
     assert curve(result.history) == curve(finished.history)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_stay_draw_as_none_do_and_differently_each_epoch(data: Path, workers: int) -> None:
+    pairs = load_pairs_of(data, SPLIT.train)
+    augmented = SegmentationDataset(pairs, Preprocessing(), build_augmentation((64, 64)), 3)
+    here, there = (SemanticTask(augmented, augmented, replace(SETTINGS, workers=n)) for n in (0, workers))
+    torch.manual_seed(0)
+    before, epochs = torch.get_rng_state(), []
+    for epoch in (0, 1, 5):
+        ours, theirs = (
+            torch.cat([images for images, _ in task.train_batches(epoch)]) for task in (here, there)
+        )
+        assert torch.equal(ours, theirs)
+        assert {tuple(image.sum((1, 2)).tolist()) for image in ours}.isdisjoint(epochs)
+        epochs += [tuple(image.sum((1, 2)).tolist()) for image in ours]
+    assert torch.equal(torch.get_rng_state(), before)  # It is what dropout draws from.
+
+
+def test_share_of_waiting_is_kept_and_a_run_that_did_not_measure_it_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    first = train_semantic(data, SPLIT, out, RECIPE, replace(SETTINGS, stop_after=2)).history
+    assert "s, waited " in capsys.readouterr().err
+    assert len(first.waited) == 2 and all(each is not None and 0 < each < 1 for each in first.waited)
+    state = read_plain(out / "last.pt")
+    del state["history"]["waited"]
+    torch.save(state, out / "last.pt")
+    train_semantic(data, SPLIT, out, RECIPE, SETTINGS, resume=True)
+    saved = json.loads((out / "history.json").read_text())
+    assert saved["waited"][:2] == [None, None] and all(0 < each < 1 for each in saved["waited"][2:])
+    assert len(saved["waited"]) == 4
+
+
+def test_waiting_is_the_time_until_a_batch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            clock[0] += 2.0
+            yield number
+
+    waits: list[float] = []
+    for _ in loop._timed(batches(), waits):
+        clock[0] += 5.0
+    assert waits == [2.0, 2.0, 2.0]
 
 
 def test_another_seed_changes_the_loss_curve(data: Path, finished: TrainResult, tmp_path: Path) -> None:
@@ -413,9 +462,8 @@ def test_every_sample_has_the_size_of_the_batch_whatever_its_sides(name: str) ->
     pairs = Pairs(tuple("abcdefgh"), (image,) * 8, ((image > 99).astype(np.uint8),) * 8)
     data = SegmentationDataset(pairs, Preprocessing(), build_augmentation((48, 80), AUGMENTATIONS[name]))
     for epoch in range(4):
-        data.epoch = epoch
         for index in range(8):
-            pixels, truth = data[index]
+            pixels, truth = data[epoch, index]
             assert pixels.shape == truth.shape == (1, 48, 80)
 
 

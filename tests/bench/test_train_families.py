@@ -24,6 +24,7 @@ from seg_bench.train.recipe import SemanticRecipe, train_semantic
 from seg_bench.train.semantic_task import SemanticTask
 from seg_bench.train.settings import TrainSettings
 from seg_export.checkpoints.checkpoint import Preprocessing, build_model, load_checkpoint
+from seg_export.checkpoints.files import read_plain
 from seg_export.families.semantic.pruning import pruned
 from seg_export.families.semantic.unetpp import UNetPlusPlus
 from seg_runtime.errors import BadInputError
@@ -129,6 +130,20 @@ def test_cross_validation_states_mean_and_spread_and_does_not_train_a_finished_f
     assert written["last_mean"] == pytest.approx(np.mean(last))
     assert written["last_spread"] == pytest.approx(abs(last[0] - last[1]) / 2**0.5)
     assert result.last_mean == written["last_mean"]
+    assert {"command", "data_set", "machine", "recipe", "seed", "settings"} < set(written)
+    assert written["machine"]["packages"]["torch"] and str(tmp_path) not in json.dumps(written)
+    leaking = replace(NESTED, init=tmp_path / "fold1" / "best.pth", augmentation="strong")
+    with pytest.raises(BadInputError, match=r"best.pth learnt from 7 of the images, such as .*out --init"):
+        cross_validate(data, SPLIT, tmp_path / "b", leaking, SETTINGS, count=2, stratum=finding)
+    others = replace(SPLIT, train=("other_0",), val=("other_1",))
+    start = tmp_path / "start.pth"
+    model = read_plain(leaking.init)  # type: ignore[arg-type]
+    model["metadata"]["split"] |= {"train": list(others.train), "val": list(others.val)}
+    torch.save(model, start)
+    again = cross_validate(
+        data, SPLIT, tmp_path / "c", replace(leaking, init=start), SETTINGS, count=2, stratum=finding
+    )
+    assert len(again.folds) == 2
     with pytest.raises(BadInputError, match="holds a run already"):
         run(resume=False)
 

@@ -22,6 +22,7 @@ from seg_runtime.files.images import write_png
 
 VALUES = {
     "amp": "bf16",
+    "annotator_weights": "anna=1,boris=0.5",
     "arch": "r50_vit_b16",
     "augmentation": "strong",
     "batch_size": "3",
@@ -45,6 +46,7 @@ VALUES = {
     "size": "256",
     "split": "split.json",
     "stop_after": "2",
+    "truth": "union",
     "weight_decay": "0.125",
     "workers": "1",
 }
@@ -67,6 +69,10 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         Path("data", folder).mkdir(parents=True)
         for name in "abc":
             write_png(Path("data", folder, f"{name}.png"), 255 * np.eye(16, dtype=np.uint8))
+    for folder in ("images", "masks/anna", "masks/boris"):
+        Path("readers", folder).mkdir(parents=True)
+        for name in "abc":
+            write_png(Path("readers", folder, f"{name}.png"), 255 * np.eye(16, dtype=np.uint8))
     save_split(Split("other", 0, ("a",), ("b",), ("c",)), Path("split.json"))
     seen: list[Any] = []
 
@@ -108,8 +114,10 @@ def test_images_need_not_be_squares(seen: list[Any], family: str) -> None:
 def test_option_changes_what_is_trained(seen: list[Any], family: str, name: str) -> None:
     (option,) = (each for each in FAMILIES.commands[family].params if each.name == name)
     value = [(option.secondary_opts or option.opts)[0]] if option.is_flag else [option.opts[0], VALUES[name]]
-    base = [family, "data", "--out", "run"]
-    plain, changed = _trained(seen, *base), _trained(seen, *base, *value)
+    is_of_readers = name in ("truth", "annotator_weights")
+    base = [family, "readers" if is_of_readers else "data", "--out", "run"]
+    plain = _trained(seen, *base, *(["--truth", "anna"] if is_of_readers else []))
+    changed = _trained(seen, *base, *value)
     assert changed != plain
     if hasattr(TrainSettings, name):
         (_, *_, before), (_, *_, after) = plain[0][0], changed[0][0]

@@ -98,8 +98,8 @@ def test_ignored_pixels_have_no_gradient_and_no_loss_per_pixel(tmp_path: Path, l
 def test_augmentation_mixes_no_ignored_pixels_with_others(tmp_path: Path) -> None:
     pairs = load_pairs(data_of(tmp_path, ignoring(disc())), (64, 64))
     data = SegmentationDataset(pairs, Preprocessing(), build_augmentation((64, 64)))
-    for data.epoch in range(10):
-        assert set(data[0][1].unique().tolist()) <= {-1, 0, 1}
+    for epoch in range(10):
+        assert set(data[epoch, 0][1].unique().tolist()) <= {-1, 0, 1}
 
 
 def test_validation_leaves_ignored_pixels_out_of_dice(tmp_path: Path) -> None:

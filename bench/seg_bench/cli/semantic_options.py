@@ -152,6 +152,22 @@ class TrainOptions:
             rich_help_panel=_LOSS,
         ),
     ] = ""
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Of masks of several annotators: staple, majority, union or one of them.",
+            rich_help_panel=_LOSS,
+            show_default=False,
+        ),
+    ] = None
+    annotator_weights: Annotated[
+        str,
+        typer.Option(
+            help="Their weighted majority, in which a pixel counts as they agree.",
+            metavar="NAME=W,...",
+            rich_help_panel=_LOSS,
+        ),
+    ] = ""
     oversample: Annotated[
         bool,
         typer.Option("--oversample", help="Draw images with rare classes more often.", rich_help_panel=_LOSS),
@@ -162,6 +178,17 @@ class TrainOptions:
     workers: WorkersOption = 0
     seed: SeedOption = 0
     as_json: JsonOption = False
+
+    def weights_of_annotators(self) -> dict[str, float]:
+        """What --annotator-weights says. Raises BadInputError."""
+        try:
+            pairs = [pair.rsplit("=", 1) for pair in self.annotator_weights.split(",") if pair]
+            return {name.strip(): float(weight) for name, weight in pairs}
+        except ValueError:
+            raise BadInputError(
+                f"--annotator-weights got '{self.annotator_weights}': expected NAME=WEIGHT,..., such as "
+                "anna=1,boris=0.5"
+            ) from None
 
     def settings(self) -> TrainSettings:
         """The settings of the loop. Raises BadInputError."""

@@ -82,7 +82,8 @@ def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOp
         raise MissingExtraError(f"{error.name}, which training needs,", "bench") from error
 
     names = tuple(name.strip() for name in train.class_names.split(",")) if train.class_names else ()
-    found = training_data(run.data, names)
+    weights = train.weights_of_annotators()
+    found = training_data(run.data, names, train.truth, weights)
     channels = network.channels or found.channels()
     recipe = SemanticRecipe(
         family,
@@ -93,6 +94,8 @@ def _train(family: str, run: RunOptions, network: NetworkOptions, train: TrainOp
         half=train.half,
         class_names=names,
         augmentation=train.augmentation,
+        truth=train.truth,
+        annotator_weights=weights,
     )
     settings = train.settings()
     split = load_split(run.split) if run.split else found.split(train.seed)
@@ -116,3 +119,9 @@ def _say(found: TrainingData, split: Split, channels: int) -> None:
         f"classes: {', '.join(found.class_names)}",
         err=True,
     )
+    if found.confidence:
+        typer.echo(
+            f"confidence/ has maps of {len(found.confidence)} of {len(found.samples)} images; the others "
+            "count wholly",
+            err=True,
+        )

@@ -86,7 +86,8 @@ def sample_to_json(sample: ShownSample) -> dict[str, Any]:
         return values | {"labels": [str(path) for path in sample.label_paths]}
     if isinstance(sample, ClassSample):
         return values | {"classes": sample.truth.to_json()}
-    return values | {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
+    masks = {"masks": [str(path) for path in sample.mask_paths], "consensus": sample.consensus}
+    return values | masks | {"weights": list(sample.weights)}
 
 
 def sample_from_json(values: Mapping[str, Any]) -> ShownSample:
@@ -102,4 +103,5 @@ def _whole_from_json(values: Mapping[str, Any]) -> AnySample:
         return InstanceSample(name, image, tuple(map(Path, values["labels"])))
     if "classes" in values:
         return ClassSample(name, image, truth_from_json(values["classes"]))
-    return Sample(name, image, tuple(map(Path, values["masks"])), values["consensus"])
+    masks = tuple(map(Path, values["masks"]))
+    return Sample(name, image, masks, values["consensus"], tuple(values["weights"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.data.consensus import CONSENSUS
+from seg_bench.data.consensus import CONSENSUS, soft_majority
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
 from seg_runtime.files.listing import IMAGE_SUFFIXES
@@ -26,10 +26,12 @@ class Truth:
     Attributes:
         mask: (H, W) bool, the foreground.
         ignored: (H, W) bool, pixels that do not count.
+        confidence: (H, W) uint8, how much each pixel counts in training, 255 wholly; None for all wholly.
     """
 
     mask: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
+    confidence: NDArray[np.uint8] | None = None
 
     def judged(self, predicted: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """A predicted mask without what does not count, as `mask` is without it."""
@@ -46,12 +48,14 @@ class Sample:
             values their 8 lowest.
         mask_paths: one or more masks of the image's size, see `seg_runtime.files.masks`.
         consensus: how they are merged, a key of `seg_bench.data.consensus.CONSENSUS`.
+        weights: of the masks, which are merged by `seg_bench.data.consensus.soft_majority` instead.
     """
 
     name: str
     image_path: Path
     mask_paths: tuple[Path, ...]
     consensus: str = "union"
+    weights: tuple[float, ...] = ()
 
     def load_image(self) -> NDArray[np.uint8]:
         """Read the image as the client does: (H, W) uint8, see `seg_runtime.files.images.to_uint8`."""
@@ -82,8 +86,12 @@ class Sample:
                     f"{each.path} is {each.labels.shape[1]}x{each.labels.shape[0]}, its sister mask is "
                     f"{size_hw[1]}x{size_hw[0]}: both must have the size of the X-ray"
                 )
-        mask = CONSENSUS[self.consensus]([each.foreground for each in maps])
-        return Truth(mask, ~mask & np.any([each.ignored for each in maps], axis=0))
+        masks, confidence = [each.foreground for each in maps], None
+        if self.weights:
+            mask, confidence = soft_majority(masks, self.weights)
+        else:
+            mask = CONSENSUS[self.consensus](masks)
+        return Truth(mask, ~mask & np.any([each.ignored for each in maps], axis=0), confidence)
 
     def label_maps(self) -> tuple[LabelMap, ...]:
         """The masks as they were read. Raises BadImageError."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from seg_bench.data.annotators import weighted_samples
 from seg_bench.data.class_names import BACKGROUND, FOREGROUND, check_names, read_class_names
 from seg_bench.data.classes import ClassSample, class_names
+from seg_bench.data.confidence import FOLDER, confidence_maps
 from seg_bench.data.find import find_samples
 from seg_bench.data.montgomery import finding
 from seg_bench.data.nuclei import InstanceSample
@@ -31,11 +33,13 @@ class TrainingData:
         name: of the folder.
         samples: sorted by name.
         class_names: one for masks of one kind of thing, else of all classes, from 0 on.
+        confidence: maps of confidence by the names of their images, see `seg_bench.data.confidence`.
     """
 
     name: str
     samples: tuple[Sample | ClassSample, ...]
     class_names: tuple[str, ...]
+    confidence: Mapping[str, Path] = field(default_factory=dict)
 
     def split(self, seed: int = 0) -> Split:
         """The fixed split of Montgomery's X-rays; of others one at random, which the seed decides."""
@@ -62,28 +66,43 @@ class TrainingData:
         return all(_XRAY.fullmatch(sample.name) for sample in self.samples)
 
 
-def training_data(root: Path, names: Sequence[str] = ()) -> TrainingData:
+def training_data(
+    root: Path,
+    names: Sequence[str] = (),
+    truth: str | None = None,
+    annotator_weights: Mapping[str, float] | None = None,
+) -> TrainingData:
     """Find what there is to train on, see `seg_bench.data.find.find_samples`.
 
     Args:
         root: the folder.
         names: of the classes, where the folder names none; one for masks of one kind of thing.
+        truth: which ground truth of several annotators, as `find_samples`.
+        annotator_weights: of each annotator, for their weighted majority, instead of `truth`.
 
     Raises:
-        BadInputError: no layout that is known, objects in place of classes, or names that are missing,
-            superfluous or not those of the folder.
+        BadInputError: no layout that is known, objects in place of classes, names that are missing,
+            superfluous or not those of the folder, or a map of confidence that belongs to no image.
+        MissingExtraError: STAPLE without SimpleITK.
     """
-    samples = find_samples(root)
+    if truth and annotator_weights:
+        raise BadInputError("--truth and --annotator-weights each say what the ground truth is: give one")
+    samples = weighted_samples(root, annotator_weights) if annotator_weights else find_samples(root, truth)
     masks = tuple(sample for sample in samples if not isinstance(sample, InstanceSample))
     if len(masks) < len(samples):
         raise BadInputError(
             f"'{root}' has maps of single objects: train  seg-bench train maskrcnn, or put masks into masks/"
         )
     given = check_names(names, "--class-names") if names else ()
+    confidence = confidence_maps(root, (sample.name for sample in samples))
+    if confidence and annotator_weights:
+        raise BadInputError(
+            f"'{root / FOLDER}' and --annotator-weights each say how much pixels count: keep one of them"
+        )
     if any(isinstance(sample, ClassSample) for sample in masks):
-        return TrainingData(root.name, masks, _several(root, given))
+        return TrainingData(root.name, masks, _several(root, given), confidence)
     data = TrainingData(root.name, masks, ())
-    return TrainingData(root.name, masks, (_one(root, given, is_xray=data._xrays()),))
+    return TrainingData(root.name, masks, (_one(root, given, is_xray=data._xrays()),), confidence)
 
 
 def _several(root: Path, given: tuple[str, ...]) -> tuple[str, ...]:

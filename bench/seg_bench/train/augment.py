@@ -175,14 +175,15 @@ class RandomTurn(nn.Module):
 
 
 def build_augmentation(
-    size_hw: tuple[int, int], settings: AugmentSettings | None = None, *, outside: int = 0
+    size_hw: tuple[int, int], settings: AugmentSettings | None = None, *, outside: int | list[int] = 0
 ) -> Transform:
     """Compose the transforms for a pair of `tv_tensors.Image` (C, H, W) uint8 and `tv_tensors.Mask`.
 
     Args:
         size_hw: (height, width) in pixels.
         settings: strengths.
-        outside: of a mask, for pixels that come from outside the image when it is turned or shifted.
+        outside: of a mask, for pixels that come from outside the image when it is turned or shifted; one
+            value, or one for each plane.
     """
     chosen = settings or AugmentSettings()
     affine = v2.RandomAffine(
@@ -232,12 +233,14 @@ def augment(
 
     Args:
         image: (H, W) or (H, W, 3) uint8.
-        mask: (H, W) uint8, of which no values are mixed.
+        mask: (H, W) or (P, H, W) uint8, of which no values are mixed.
 
     Returns:
-        The image, (C, H, W) float32 in 0..1, and its mask, (1, H, W) float32 of the mask's values.
+        The image, (C, H, W) float32 in 0..1, and its mask, (1, H, W) or (P, H, W) float32 of the mask's
+        values.
     """
-    pair = tv_tensors.Image(as_planes(image)), tv_tensors.Mask(torch.from_numpy(mask)[None])
+    planes = torch.from_numpy(mask if mask.ndim == 3 else mask[None])
+    pair = tv_tensors.Image(as_planes(image)), tv_tensors.Mask(planes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         changed, truth = transform(*pair)

@@ -13,15 +13,22 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from seg_bench.train.class_losses import weighed
+
 __all__ = ["BoundaryLoss", "signed_distance"]
 
 
 class BoundaryLoss(nn.Module):
     """Mean over the pixels that count, and over the classes but the first, in pixels of the input."""
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Scalar of (N, C, H, W) logits and (N, 1, H, W) classes, 0 and 1 for one channel; -1 is left out."""
-        counted = targets >= 0
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scalar of (N, C, H, W) logits and (N, 1, H, W) classes, 0 and 1 for one channel; -1 is left out.
+
+        The mean is weighted by the confidence, (N, 1, H, W) in 0..1.
+        """
+        counted = weighed(targets >= 0, confidence)
         if logits.shape[1] == 1:
             probabilities, numbers = torch.sigmoid(logits), [1]
         else:

@@ -8,13 +8,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ClassLoss", "class_focal", "class_generalised_dice", "weighted_cross_entropy_and_dice"]
+__all__ = ["ClassLoss", "class_focal", "class_generalised_dice", "weighed", "weighted_cross_entropy_and_dice"]
 
 _SURELY_NOT = -200.0
 """A log-probability that is 0 in float32."""
 
-Classes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""log-probabilities and one-hot truth, (N, C, H, W), both without what does not count; weights (C,)."""
+Classes = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""log-probabilities and one-hot truth, (N, C, H, W), both without what does not count; weights (C,);
+confidence (N, 1, H, W) or None, see `seg_bench.train.losses`."""
+
+
+def weighed(values: torch.Tensor, confidence: torch.Tensor | None) -> torch.Tensor:
+    """Values of pixels times their confidence, (N, 1, H, W), where there is one."""
+    return values if confidence is None else values * confidence
 
 
 class ClassLoss(nn.Module):
@@ -30,7 +36,9 @@ class ClassLoss(nn.Module):
         self._loss = loss
         self._weights = tuple(weights)
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar of (N, C, H, W) logits and (N, 1, H, W) classes, 0 to C - 1, or -1."""
         count = logits.shape[1]
         classes = targets[:, 0].long()
@@ -38,7 +46,7 @@ class ClassLoss(nn.Module):
         truth = F.one_hot(classes.clamp(min=0), count).permute(0, 3, 1, 2).to(logits.dtype) * counted
         weights = logits.new_tensor(self._weights or [1.0] * count)
         log_probabilities = F.log_softmax(logits, dim=1).masked_fill(~counted, _SURELY_NOT)
-        return self._loss((log_probabilities, truth, weights))
+        return self._loss((log_probabilities, truth, weights, confidence))
 
 
 def weighted_cross_entropy_and_dice(
@@ -64,12 +72,9 @@ def class_focal(parts: Classes, gamma: float = 2.0) -> torch.Tensor:
 
 def class_generalised_dice(parts: Classes, epsilon: float = 1e-6) -> torch.Tensor:
     """Generalised Dice (Sudre et al., 2017): classes weighted by 1 / (their pixel count) ** 2."""
-    log_probabilities, truth, _ = parts
-    probabilities, pixels = log_probabilities.exp(), (0, 2, 3)
-    weight = 1.0 / truth.sum(pixels).clamp(min=1.0) ** 2
-    overlap = (weight * (probabilities * truth).sum(pixels)).sum()
-    total = (weight * (probabilities + truth).sum(pixels)).sum()
-    return 1.0 - 2.0 * overlap / (total + epsilon)
+    overlaps, totals, pixels = _overlaps(parts)
+    weight = 1.0 / pixels.clamp(min=1.0) ** 2
+    return 1.0 - 2.0 * (weight * overlaps).sum() / ((weight * totals).sum() + epsilon)
 
 
 def _cross_entropy(parts: Classes) -> torch.Tensor:
@@ -79,15 +84,21 @@ def _cross_entropy(parts: Classes) -> torch.Tensor:
 
 
 def _dice_loss(parts: Classes, smooth: float = 1.0) -> torch.Tensor:
-    log_probabilities, truth, _ = parts
-    probabilities, pixels = log_probabilities.exp(), (0, 2, 3)
-    overlap = (probabilities * truth).sum(pixels)
-    total = (probabilities + truth).sum(pixels)
-    return 1.0 - ((2.0 * overlap + smooth) / (total + smooth)).mean()
+    overlaps, totals, _ = _overlaps(parts)
+    return 1.0 - ((2.0 * overlaps + smooth) / (totals + smooth)).mean()
 
 
-def _of_truth(parts: Classes) -> Classes:
-    """Log-probability and weight of each pixel's true class, (N, H, W), both 0 where it does not count."""
-    log_probabilities, truth, weights = parts
-    counted = truth.sum(dim=1)
-    return (truth * log_probabilities).sum(dim=1), (truth * weights[:, None, None]).sum(dim=1), counted
+def _overlaps(parts: Classes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums over the pixels, (C,): of probability times truth, of both together, and of the truth."""
+    log_probabilities, truth, _, confidence = parts
+    probabilities, pixels = weighed(log_probabilities.exp(), confidence), (0, 2, 3)
+    overlaps, truth = (probabilities * truth).sum(pixels), weighed(truth, confidence)
+    return overlaps, (probabilities + truth).sum(pixels), truth.sum(pixels)
+
+
+def _of_truth(parts: Classes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability and weight of each pixel's true class and its confidence, (N, H, W), 0 without one."""
+    log_probabilities, truth, weights, confidence = parts
+    log_probability = (truth * log_probabilities).sum(dim=1)
+    truth = weighed(truth, confidence)
+    return log_probability, (truth * weights[:, None, None]).sum(dim=1), truth.sum(dim=1)

@@ -113,7 +113,8 @@ class DetectionDataset(Dataset[tuple[torch.Tensor, Target]]):
         objects: whole images.
         size_hw: (height, width) in pixels that they were scaled to fit.
         settings: of the crops.
-        seed: with the epoch and the index it decides the crop.
+        seed: with the epoch and the index it decides the crop; an item is asked for by its index, or by
+            (epoch, index).
     """
 
     def __init__(
@@ -123,16 +124,16 @@ class DetectionDataset(Dataset[tuple[torch.Tensor, Target]]):
         self.settings = settings
         self.crops = _crops(size_hw, settings)
         self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.objects.images)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:
+    def __getitem__(self, which: int | tuple[int, int]) -> tuple[torch.Tensor, Target]:
+        epoch, index = which if isinstance(which, tuple) else (0, which)
         image = torch.from_numpy(self.objects.images[index]).permute(2, 0, 1)
         ids = torch.from_numpy(self.objects.labels[index])[None]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self.seed, self.epoch, index))
+            torch.manual_seed(derived_seed(self.seed, epoch, index))
             crop, labels = self.crops(tv_tensors.Image(image), tv_tensors.Mask(ids))
             height, width = (self._side(), self._side())
         pixels = crop.as_subclass(torch.Tensor)[:, :height, :width].float() / 255.0

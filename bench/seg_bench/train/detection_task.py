@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from seg_bench.metrics.average_precision import Found, labelled_objects, mask_average_precision
 from seg_bench.train.augment import derived_seed
 from seg_bench.train.detection_dataset import DetectionDataset, Target
 from seg_bench.train.settings import TrainSettings
-from seg_bench.train.task import Step, autocast, pick_device
+from seg_bench.train.task import Step, autocast, epoch_batches, pick_device
 from seg_export.families.maskrcnn.reference import MaskRcnnReference
 from seg_runtime.paste import paste_crops
 from seg_runtime.sam.rle import coco_rle, encode_counts
@@ -52,20 +52,15 @@ class DetectionTask:
         self._settings = settings
         self._device = pick_device(settings)
         self.validation_steps = len(val_data)
+        self.train_batches = epoch_batches(train_data, self._order, settings, _collate)
 
-    def train_batches(self, epoch: int) -> DataLoader[Any]:
-        data, settings = self._train_data, self._settings
-        data.epoch = epoch
-        generator = torch.Generator().manual_seed(derived_seed(settings.seed, epoch, len(data)))
-        order = torch.randperm(len(data), generator=generator).tolist()
+    def _order(self, epoch: int) -> list[int]:
+        count, settings = len(self._train_data), self._settings
+        generator = torch.Generator().manual_seed(derived_seed(settings.seed, epoch, count))
+        order = torch.randperm(count, generator=generator).tolist()
         # A last batch of a single image has no statistics to normalise with.
-        rest = len(order) % settings.batch_size
-        return DataLoader(
-            Subset(data, order[: len(order) - rest] if rest == 1 and len(order) > 1 else order),
-            batch_size=settings.batch_size,
-            num_workers=settings.workers,
-            collate_fn=_collate,
-        )
+        rest = count % settings.batch_size
+        return order[: count - rest] if rest == 1 and count > 1 else order
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The sum of torchvision's five losses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from seg_bench.data.splits import Split
+from seg_bench.machine import describe_machine, shown_command
 from seg_bench.train.history import History
 from seg_bench.train.loop import LAST
 from seg_bench.train.recipe import SemanticRecipe, train_semantic
 from seg_bench.train.settings import TrainSettings
+from seg_export.checkpoints.checkpoint import load_checkpoint
 from seg_runtime.errors import BadInputError
 
 __all__ = ["FOLDS", "CrossValidation", "FoldScore", "cross_validate", "make_folds"]
@@ -94,12 +97,15 @@ def cross_validate(
 ) -> CrossValidation:
     """Train once per fold, into `out/fold1` and so on, and write `out/folds.json` at the end.
 
+    The file has the scores, and what they are of: recipe, settings, command, machine and versions.
+
     Args:
         resume: go on with folds that were begun; finished ones are not trained again.
 
     Raises:
-        BadInputError: as `make_folds` and `train_semantic`.
+        BadInputError: as `make_folds` and `train_semantic`, or `recipe.init` learnt from images of the folds.
     """
+    _check_init(recipe, split)
     scores = []
     for number, fold in enumerate(make_folds(split, count, stratum), start=1):
         folder = out / f"fold{number}"
@@ -108,9 +114,28 @@ def cross_validate(
         scores.append(_score(history, fold))
     result = _summary(tuple(scores))
     beside = out / f".{FOLDS}.partial"
-    beside.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    document = asdict(result) | {
+        "data_set": split.data_set,
+        "seed": split.seed,
+        "recipe": asdict(recipe) | {"init": recipe.init and recipe.init.name},
+        "settings": asdict(settings),
+        "command": shown_command(sys.argv),
+        "machine": asdict(describe_machine()),
+    }
+    beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     beside.replace(out / FOLDS)
     return result
+
+
+def _check_init(recipe: SemanticRecipe, split: Split) -> None:
+    """Refuse a checkpoint that saw images which its folds would be scored on."""
+    known = load_checkpoint(recipe.init).metadata.get("split") if recipe.init else None
+    seen = {*split.train, *split.val} & {*known["train"], *known["val"]} if known else set()
+    if seen:
+        raise BadInputError(
+            f"{recipe.init} learnt from {len(seen)} of the images, such as {min(seen)}: folds would be "
+            "scored on images that it knows; leave out --init, or start from a checkpoint of other data"
+        )
 
 
 def _score(history: History, fold: Split) -> FoldScore:

@@ -16,7 +16,8 @@ __all__ = ["History", "plot_history", "save_history"]
 class History:
     """One value per epoch in each list; `best_epoch` counts from 1, 0 before the first.
 
-    `val_score` is the metric on the validation part, the higher the better.
+    `val_score` is the metric on the validation part, the higher the better. `waited` is the share of the
+    seconds in which no batch to train on was ready; None for epochs of runs that did not measure it.
     """
 
     metric: str = "Dice"
@@ -26,6 +27,10 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    waited: list[float | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.waited = [*[None] * (self.epochs - len(self.waited)), *self.waited]
 
     @property
     def epochs(self) -> int:
@@ -41,15 +46,27 @@ class History:
         return self.epochs - self.best_epoch
 
     def add(
-        self, *, train_loss: float, val_loss: float, val_score: float, learning_rate: float, seconds: float
+        self,
+        *,
+        train_loss: float,
+        val_loss: float,
+        val_score: float,
+        learning_rate: float,
+        seconds: float,
+        waited: float = 0.0,
     ) -> bool:
-        """Append an epoch; True when its validation score is the best so far."""
+        """Append an epoch, of whose seconds `waited` went by without a batch to train on.
+
+        Returns:
+            True when its validation score is the best so far.
+        """
         is_best = self.best_epoch == 0 or val_score > self.best_score
         self.train_loss.append(train_loss)
         self.val_loss.append(val_loss)
         self.val_score.append(val_score)
         self.learning_rate.append(learning_rate)
         self.seconds.append(round(seconds, 3))
+        self.waited.append(round(waited / seconds, 4))
         if is_best:
             self.best_epoch = self.epochs
         return is_best

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -105,14 +105,15 @@ def _run_epoch(
     epoch, started = state.history.epochs, time.perf_counter()
     learning_rate = float(state.scheduler.get_last_lr()[0])
     torch.manual_seed(derived_seed(settings.seed, epoch))
-    train_batches = task.train_batches(epoch)
+    train_batches, waits = task.train_batches(epoch), list[float]()
     bar = progress_bar()
     bar.disable = bar.disable or quiet
     with bar:
         total = len(train_batches) + task.validation_steps
         shown = bar.add_task(f"epoch {epoch + 1}/{settings.epochs}", total=total)
         step = partial(bar.advance, shown)
-        losses = [_train_step(state, task, batch, settings, step) for batch in train_batches]
+        batches = _timed(train_batches, waits)
+        losses = [_train_step(state, task, batch, settings, step) for batch in batches]
         val_loss, val_score = task.validate(state.evaluated, step)
     state.scheduler.step()
     is_best = state.history.add(
@@ -121,9 +122,19 @@ def _run_epoch(
         val_score=val_score,
         learning_rate=learning_rate,
         seconds=time.perf_counter() - started,
+        waited=sum(waits),
     )
     report(state.history)
     return is_best
+
+
+def _timed(batches: Iterable[Any], waits: list[float]) -> Iterator[Any]:
+    """The batches; the seconds until each was there are added to `waits`."""
+    asked = time.monotonic()
+    for batch in batches:
+        waits.append(time.monotonic() - asked)
+        yield batch
+        asked = time.monotonic()
 
 
 def _train_step(state: TrainState, task: Task, batch: Any, settings: TrainSettings, step: Step) -> float:
@@ -156,6 +167,8 @@ def _report(settings: TrainSettings, history: History) -> None:
         f"epoch {history.epochs}/{settings.epochs}  loss {history.train_loss[-1]:.4f} / "
         f"{history.val_loss[-1]:.4f}  {history.metric} {history.val_score[-1]:.4f}  "
         f"best {history.best_score:.4f} "
-        f"(epoch {history.best_epoch})  {history.seconds[-1]:.1f} s",
+        f"(epoch {history.best_epoch})  {history.seconds[-1]:.1f} s, "
+        f"waited {100 * (history.waited[-1] or 0):.0f} %",
         highlight=False,
+        soft_wrap=True,
     )

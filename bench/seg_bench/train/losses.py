@@ -1,4 +1,8 @@
-"""Segmentation losses on logits, with the article's definitions."""
+"""Segmentation losses on logits, with the article's definitions.
+
+Each takes a confidence per pixel, (N, 1, H, W) in 0..1, or None, which is 1 everywhere: means and sums over
+pixels are weighted by it, so that pixels with 0 are as if they were not there.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from seg_bench.train.class_losses import (
     ClassLoss,
     class_focal,
     class_generalised_dice,
+    weighed,
     weighted_cross_entropy_and_dice,
 )
 from seg_runtime.errors import BadInputError
@@ -27,11 +32,14 @@ class DiceLoss(nn.Module):
         super().__init__()
         self.smooth = smooth
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar in 0..1 of (N, C, H, W) logits and targets of the same shape with values 0 or 1."""
-        probabilities = torch.sigmoid(logits).flatten()
-        truth = targets.to(probabilities.dtype).flatten()
-        overlap = (probabilities * truth).sum()
+        probabilities = weighed(torch.sigmoid(logits), confidence).flatten()
+        truth = targets.to(probabilities.dtype)
+        overlap = (probabilities * truth.flatten()).sum()
+        truth = weighed(truth, confidence)
         return 1.0 - (2.0 * overlap + self.smooth) / (probabilities.sum() + truth.sum() + self.smooth)
 
 
@@ -44,11 +52,13 @@ class CombinedLoss(nn.Module):
         self.dice_weight = dice_weight
         self.dice = DiceLoss()
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar of (N, C, H, W) logits and targets of the same shape with values 0 or 1."""
         truth = targets.to(logits.dtype)
-        bce = F.binary_cross_entropy_with_logits(logits, truth)
-        dice: torch.Tensor = self.dice(logits, truth)
+        bce = F.binary_cross_entropy_with_logits(logits, truth, confidence) / _mean(confidence)
+        dice: torch.Tensor = self.dice(logits, truth, confidence)
         return self.bce_weight * bce + self.dice_weight * dice
 
 
@@ -60,13 +70,16 @@ class FocalLoss(nn.Module):
         self.gamma = gamma
         self.alpha = alpha
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar mean over the pixels of (N, C, H, W) logits and targets with values 0 or 1."""
         truth = targets.to(logits.dtype)
         bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         probability_of_truth = torch.exp(-bce)
         weight = self.alpha * truth + (1.0 - self.alpha) * (1.0 - truth)
-        return (weight * (1.0 - probability_of_truth) ** self.gamma * bce).mean()
+        focal = weight * (1.0 - probability_of_truth) ** self.gamma * bce
+        return weighed(focal, confidence).mean() / _mean(confidence)
 
 
 class GeneralisedDiceLoss(nn.Module):
@@ -79,17 +92,20 @@ class GeneralisedDiceLoss(nn.Module):
         super().__init__()
         self.epsilon = epsilon
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar in 0..1 of (N, C, H, W) logits and targets of the same shape with values 0 or 1."""
         probabilities = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
         truth = targets.to(probabilities.dtype)
         if logits.shape[1] == 1:
             probabilities = torch.cat([probabilities, 1.0 - probabilities], dim=1)
             truth = torch.cat([truth, 1.0 - truth], dim=1)
-        pixels = (0, 2, 3)
+        pixels, probabilities = (0, 2, 3), weighed(probabilities, confidence)
+        overlaps, truth = (probabilities * truth).sum(pixels), weighed(truth, confidence)
         # A class that is absent would weigh infinitely; one pixel is the least that counts.
         weight = 1.0 / truth.sum(pixels).clamp(min=1.0) ** 2
-        overlap = (weight * (probabilities * truth).sum(pixels)).sum()
+        overlap = (weight * overlaps).sum()
         total = (weight * (probabilities + truth).sum(pixels)).sum()
         return 1.0 - 2.0 * overlap / (total + self.epsilon)
 
@@ -139,3 +155,8 @@ def build_loss(
         "generalised-dice": GeneralisedDiceLoss,
     }
     return builders[name]()
+
+
+def _mean(confidence: torch.Tensor | None) -> torch.Tensor | float:
+    """What the mean of a loss that is weighted by it is divided by."""
+    return 1.0 if confidence is None else confidence.mean().clamp(min=1e-12)

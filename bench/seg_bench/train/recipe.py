@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
@@ -19,7 +20,7 @@ from seg_bench.data.statistics import mean_and_std
 from seg_bench.data.training import TrainingData, training_data
 from seg_bench.train.augment import AUGMENTATIONS, IGNORED_PIXEL, Pair, build_augmentation, derived_seed
 from seg_bench.train.balance import check_present
-from seg_bench.train.dataset import Pairs, SegmentationDataset, load_pairs
+from seg_bench.train.dataset import Pairs, SegmentationDataset, augmented, load_pairs
 from seg_bench.train.history import History
 from seg_bench.train.loop import OnEpoch, fit
 from seg_bench.train.semantic_task import SemanticTask
@@ -43,6 +44,10 @@ SPLIT = "split.json"
 """The parts by name, for `seg-bench run --split-file`."""
 
 
+_COUNTS_WHOLLY = 255
+"""Of a confidence."""
+
+
 @dataclass(frozen=True)
 class SemanticRecipe:
     """The model and its input.
@@ -56,6 +61,8 @@ class SemanticRecipe:
         half: store the best checkpoint's weights as float16.
         class_names: of the classes, where the data names none.
         augmentation: a key of `seg_bench.train.augment.AUGMENTATIONS`.
+        truth: which ground truth of several annotators, as `seg_bench.data.find.find_samples`.
+        annotator_weights: of each annotator, for their weighted majority, instead of `truth`.
 
     Raises:
         BadInputError: arguments that cannot be built, images of neither 1 nor 3 channels, or an image too
@@ -70,6 +77,8 @@ class SemanticRecipe:
     half: bool = False
     class_names: tuple[str, ...] = ()
     augmentation: str = "article"
+    truth: str | None = None
+    annotator_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with torch.device("meta"):  # Before any image is read, and without memory.
@@ -134,7 +143,7 @@ def train_semantic(
         BadInputError: data, split or settings that cannot be used.
         CheckpointError: `recipe.init` does not fit.
     """
-    found = training_data(data, recipe.class_names)
+    found = training_data(data, recipe.class_names, recipe.truth, recipe.annotator_weights)
     _check_classes(found, recipe)
     train, val = _load(found, split.train, "train", recipe), _load(found, split.val, "val", recipe)
     if recipe.classes > 1:
@@ -142,15 +151,17 @@ def train_semantic(
     mean, std = mean_and_std(apply_clahe(image, recipe.clahe) for image in train.images)
     preprocessing = Preprocessing(mean, std, recipe.clahe, recipe.size_hw)
     augmentation = AUGMENTATIONS[recipe.augmentation]
-    outside = IGNORED_PIXEL if recipe.classes > 1 else 0
+    outside = [IGNORED_PIXEL if recipe.classes > 1 else 0, _COUNTS_WHOLLY][: len(train.planes(0))]
     transform = build_augmentation(recipe.size_hw, augmentation, outside=outside)
     start = load_checkpoint(recipe.init) if recipe.init else None
-    facts = _facts(recipe, split, preprocessing, start)
-    constant = {**run_metadata(settings, split, start), "augmentation": asdict(augmentation)}
+    weighing = _weighing(recipe, train)
+    facts = {**_facts(recipe, split, preprocessing, start), **weighing}
+    constant = {**run_metadata(settings, split, start), "augmentation": asdict(augmentation), **weighing}
 
     seen: Dataset[Pair] = SegmentationDataset(val, preprocessing)
     if augmentation.validate:  # A network that is to stand changes is chosen by how it stands them.
-        seen = ConcatDataset([seen, SegmentationDataset(val, preprocessing, transform, settings.seed)])
+        changed = augmented(val, transform, settings.seed)
+        seen = ConcatDataset([seen, SegmentationDataset(changed, preprocessing)])
     task = SemanticTask(
         SegmentationDataset(train, preprocessing, transform, settings.seed),
         seen,
@@ -199,7 +210,7 @@ def _load(found: TrainingData, names: Sequence[str], part: str, recipe: Semantic
     if not names:
         raise BadInputError(f"the split's {part} part is empty: training needs train and val samples")
     chosen = select(found.samples, names)
-    return load_pairs(chosen, recipe.size_hw, recipe.channels, recipe.classes)
+    return load_pairs(chosen, recipe.size_hw, recipe.channels, recipe.classes, found.confidence)
 
 
 def _initial_model(recipe: SemanticRecipe, start: Checkpoint | None, seed: int) -> nn.Module:
@@ -224,6 +235,15 @@ def _facts(
         "train": list(split.train),
         "val": list(split.val),
         "init": start and start.sha256,
+    }
+
+
+def _weighing(recipe: SemanticRecipe, train: Pairs) -> dict[str, Any]:
+    """How the ground truth was made and weighted, as plain values; None for what was not used."""
+    return {
+        "truth": recipe.truth,
+        "annotator_weights": dict(recipe.annotator_weights) or None,
+        "mean_confidence": float(np.mean(train.confidences) / _COUNTS_WHOLLY) if train.confidences else None,
     }
 
 

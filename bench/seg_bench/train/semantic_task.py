@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from seg_bench.data.class_names import BACKGROUND
 from seg_bench.metrics.classes import class_confusion, class_scores
@@ -19,7 +19,7 @@ from seg_bench.train.boundary import BoundaryLoss
 from seg_bench.train.dataset import SegmentationDataset
 from seg_bench.train.losses import build_loss
 from seg_bench.train.settings import TrainSettings
-from seg_bench.train.task import Step, autocast, pick_device
+from seg_bench.train.task import Step, autocast, epoch_batches, pick_device
 from seg_runtime.errors import BadInputError
 
 __all__ = ["SemanticTask"]
@@ -64,6 +64,7 @@ class SemanticTask:
             class_weights=self.class_weights,
         )
         self._boundary = BoundaryLoss() if settings.boundary_weight else None
+        self.train_batches = epoch_batches(train_data, self._order, settings)
         self._val_batches = DataLoader(val_data, batch_size=settings.batch_size)
         self.validation_steps = len(self._val_batches)
 
@@ -80,16 +81,6 @@ class SemanticTask:
                 "give one for each"
             )
         return chosen
-
-    def train_batches(self, epoch: int) -> DataLoader[Pair]:
-        data, settings = self._train_data, self._settings
-        data.epoch = epoch
-        return DataLoader(
-            Subset(data, self._order(epoch)),
-            batch_size=settings.batch_size,
-            num_workers=settings.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
 
     def _order(self, epoch: int) -> list[int]:
         """The images of an epoch: each once, or with those of rare classes more often."""
@@ -123,17 +114,18 @@ class SemanticTask:
             if len(self._names) > 1:
                 confusions += _confusions(logits, truth)
             else:
-                counted = zip(*_counted(logits, truth), strict=True)
+                counted = zip(*_counted(logits, truth[:, :1]), strict=True)
                 scores += [dice_score(torch.sigmoid(each), mask) for each, mask in counted]
             step()
         score = sum(scores) / len(scores) if scores else self._mean_dice(confusions)
         return sum(losses) / len(losses), score
 
     def _loss_of(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        truth, confidence = truth[:, :1], truth[:, 1:] if truth.shape[1] > 1 else None
         pair = (logits, truth) if len(self._names) > 1 else _counted(logits, truth)
-        loss: torch.Tensor = self._criterion(*pair)
+        loss: torch.Tensor = self._criterion(*pair, confidence)
         if self._boundary is not None:
-            loss = loss + self._settings.boundary_weight * self._boundary(logits, truth)
+            loss = loss + self._settings.boundary_weight * self._boundary(logits, truth, confidence)
         return loss
 
     def _mean_dice(self, confusions: Sequence[NDArray[np.int64]]) -> float:

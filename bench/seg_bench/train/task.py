@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seg_bench.train.settings import TrainSettings
 from seg_runtime.errors import BadInputError
 
-__all__ = ["Step", "Task", "autocast", "pick_device"]
+__all__ = ["Step", "Task", "autocast", "epoch_batches", "pick_device"]
 
 Step = Callable[[], object]
 """Called after each batch, to advance the progress."""
@@ -39,6 +39,54 @@ class Task(Protocol):
 
     def validate(self, model: nn.Module, step: Step) -> tuple[float, float]:
         """Mean loss and score of the validation part, in fp32 as the model is deployed."""
+
+
+class _EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) of the items of an epoch, which workers that outlive an epoch learn in no other way."""
+
+    def __init__(self, order: Callable[[int], list[int]]) -> None:
+        self._order = order
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, index) for index in self._order(self.epoch)])
+
+    def __len__(self) -> int:
+        return len(self._order(self.epoch))
+
+
+def epoch_batches(
+    data: Dataset[Any],
+    order: Callable[[int], list[int]],
+    settings: TrainSettings,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> Callable[[int], DataLoader[Any]]:
+    """The batches of each epoch, from one loader: its workers stay, and read ahead.
+
+    Args:
+        data: takes (epoch, index).
+        order: the indices of an epoch.
+        collate: items into a batch; PyTorch's own by default.
+    """
+    sampler = _EpochSampler(order)
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_size=settings.batch_size,
+        sampler=sampler,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=collate,
+        # Of the global one a loader draws once in each epoch, with workers that stay only once: a network's
+        # dropout would depend on the number of workers.
+        generator=torch.Generator(),
+    )
+
+    def batches(epoch: int) -> DataLoader[Any]:
+        sampler.epoch = epoch
+        return loader
+
+    return batches
 
 
 def pick_device(settings: TrainSettings) -> torch.device:
