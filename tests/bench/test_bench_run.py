@@ -14,8 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
+from seg_bench.cli import app
 from seg_bench.record_files import read_run, write_run
 from seg_bench.records import Record, Run
 from seg_bench.run.options import RunOptions, engines_of, places_of
@@ -121,6 +123,19 @@ def test_accuracy_is_what_a_user_of_the_segmenter_gets(measured: Run, repo: Path
             wanted = (2 * both + 1) / (np.count_nonzero(found) + np.count_nonzero(target) + 1)
             assert dice == pytest.approx(wanted)
     assert record.data.images == len(record.accuracy.dice) == 5
+
+
+def test_pooled_hd95_is_measured_and_recorded(repo: Path, data: Path, measured: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    command = ["run", "--repo", str(repo), "--models", "unet_tiny", "--data", str(data), "--repeats", "1"]
+    command += ["--warm-up", "0", "--no-energy", "--hd95", "pooled", "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    pooled = row(read_run(out), "unet_tiny", "ONNX Runtime").accuracy
+    directed = row(measured, "unet_tiny", "ONNX Runtime").accuracy
+    assert pooled and directed and pooled.dice == directed.dice and pooled.hd95 != directed.hd95
+    assert (pooled.hd95_definition, pooled.hd95_unit) == ("pooled", "px")
+    assert (directed.hd95_definition, directed.hd95_unit) == ("directed", "px")
 
 
 def test_the_baseline_scores_as_the_deployed_graph_does(measured: Run) -> None:

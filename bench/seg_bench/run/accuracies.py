@@ -27,7 +27,8 @@ def score_rows(plan: Plan, rows: Sequence[Row], step: Progress) -> None:
             scores = []
             for number in range(len(plan.samples)):
                 step("scoring", place * len(plan.samples) + number, total)
-                scores.append(row.worker.score(number, classes))
+                spacing_hw = plan.spacings_hw[number] if plan.spacings_hw else None
+                scores.append(row.worker.score(number, classes, spacing_hw, plan.hd95))
             row.accuracy = _accuracy(plan, row, scores)
 
 
@@ -45,6 +46,8 @@ def _accuracy(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> Ac
         images=plan.samples,
         classes=_classes(plan, row, classes) if classes else None,
         confusion=classes.confusion if classes else None,
+        hd95_definition=plan.hd95,
+        hd95_unit="mm" if plan.spacings_hw else "px",
     )
 
 
