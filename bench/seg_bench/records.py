@@ -183,7 +183,8 @@ class Accuracy:
 
     HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
     out of the mean and count them. `hd95_definition` is "directed" or "pooled", see
-    `seg_bench.metrics.surface`, and `hd95_unit` "px" or "mm"; records of earlier releases are directed, px. `images` are the names of the images, None in the first schema.
+    `seg_bench.metrics.surface`, and `hd95_unit` "px" or "mm"; records of earlier releases are directed, px.
+    `images` are the names of the images, None in the first schema.
     Of a model with several classes all but the first are the foreground here; `classes` has each of
     them, where the ground truth names classes, else None. `confusion` counts pixels of all images by their
     true class (rows) and the model's (columns), in the order of `classes`; pixels that the ground truth

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg_bench.data.consensus import CONSENSUS, check_staple
-from seg_bench.data.samples import Sample, image_files
+from seg_bench.data.samples import Sample, image_files, mask_of
 from seg_runtime.errors import BadInputError
 
 __all__ = ["annotated_samples", "annotators"]
@@ -50,7 +50,8 @@ def annotated_samples(root: Path, truth: str) -> tuple[Sample, ...]:
 
 
 def _mask(root: Path, annotator: str, image: Path) -> Path:
-    path = root / "masks" / annotator / image.name
-    if not path.is_file():
-        raise BadInputError(f"annotator '{annotator}' has no mask of {image.name}: expected {path}")
+    path = mask_of(image, root / "masks" / annotator)
+    if path is None:
+        expected = root / "masks" / annotator / f"{image.stem}.png"
+        raise BadInputError(f"annotator '{annotator}' has no mask of {image.name}: expected {expected}")
     return path
