@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from small_dicom import save_dicom
@@ -168,6 +169,24 @@ def test_hd95_is_in_mm_where_all_images_have_a_spacing(
             target = cv2.imread(str(data / "masks" / f"disc_{number}.png"), cv2.IMREAD_GRAYSCALE)
             assert accuracy.hd95[number] == hausdorff_95(found, target, tuple(spacing_hw))
     assert "HD95 (mm)" in to_markdown([run]) and "HD95 (px)" not in to_markdown([run])
+
+
+def test_stacks_of_nifti_are_measured_slice_by_slice_in_mm(
+    options: RunOptions, data: Path, tmp_path: Path
+) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "ct" / name).mkdir(parents=True)
+        slices = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).T for path in sorted((data / name).iterdir())]
+        affine = np.diag([0.5, 0.25, 3, 1])
+        nibabel.save(nibabel.Nifti1Image(np.stack(slices, 2), affine), tmp_path / "ct" / name / "scan.nii.gz")
+    pixels, mm = (
+        measure(replace(options, data=folder, repeats=1)).records[0].accuracy
+        for folder in (data, tmp_path / "ct")
+    )
+    assert pixels and mm and mm.images == tuple(f"scan_{number:04}" for number in range(5))
+    assert mm.dice == pixels.dice and (pixels.hd95_unit, mm.hd95_unit) == ("px", "mm")
+    for far_mm, far in zip(mm.hd95, pixels.hd95, strict=True):
+        assert far_mm == far == np.inf or 0.25 * far <= far_mm <= 0.5 * far
 
 
 def test_hd95_is_in_pixels_where_an_image_has_no_spacing(

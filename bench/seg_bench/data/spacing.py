@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from seg_bench.data.find import AnySample
+from seg_runtime.files.nifti import split_slice
 from seg_runtime.files.spacing import read_spacing_hw
 
 __all__ = ["Spacings", "find_spacings"]
@@ -26,7 +29,7 @@ class Spacings:
 
 def find_spacings(samples: Sequence[AnySample]) -> Spacings:
     """Read the spacing of every image. Raises as `read_spacing_hw`."""
-    found = [read_spacing_hw(sample.image_path) for sample in samples]
+    found = [_spacing_of_file(split_slice(sample.image_path)[0]) for sample in samples]
     sizes_hw = tuple(each for each in found if each)
     if len(sizes_hw) == len(samples):
         return Spacings(sizes_hw)
@@ -37,3 +40,9 @@ def find_spacings(samples: Sequence[AnySample]) -> Spacings:
     return Spacings(
         note=f"HD95 is in pixels: {without} of {len(samples)} images have no pixel spacing, '{first}' first"
     )
+
+
+@lru_cache(maxsize=1)
+def _spacing_of_file(path: Path) -> tuple[float, float] | None:
+    """All slices of a stack have one."""
+    return read_spacing_hw(path)

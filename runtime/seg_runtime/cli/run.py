@@ -58,7 +58,8 @@ def segment(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM, .npy.", metavar="IMAGE|FOLDER..."
+            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM, NIfTI, .npy.",
+            metavar="IMAGE|FOLDER...",
         ),
     ],
     model: Annotated[
@@ -109,7 +110,8 @@ def segment(
 ) -> None:
     """Segment images: a mask, an overlay and a line in results.jsonl for each.
 
-    A mask is 0 and 255 for a model of one class and class ids otherwise.
+    A mask is 0 and 255 for a model of one class and class ids otherwise. Of a
+    NIfTI file, a slice or a stack of slices, it is a NIfTI file of class ids.
     An image that cannot be read or used is reported and left out; the others
     are done, and the exit code is 2.
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.bit_depth import check_bit_depth
 from seg_runtime.files.doubts import class_doubts, input_doubts
 from seg_runtime.files.each import ReadImage, each_file
-from seg_runtime.files.images import load_image, write_mask, write_png
+from seg_runtime.files.images import write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.files.results import RESULTS_FILE, FileResult, check_out
+from seg_runtime.files.stacks import (
+    LoadedStack,
+    StackResult,
+    class_areas,
+    load_image_or_stack,
+    stream_with_stacks,
+    write_stack,
+)
 from seg_runtime.preprocess import check_batch_size
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
-from seg_runtime.spec import ModelSpec
 
 __all__ = ["RESULTS_FILE", "FileResult", "segment_files"]
 
@@ -36,7 +41,8 @@ def segment_files(
     `out` receives `<name>_mask.png`, `<name>_overlay.png` and, once the iteration ends for whatever
     reason, `results.jsonl` with a line per file. Files of the same name get `_2`, `_3`, ... in the
     order of `paths`. Nothing is created before the first image was segmented, and a file that is
-    there is complete.
+    there is complete. Of a NIfTI file, a slice or a stack of them, there is `<name>_mask.nii.gz` instead,
+    and no overlay.
 
     Args:
         segmenter: what to run.
@@ -67,23 +73,31 @@ def segment_files(
     return each_file(
         paths,
         out,
-        read=lambda path: load_image(path, channels, gray=gray, bit_depth=bit_depth),
-        stream=lambda images: segmenter.stream(images, batch_size),
+        read=lambda path: load_image_or_stack(path, channels, gray=gray, bit_depth=bit_depth),
+        stream=lambda images: stream_with_stacks(segmenter, images, batch_size),
         write=lambda read, result: _write(segmenter, read, result, out, overlay),
         batch_size=batch_size,
     )
 
 
 def _write(
-    segmenter: SemanticSegmenter, read: ReadImage, result: SemanticResult, out: Path, overlay: bool
+    segmenter: SemanticSegmenter,
+    read: ReadImage,
+    result: SemanticResult | StackResult,
+    out: Path,
+    overlay: bool,
 ) -> FileResult:
+    if isinstance(result, StackResult):
+        assert isinstance(read.loaded, LoadedStack)
+        return write_stack(segmenter, read, read.loaded, result, out)
     mask_path = out / f"{read.name}_mask.png"
     overlay_path = out / f"{read.name}_overlay.png" if overlay else None
     one_class = len(result.probabilities) == 1
     write_mask(mask_path, result.mask, binary=one_class)
     if overlay_path is not None:
         write_png(overlay_path, draw_overlay(shown_channels(read.image), result.mask))
-    areas, size_hw = _areas(segmenter.spec, result), (result.mask.shape[0], result.mask.shape[1])
+    areas = class_areas(segmenter.spec, result.mask, len(result.probabilities))
+    size_hw = (result.mask.shape[0], result.mask.shape[1])
     return FileResult(
         read.path,
         size_hw=size_hw,
@@ -99,11 +113,3 @@ def _write(
             *class_doubts(list(areas), list(areas.values()), size_hw),
         ),
     )
-
-
-def _areas(spec: ModelSpec, result: SemanticResult) -> dict[str, int]:
-    count = len(result.probabilities)
-    names = spec.class_names if len(spec.class_names) == count else tuple(f"class_{i}" for i in range(count))
-    first_id = 1 if count == 1 else 0
-    areas = np.bincount(result.mask.ravel(), minlength=first_id + count)[first_id:]
-    return {name: int(area) for name, area in zip(names, areas, strict=True)}
