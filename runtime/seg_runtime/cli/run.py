@@ -105,6 +105,10 @@ def segment(
     ] = False,
     bit_depth: BitDepthOption = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option("--dicom-seg", help="Write masks of DICOM images as DICOM SEG too: <image>_seg.dcm."),
+    ] = False,
     batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,6 +154,7 @@ def segment(
             bit_depth=bit_depth,
             overlay=overlay,
             batch_size=batch,
+            dicom_seg=dicom_seg,
         )
         _report(results, listing, out, segmenter.engine, as_json)
 

@@ -22,7 +22,7 @@ from seg_runtime.errors import BadImageError, MissingExtraError
 from seg_runtime.files.bit_depth import BitDepth, decide_depth, scale_to_uint8
 from seg_runtime.files.dicom_limits import CountedFile, check_pixel_data, plain_data_set
 
-__all__ = ["dicom_spacing_hw", "read_dicom"]
+__all__ = ["dicom_spacing_hw", "quiet", "read_dicom"]
 
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing")
 
@@ -53,7 +53,7 @@ def read_dicom(
         MissingExtraError: pydicom is not installed.
     """
     pydicom = _pydicom()
-    with _quiet():
+    with quiet():
         try:
             # Bare data sets need force; what they are was looked at before.
             file = CountedFile(plain_data_set(data))
@@ -90,7 +90,7 @@ def dicom_spacing_hw(data: bytes) -> tuple[float, float] | None:
         MissingExtraError: pydicom is not installed.
     """
     pydicom = _pydicom()
-    with _quiet():
+    with quiet():
         try:
             file = CountedFile(plain_data_set(data))
             dataset = pydicom.dcmread(
@@ -129,7 +129,7 @@ def _image_tags() -> list[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pydicom's warnings and log, which quote the values of elements, to itself."""
     log = logging.getLogger("pydicom")
     enabled = not log.disabled

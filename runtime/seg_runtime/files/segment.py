@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from seg_runtime.errors import BadInputError
+from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bit_depth import check_bit_depth
+from seg_runtime.files.dicom_seg import check_highdicom
+from seg_runtime.files.dicom_seg import dicom_seg as dicom_seg_bytes
 from seg_runtime.files.doubts import class_doubts, input_doubts
 from seg_runtime.files.each import ReadImage, each_file
-from seg_runtime.files.images import write_mask, write_png
+from seg_runtime.files.images import read_bytes, replace_file, write_mask, write_png
 from seg_runtime.files.overlay import draw_overlay, shown_channels
 from seg_runtime.files.results import RESULTS_FILE, FileResult, check_out
 from seg_runtime.files.stacks import (
@@ -35,6 +37,7 @@ def segment_files(
     bit_depth: int | None = None,
     overlay: bool = True,
     batch_size: int = 1,
+    dicom_seg: bool = False,
 ) -> Iterator[FileResult]:
     """Segment image files, writing as it goes and holding one batch of images at a time.
 
@@ -52,6 +55,8 @@ def segment_files(
         bit_depth: how many bits of 16-bit pixels count, whatever the files state.
         overlay: write overlays too.
         batch_size: how many images to run together.
+        dicom_seg: also write `<name>_seg.dcm`, the mask as a DICOM SEG that refers to the image; images that
+            are no DICOM are left out.
 
     Yields:
         One `FileResult` per path, in order; a file that fails in whatever way is one with an error.
@@ -59,6 +64,7 @@ def segment_files(
     Raises:
         BadInputError: `out` cannot be written to or holds one of the images, the batch is too large, no
             such bit depth, or `gray` for a model of several channels.
+        MissingExtraError: `dicom_seg` without highdicom.
         ServerError: as from `Session.infer`.
     """
     out, channels = Path(out), segmenter.spec.channels
@@ -68,6 +74,8 @@ def segment_files(
             "leave it out"
         )
     check_out(out, paths)
+    if dicom_seg:
+        check_highdicom()
     check_bit_depth(bit_depth)
     check_batch_size(segmenter.spec, batch_size)
     return each_file(
@@ -75,7 +83,7 @@ def segment_files(
         out,
         read=lambda path: load_image_or_stack(path, channels, gray=gray, bit_depth=bit_depth),
         stream=lambda images: stream_with_stacks(segmenter, images, batch_size),
-        write=lambda read, result: _write(segmenter, read, result, out, overlay),
+        write=lambda read, result: _write(segmenter, read, result, out, overlay, dicom_seg),
         batch_size=batch_size,
     )
 
@@ -86,7 +94,10 @@ def _write(
     result: SemanticResult | StackResult,
     out: Path,
     overlay: bool,
+    as_dicom: bool,
 ) -> FileResult:
+    seg_path = out / f"{read.name}_seg.dcm" if as_dicom else None
+    segmentation = _dicom_seg(segmenter, read.path, result) if seg_path else b""
     if isinstance(result, StackResult):
         assert isinstance(read.loaded, LoadedStack)
         return write_stack(segmenter, read, read.loaded, result, out)
@@ -96,6 +107,8 @@ def _write(
     write_mask(mask_path, result.mask, binary=one_class)
     if overlay_path is not None:
         write_png(overlay_path, draw_overlay(shown_channels(read.image), result.mask))
+    if seg_path is not None:
+        replace_file(seg_path, segmentation)
     areas = class_areas(segmenter.spec, result.mask, len(result.probabilities))
     size_hw = (result.mask.shape[0], result.mask.shape[1])
     return FileResult(
@@ -103,6 +116,7 @@ def _write(
         size_hw=size_hw,
         mask_path=mask_path,
         overlay_path=overlay_path,
+        dicom_seg_path=seg_path,
         area_px=areas,
         timings_ms=dict(result.timings_ms),
         engine=segmenter.engine,
@@ -113,3 +127,16 @@ def _write(
             *class_doubts(list(areas), list(areas.values()), size_hw),
         ),
     )
+
+
+def _dicom_seg(segmenter: SemanticSegmenter, path: Path, result: SemanticResult | StackResult) -> bytes:
+    if isinstance(result, StackResult):
+        raise BadImageError(
+            f"image '{path}': it is NIfTI, and a DICOM SEG refers to DICOM: leave --dicom-seg out"
+        )
+    spec, names = segmenter.spec, list(class_areas(segmenter.spec, result.mask, len(result.probabilities)))
+    found = names if len(names) == 1 else names[1:]
+    try:
+        return dicom_seg_bytes(read_bytes(path), result.mask, found, spec.name, spec.version)
+    except BadImageError as error:
+        raise BadImageError(f"image '{path}': {error}") from error
