@@ -88,8 +88,8 @@ def hausdorff_95(
     Example:
         >>> pred, target = np.zeros((2, 1, 40), bool)
         >>> pred[0, :20] = target[0, :] = True
-        >>> hausdorff_95(pred, target), hausdorff_95(pred, target, definition="pooled")
-        (18.05, 17.05)
+        >>> [round(hausdorff_95(pred, target, None, kind), 2) for kind in HD95_DEFINITIONS]
+        [18.05, 17.05]
     """
     return surface_metrics(pred, target, spacing_hw, definition).hausdorff_95
 
