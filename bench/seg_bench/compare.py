@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_bench.records import Machine, Record, Run
-from seg_bench.report.names import engines_differ, row_key, row_name
+from seg_bench.report.names import engines_differ, hd95_of, row_key, row_name
 from seg_runtime.errors import BadInputError
 
 __all__ = [
@@ -245,10 +245,22 @@ def _warnings(old: Sequence[Run], new: Sequence[Run], loop: float | None) -> lis
             f"the fixed loop between the calls took {loop:.2f} times as long in NEW as in OLD: the machine "
             "was not equally busy"
         )
+    measured = [_hd95s(runs) for runs in (old, new)]
+    if all(measured) and measured[0] != measured[1]:
+        warnings.append(
+            f"HD95 is {' and '.join(measured[0])} in OLD, {' and '.join(measured[1])} in NEW: it cannot be "
+            "compared"
+        )
     for side, runs in (("OLD", old), ("NEW", new)):
         if any(not run.complete for run in runs):
             warnings.append(f"{side} was interrupted: it has fewer calls than asked for")
     return warnings
+
+
+def _hd95s(runs: Sequence[Run]) -> list[str]:
+    """Definitions and units, as "pooled (mm)", of all records with accuracy."""
+    records = [record for run in runs for record in run.records if record.accuracy]
+    return sorted({f"{definition} ({unit})" for definition, unit in map(hd95_of, records)})
 
 
 def _hardware(machine: Machine) -> str:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from seg_bench.metrics.summary import MetricSummary
+from seg_bench.metrics.surface import HD95_DEFINITIONS
 from seg_runtime.errors import BadInputError
 
 __all__ = [
+    "HD95_UNITS",
     "SAM_STAGES",
     "SCHEMA",
     "STAGES",
@@ -37,6 +39,7 @@ SCHEMA = "edgeseg-bench/2"
 STAGES = ("preprocess", "infer", "postprocess", "total")
 SAM_STAGES = ("encode", "decode")
 """The parts of "infer" of a SAM."""
+HD95_UNITS = ("px", "mm")
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,8 @@ class ClassAccuracy:
             gives the class and T that the ground truth does, as means over the images where either has
             any; None where none has. Not smoothed, and not of the pixels of all images together.
         images: how many images have the class in their ground truth.
-        hd95: mean HD95 in pixels of the original image, over the images that have the class in both masks;
-            None where none has, and in records of earlier releases.
+        hd95: mean HD95 as that of `Accuracy`, over the images that have the class in both masks; None where
+            none has, and in records of earlier releases.
         hd95_infinite: images that have it in one of the two only.
     """
 
@@ -176,10 +179,12 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Dice, IoU and HD95 (pixels of the original image): one value per image, and their summaries.
+    """Dice, IoU and HD95 (in the frame of the original image): one value per image, and their summaries.
 
     HD95 is infinite when exactly one of the two masks is empty. Summaries leave infinite values
-    out of the mean and count them. `images` are the names of the images, None in the first schema.
+    out of the mean and count them. `hd95_definition` is "directed" or "pooled", see
+    `seg_bench.metrics.surface`, and `hd95_unit` "px" or "mm"; records of earlier releases are directed, px.
+    `images` are the names of the images, None in the first schema.
     Of a model with several classes all but the first are the foreground here; `classes` has each of
     them, where the ground truth names classes, else None. `confusion` counts pixels of all images by their
     true class (rows) and the model's (columns), in the order of `classes`; pixels that the ground truth
@@ -196,8 +201,16 @@ class Accuracy:
     images: tuple[str, ...] | None = None
     classes: tuple[ClassAccuracy, ...] | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
+    hd95_definition: str = "directed"
+    hd95_unit: str = "px"
 
     def __post_init__(self) -> None:
+        for name, value, known in (
+            ("hd95_definition", self.hd95_definition, HD95_DEFINITIONS),
+            ("hd95_unit", self.hd95_unit, HD95_UNITS),
+        ):
+            if value not in known:
+                raise BadInputError(f"the field '{name}' is {value!r}; it must be {' or '.join(known)}")
         counts = len(self.classes or ())
         sizes = [len(row) for row in self.confusion or ()]
         if self.confusion is not None and (

@@ -12,15 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
+from small_dicom import save_dicom
+from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
+from seg_bench.cli import app
+from seg_bench.metrics import hausdorff_95
 from seg_bench.record_files import read_run, write_run
 from seg_bench.records import Record, Run
+from seg_bench.report.markdown import to_markdown
 from seg_bench.run.options import RunOptions, engines_of, places_of
 from seg_bench.run.runner import measure
 from seg_bench.run.worker_process import WorkerProcess
+from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import (
     BadInputError,
     CheckpointError,
@@ -29,6 +36,7 @@ from seg_runtime.errors import (
     ModelNotFoundError,
     RepositoryError,
 )
+from seg_runtime.files.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +115,6 @@ def test_every_model_gets_a_row_and_the_baseline_its_own(measured: Run) -> None:
 
 @pytest.mark.slow
 def test_accuracy_is_what_a_user_of_the_segmenter_gets(measured: Run, repo: Path, data: Path) -> None:
-    from seg_runtime import SemanticSegmenter, connect
-
     record = row(measured, "unet_tiny", "ONNX Runtime")
     assert record.accuracy is not None
     with connect(repo, threads=1) as session:
@@ -121,6 +127,76 @@ def test_accuracy_is_what_a_user_of_the_segmenter_gets(measured: Run, repo: Path
             wanted = (2 * both + 1) / (np.count_nonzero(found) + np.count_nonzero(target) + 1)
             assert dice == pytest.approx(wanted)
     assert record.data.images == len(record.accuracy.dice) == 5
+
+
+def test_pooled_hd95_is_measured_and_recorded(repo: Path, data: Path, measured: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run.json"
+    command = ["run", "--repo", str(repo), "--models", "unet_tiny", "--data", str(data), "--repeats", "1"]
+    command += ["--warm-up", "0", "--no-energy", "--hd95", "pooled", "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    pooled = row(read_run(out), "unet_tiny", "ONNX Runtime").accuracy
+    directed = row(measured, "unet_tiny", "ONNX Runtime").accuracy
+    assert pooled and directed and pooled.dice == directed.dice and pooled.hd95 != directed.hd95
+    assert (pooled.hd95_definition, pooled.hd95_unit) == ("pooled", "px")
+    assert (directed.hd95_definition, directed.hd95_unit) == ("directed", "px")
+
+
+def as_dicom(data: Path, folder: Path, spacings: list[tuple[str, list[float]] | None]) -> Path:
+    """The images as DICOM with these elements, and the same masks."""
+    shutil.copytree(data / "masks", folder / "masks")
+    (folder / "images").mkdir()
+    for path, spacing in zip(sorted((data / "images").iterdir()), spacings, strict=False):
+        save_dicom(
+            folder / "images" / f"{path.stem}.dcm", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), spacing
+        )
+    return folder
+
+
+def test_hd95_is_in_mm_where_all_images_have_a_spacing(
+    options: RunOptions, data: Path, repo: Path, tmp_path: Path
+) -> None:
+    spacings = [("PixelSpacing", [0.2, 0.7]), ("ImagerPixelSpacing", [0.4, 0.4]), ("PixelSpacing", [3, 3])]
+    folder = as_dicom(data, tmp_path / "scans", spacings)
+    run = measure(replace(options, data=folder, repeats=1))
+    (record,) = run.records
+    accuracy = record.accuracy
+    assert accuracy and (accuracy.hd95_unit, accuracy.hd95_definition) == ("mm", "directed")
+    with connect(repo, threads=1) as session:
+        segmenter = SemanticSegmenter(session, "unet_tiny")
+        for number, (_, spacing_hw) in enumerate(spacings):
+            found = segmenter.segment(read_image(folder / "images" / f"disc_{number}.dcm", 1)).mask
+            target = cv2.imread(str(data / "masks" / f"disc_{number}.png"), cv2.IMREAD_GRAYSCALE)
+            assert accuracy.hd95[number] == hausdorff_95(found, target, tuple(spacing_hw))
+    assert "HD95 (mm)" in to_markdown([run]) and "HD95 (px)" not in to_markdown([run])
+
+
+def test_stacks_of_nifti_are_measured_slice_by_slice_in_mm(
+    options: RunOptions, data: Path, tmp_path: Path
+) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "ct" / name).mkdir(parents=True)
+        slices = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).T for path in sorted((data / name).iterdir())]
+        affine = np.diag([0.5, 0.25, 3, 1])
+        nibabel.save(nibabel.Nifti1Image(np.stack(slices, 2), affine), tmp_path / "ct" / name / "scan.nii.gz")
+    pixels, mm = (
+        measure(replace(options, data=folder, repeats=1)).records[0].accuracy
+        for folder in (data, tmp_path / "ct")
+    )
+    assert pixels and mm and mm.images == tuple(f"scan_{number:04}" for number in range(5))
+    assert mm.dice == pixels.dice and (pixels.hd95_unit, mm.hd95_unit) == ("px", "mm")
+    for far_mm, far in zip(mm.hd95, pixels.hd95, strict=True):
+        assert far_mm == far == np.inf or 0.25 * far <= far_mm <= 0.5 * far
+
+
+def test_hd95_is_in_pixels_where_an_image_has_no_spacing(
+    options: RunOptions, data: Path, tmp_path: Path
+) -> None:
+    folder = as_dicom(data, tmp_path / "scans", [("PixelSpacing", [0.2, 0.7]), None])
+    run = measure(replace(options, data=folder, repeats=1))
+    assert run.records[0].accuracy and run.records[0].accuracy.hd95_unit == "px"
+    note = "HD95 is in pixels: 1 of 2 images have no pixel spacing, 'disc_1' first"
+    assert run.note.endswith(note) and note in to_markdown([run]) and "HD95 (px)" in to_markdown([run])
 
 
 def test_the_baseline_scores_as_the_deployed_graph_does(measured: Run) -> None:

@@ -156,3 +156,12 @@ def test_the_exit_code_is_1_when_a_row_is_worse_and_0_else(tmp_path: Path) -> No
     result = CliRunner().invoke(app, ["compare", old, new, "--json"])
     document = json.loads(result.stdout)
     assert (result.exit_code, document["worse"], document["rows"][0]["verdict"]) == (1, True, WORSE)
+
+
+def test_hd95_of_two_definitions_or_units_is_not_compared_in_silence() -> None:
+    old = steady(40)
+    assert not compared(old, steady(40)).warnings
+    pooled = replace(old, accuracy=replace(make_accuracy(), hd95_definition="pooled", hd95_unit="mm"))
+    (warning,) = compared(old, pooled).warnings
+    assert warning == "HD95 is directed (px) in OLD, pooled (mm) in NEW: it cannot be compared"
+    assert not compared(pooled, pooled).warnings

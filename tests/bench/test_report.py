@@ -27,7 +27,7 @@ from rich.console import Console
 
 from seg_bench.article import ARTICLE_TABLE
 from seg_bench.candidate import OFFICIAL_DECODER
-from seg_bench.records import Energy, Run
+from seg_bench.records import Energy, Record, Run
 from seg_bench.report.frame import NARROW, WIDE, LegendEntry, Size, legend
 from seg_bench.report.html_page import to_html
 from seg_bench.report.json_report import to_json_report
@@ -446,3 +446,33 @@ def test_axes_map_their_ends_and_keep_ticks_inside() -> None:
     perfect = score_axis([1.0, 1.0], 400, 20)
     assert perfect.low < perfect.high < 1.0
     assert perfect.pixel(1.0) == pytest.approx(perfect.end)
+
+
+def hd95_record(definition: str, unit: str) -> Record:
+    return make_record(
+        f"{definition}_{unit}",
+        accuracy=replace(make_accuracy(), hd95_definition=definition, hd95_unit=unit),
+    )
+
+
+def test_hd95_of_every_definition_and_unit_has_a_column_of_it_alone() -> None:
+    kinds = [("directed", "px"), ("directed", "mm"), ("pooled", "px"), ("pooled", "mm")]
+    run = make_run(*(hd95_record(*kind) for kind in kinds))
+    table = build_table([run])
+    headings = [column.heading for column in table.columns if column.key.startswith("hd95")]
+    assert headings == ["HD95 (px)", "HD95 (mm)", "HD95 pooled (px)", "HD95 pooled (mm)"]
+    first = [column.key for column in table.columns].index("hd95_px")
+    for number, row in enumerate(table.rows):
+        shown = [cell.text for cell in row[first : first + 4]]
+        assert [text != "-" for text in shown] == [place == number for place in range(4)]
+    rows = json.loads(to_json_report([run]))["rows"]
+    assert [(row["hd95_definition"], row["hd95_unit"]) for row in rows] == kinds
+    assert rows[1]["hd95_mm"] == 7.0 and len(rows[1]["hd95_mm_interval"]) == 2 and rows[1]["hd95_px"] is None
+    assert "HD95 (mm) by the pixel spacing" in to_markdown([run]) and "not to be compared" in to_html([run])
+
+
+def test_a_run_in_mm_has_no_column_of_pixels() -> None:
+    run = make_run(hd95_record("directed", "mm"))
+    assert [column.key for column in build_table([run]).columns if "hd95" in column.key] == ["hd95_mm"]
+    text = to_markdown([run])
+    assert "HD95 (mm)" in text and "pixels of the original" not in text and "pooled" not in text

@@ -8,6 +8,8 @@ import math
 import cv2
 import numpy as np
 import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 from scipy.spatial.distance import cdist, directed_hausdorff
 
@@ -115,6 +117,29 @@ def test_hd95_and_average_surface_distance_equal_brute_force(spacing_hw):
         hd95, average = _brute_force_surface(pred, target, spacing_hw or (1.0, 1.0))
         assert hausdorff_95(pred, target, spacing_hw) == pytest.approx(hd95, rel=1e-12)
         assert average_surface_distance(pred, target, spacing_hw) == pytest.approx(average, rel=1e-12)
+
+
+@pytest.mark.parametrize("spacing_hw", [None, (0.4, 0.4), (0.3, 0.7)])
+def test_pooled_hd95_equals_medpys_formula(spacing_hw):
+    cross = ndimage.generate_binary_structure(2, 1)
+    differ = 0
+    for pred, target in _random_pairs(60, seed=5):
+        borders = [mask ^ ndimage.binary_erosion(mask, cross) for mask in (pred, target)]
+        away = [ndimage.distance_transform_edt(~border, sampling=spacing_hw) for border in borders]
+        expected = np.percentile(np.hstack((away[1][borders[0]], away[0][borders[1]])), 95)
+        found = hausdorff_95(pred, target, spacing_hw, "pooled")
+        assert found == pytest.approx(expected, rel=1e-12)
+        differ += found != pytest.approx(hausdorff_95(pred, target, spacing_hw))
+    assert differ > 30
+
+
+@pytest.mark.filterwarnings("ignore:monai:FutureWarning")
+@pytest.mark.parametrize("spacing_hw", [None, (0.4, 0.4), (0.3, 0.7)])
+def test_directed_hd95_equals_monai(spacing_hw):
+    for pred, target in _random_pairs(20, seed=6):
+        pair = (torch.from_numpy(mask)[None, None].float() for mask in (pred, target))
+        expected = compute_hausdorff_distance(*pair, True, percentile=95, spacing=spacing_hw).item()
+        assert hausdorff_95(pred, target, spacing_hw) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_shift_by_three_columns_of_a_square_has_known_distances():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from seg_bench.data.check import check_classes, check_truths
 from seg_bench.data.class_truths import ClassMap
 from seg_bench.data.classes import ClassSample
 from seg_bench.data.samples import Sample, paired_samples
-from seg_bench.metrics import dice_score, iou_score
+from seg_bench.metrics import HD95_DEFINITIONS, dice_score, hausdorff_95, iou_score
 from seg_bench.pipelines import Outcome
 from seg_bench.run.scoring import Scorer, foreground_dice
 from seg_bench.train.augment import build_augmentation
@@ -81,6 +82,18 @@ def test_classes_that_a_map_ignores_count_neither_way(tmp_path: Path) -> None:
     assert result and [score.dice for score in result.scores] == [1.0, 1.0]
     assert [score.hd95 for score in result.scores] == [0.0, 0.0]
     check_classes([mapped], 2, "model")
+
+
+def test_distances_are_of_the_definition_and_in_the_unit_that_are_asked_for(tmp_path: Path) -> None:
+    (sample,) = data_of(tmp_path, disc())
+    mapped = ClassSample(sample.name, sample.image_path, ClassMap(sample.mask_paths[0]))
+    found = disc(40)
+    for spacing_hw, definition in product((None, (0.5, 0.5), (0.2, 0.7)), HD95_DEFINITIONS):
+        scorer, expected = Scorer(), hausdorff_95(found, disc(), spacing_hw, definition)
+        outcome = Outcome([found > 0], {}, classes=[found])
+        assert scorer.score(mapped, outcome, 2, spacing_hw, definition)["hd95"] == expected
+        result = scorer.classes()
+        assert result and result.scores[1].hd95 == expected
 
 
 @pytest.mark.parametrize("loss", ["bce-dice", "focal", "generalised-dice"])

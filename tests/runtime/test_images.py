@@ -156,7 +156,9 @@ def test_empty_file_is_refused(tmp_path: Path) -> None:
 
 def test_text_renamed_png_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no pixels here\n" * 40)
-    with pytest.raises(BadImageError, match="not a PNG, JPEG, TIFF or DICOM image, whatever its name says"):
+    with pytest.raises(
+        BadImageError, match="not a PNG, JPEG, TIFF, DICOM or NIfTI image, whatever its name says"
+    ):
         read_image(tmp_path / "notes.png", 1)
 
 

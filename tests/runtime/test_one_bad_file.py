@@ -100,8 +100,8 @@ def test_an_error_that_nobody_expects_is_one_line_with_its_type(
         pixels = image() if command[0] == "segment" else np.zeros((64, 64, 3), np.uint8)
         return LoadedImage(pixels, BitDepth(8, "file"))
 
-    for module in (segment_module, instance_files):
-        monkeypatch.setattr(module, "load_image", read)
+    monkeypatch.setattr(segment_module, "load_image_or_stack", read)
+    monkeypatch.setattr(instance_files, "load_image", read)
     arguments = (*command, *(folder / name for name in ("a.png", "m.png", "z.png")), "-o")
     assert call(monkeypatch, *arguments, tmp_path / "out") == 2
     error = capsys.readouterr().err

@@ -228,7 +228,7 @@ class TestSegment:
         [
             (None, "there is no such file"),
             (b"", "the file is empty"),
-            (b"some text", "not a PNG, JPEG, TIFF or DICOM image"),
+            (b"some text", "not a PNG, JPEG, TIFF, DICOM or NIfTI image"),
             ("truncated", "cut off or damaged"),
             ("1x1", "has 1x1 pixels; each side must have at least 8"),
             ("huge", "20000x20000 pixels; the limit is 268435456"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ __all__ = [
     "DurationOption",
     "EnergyOption",
     "EnginesOption",
+    "Hd95Option",
     "JsonOption",
     "LimitOption",
     "ModelsOption",
@@ -163,6 +164,13 @@ TruthOption = Annotated[
     typer.Option(
         help="Ground truth of several annotators (masks/ANNOTATOR/NAME.png): staple, majority, union, or "
         "the name of one."
+    ),
+]
+Hd95Option = Annotated[
+    Literal["directed", "pooled"],
+    typer.Option(
+        help="HD95: the larger of the 95th percentiles of the distances in either direction (MONAI), or one "
+        "of all distances of both (medpy)."
     ),
 ]
 RobustnessOption = Annotated[

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seg_bench.data.consensus import CONSENSUS, check_staple
-from seg_bench.data.samples import Sample, image_files
+from seg_bench.data.samples import Sample, image_files, mask_of
 from seg_runtime.errors import BadInputError
+from seg_runtime.files.listing import image_stem
 
 __all__ = ["annotated_samples", "annotators", "weighted_samples"]
 
@@ -41,7 +42,7 @@ def annotated_samples(root: Path, truth: str) -> tuple[Sample, ...]:
     chosen = names if truth in CONSENSUS else (truth,)
     consensus = truth if truth in CONSENSUS else "union"
     return tuple(
-        Sample(image.stem, image, tuple(_mask(root, name, image) for name in chosen), consensus)
+        Sample(image_stem(image), image, tuple(_mask(root, name, image) for name in chosen), consensus)
         for image in image_files(root)
     )
 
@@ -88,7 +89,8 @@ def _annotators(root: Path, option: str) -> tuple[str, ...]:
 
 
 def _mask(root: Path, annotator: str, image: Path) -> Path:
-    path = root / "masks" / annotator / image.name
-    if not path.is_file():
-        raise BadInputError(f"annotator '{annotator}' has no mask of {image.name}: expected {path}")
+    path = mask_of(image, root / "masks" / annotator)
+    if path is None:
+        expected = root / "masks" / annotator / f"{image_stem(image)}.png"
+        raise BadInputError(f"annotator '{annotator}' has no mask of {image.name}: expected {expected}")
     return path

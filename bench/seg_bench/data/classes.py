@@ -23,6 +23,7 @@ from seg_bench.data.coco import COCO_FILE, coco_classes, coco_truths
 from seg_bench.data.samples import Truth, check_size, image_files, mask_of
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import read_image
+from seg_runtime.files.listing import image_stem
 from seg_runtime.files.masks import LabelMap
 
 __all__ = ["ClassSample", "class_names", "class_samples", "has_classes"]
@@ -105,7 +106,7 @@ def class_samples(root: Path) -> tuple[ClassSample, ...]:
     images = image_files(root)
     if not (root / "classes").is_dir():
         truths = coco_truths(root, images)
-        return tuple(ClassSample(image.stem, image, truths[image]) for image in images)
+        return tuple(ClassSample(image_stem(image), image, truths[image]) for image in images)
     if folders := _folders(root):
         numbers = _numbers(root, folders)
         return tuple(_masked(root, image, numbers) for image in images)
@@ -115,15 +116,15 @@ def class_samples(root: Path) -> tuple[ClassSample, ...]:
 def _mapped(root: Path, image: Path) -> ClassSample:
     classes = mask_of(image, root / "classes")
     if classes is None:
-        expected = root / "classes" / f"{image.stem}.png"
+        expected = root / "classes" / f"{image_stem(image)}.png"
         raise BadInputError(f"{image} has no map of classes {expected}: every image needs one")
-    return ClassSample(image.stem, image, ClassMap(classes))
+    return ClassSample(image_stem(image), image, ClassMap(classes))
 
 
 def _masked(root: Path, image: Path, numbers: dict[str, int]) -> ClassSample:
     found = ((number, mask_of(image, root / "classes" / name)) for name, number in numbers.items())
     masks = tuple((number, path) for number, path in found if path is not None)
-    return ClassSample(image.stem, image, ClassMasks(masks, image))
+    return ClassSample(image_stem(image), image, ClassMasks(masks, image))
 
 
 def _folders(root: Path) -> list[str]:

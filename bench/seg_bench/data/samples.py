@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from seg_bench.data.consensus import CONSENSUS, soft_majority
 from seg_runtime.errors import BadImageError, BadInputError
-from seg_runtime.files.images import read_image
-from seg_runtime.files.listing import IMAGE_SUFFIXES
+from seg_runtime.files.images import read_bytes, read_image
+from seg_runtime.files.listing import has_image_suffix, image_stem
 from seg_runtime.files.masks import LabelMap, read_shape
+from seg_runtime.files.nifti import nifti_slices, split_slice
 
 __all__ = ["Sample", "Truth", "check_size", "image_files", "mask_of", "paired_samples"]
 
@@ -121,34 +122,51 @@ def paired_samples(root: Path) -> tuple[Sample, ...]:
 
 
 def image_files(root: Path) -> list[Path]:
-    """Files of `images/` with a suffix of an image, sorted.
+    """Files of `images/` with a suffix of an image, sorted; of a stack each slice, as `split_slice` names it.
 
     Raises:
         BadInputError: there is none, or two differ in their suffix only.
+        BadImageError: a NIfTI file is damaged, or no stack of slices.
     """
     folder = root / "images"
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    images = [
-        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
+    images = [path for path in entries if has_image_suffix(path) and not path.name.startswith(".")]
     if not images:
         raise BadInputError(f"no images in {folder}: expected the folders images/ and masks/ (or classes/)")
-    for first, second in pairwise(sorted(images, key=lambda path: path.stem)):
-        if first.stem == second.stem:
+    for first, second in pairwise(sorted(images, key=image_stem)):
+        if image_stem(first) == image_stem(second):
             raise BadInputError(f"'{first}' and '{second.name}' have one name: rename one of them")
-    return images
+    return [image for path in images for image in _slices(path)]
 
 
 def mask_of(image: Path, folder: Path) -> Path | None:
-    """The mask of an image in a folder: of the same file name, else NAME.png; None when there is none."""
-    found = (folder / name for name in (image.name, f"{image.stem}.png"))
-    return next((path for path in found if path.is_file()), None)
+    """The mask of an image in a folder: of the same file name, else NAME.png; None when there is none.
+
+    That of a slice is the same slice of NAME.nii.gz or NAME.nii.
+    """
+    file, number = split_slice(image)
+    suffixes = (".png", ".nii.gz", ".nii") if number is None else (".nii.gz", ".nii")
+    names = (file.name, *(image_stem(file) + suffix for suffix in suffixes))
+    mask = next((path for name in names if (path := folder / name).is_file()), None)
+    return mask / str(number) if mask is not None and number is not None else mask
+
+
+def _slices(path: Path) -> list[Path]:
+    """The slices of a stack, else the file alone."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return [path]
+    try:
+        count = nifti_slices(read_bytes(path))
+    except BadImageError as error:
+        raise BadImageError(f"cannot read image '{path}': {error}") from error
+    return [path / str(number) for number in range(count)] if count > 1 else [path]
 
 
 def _pairs(root: Path, images: list[Path]) -> Iterator[Sample]:
     for image in images:
         mask = mask_of(image, root / "masks")
         if mask is None:
-            expected = root / "masks" / f"{image.stem}.png"
+            file, number = split_slice(image)
+            expected = root / "masks" / (image_stem(file) + (".png" if number is None else ".nii.gz"))
             raise BadInputError(f"{image} has no mask {expected}: every image needs one")
-        yield Sample(image.stem, image, (mask,))
+        yield Sample(image_stem(image), image, (mask,))

@@ -11,6 +11,8 @@ from seg_bench.metrics.classes import (
 from seg_bench.metrics.overlap import dice_score, iou_score, mean_iou
 from seg_bench.metrics.summary import MetricSummary, summarize, worst_decile
 from seg_bench.metrics.surface import (
+    HD95_DEFINITIONS,
+    Hd95Definition,
     SurfaceMetrics,
     average_surface_distance,
     hausdorff_95,
@@ -19,8 +21,10 @@ from seg_bench.metrics.surface import (
 )
 
 __all__ = [
+    "HD95_DEFINITIONS",
     "ClassResult",
     "ClassScore",
+    "Hd95Definition",
     "MetricSummary",
     "SurfaceMetrics",
     "average_surface_distance",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_bench.metrics.surface import hausdorff_95
+from seg_bench.metrics.surface import Hd95Definition, hausdorff_95
 
 __all__ = [
     "ClassResult",
@@ -64,7 +64,12 @@ def class_confusion(
 
 
 def class_distances(
-    pred: NDArray[np.integer[Any]], target: NDArray[np.integer[Any]], counted: NDArray[np.bool_], count: int
+    pred: NDArray[np.integer[Any]],
+    target: NDArray[np.integer[Any]],
+    counted: NDArray[np.bool_],
+    count: int,
+    spacing_hw: tuple[float, float] | None = None,
+    definition: Hd95Definition = "directed",
 ) -> NDArray[np.float64]:
     """HD95 of each class in one image.
 
@@ -72,13 +77,15 @@ def class_distances(
         pred, target: (H, W) classes, 0 to `count` - 1 where they count.
         counted: (H, W), the pixels that count; others are of no class.
         count: of the classes.
+        spacing_hw, definition: as of `hausdorff_95`.
 
     Returns:
-        (count,) pixels: infinite where one of both has the class, NaN where neither has.
+        (count,) pixels or mm: infinite where one of both has the class, NaN where neither has.
     """
     distances = np.full(count, np.nan)
     for number in np.union1d(pred[counted], target[counted]):
-        distances[number] = hausdorff_95((pred == number) & counted, (target == number) & counted)
+        found, true = (pred == number) & counted, (target == number) & counted
+        distances[number] = hausdorff_95(found, true, spacing_hw, definition)
     return distances
 
 

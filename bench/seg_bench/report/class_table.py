@@ -10,7 +10,7 @@ from seg_bench.data.class_names import BACKGROUND
 from seg_bench.records import ClassAccuracy, Record, Run
 from seg_bench.report.cells import ABSENT, PAGES, Cell, Column, Table, number_cell
 from seg_bench.report.grouping import by_data, by_device
-from seg_bench.report.names import is_baseline
+from seg_bench.report.names import hd95_of, hd95_title, is_baseline
 from seg_bench.report.plotted import PlottedRow, plotted_rows
 
 __all__ = [
@@ -94,9 +94,10 @@ def class_table(runs: Sequence[Run]) -> Table | None:
     columns = [Column("class", "class", numeric=False), Column("images", "images")]
     columns += [Column(f"dice_{number}", f"{row.name} Dice") for number, row in enumerate(rows)]
     columns += [Column(f"iou_{number}", f"{row.name} IoU", shown=PAGES) for number, row in enumerate(rows)]
-    columns += [
-        Column(f"hd95_{number}", f"{row.name} HD95", "px", shown=PAGES) for number, row in enumerate(rows)
-    ]
+    for number, row in enumerate(rows):
+        definition, unit = hd95_of(row.record)
+        title = f"{row.name} {hd95_title(definition)}"
+        columns.append(Column(f"hd95_{number}", title, unit, shown=PAGES))
     names = class_names(rows)
     # What is wrong with a row of the table of records is said there.
     about = replace(rows[0].record, failure=None, noise=None)
@@ -158,10 +159,11 @@ def _score(value: float | None) -> Cell:
 
 def _figures(record: Record) -> list[str]:
     """All that a table shows of a row."""
-    return [
+    figures = (
         f"{each.name} {_score(each.dice).text} {_score(each.iou).text} {_distance(each).text} {each.images}"
         for each in classes_of(record).values()
-    ]
+    )
+    return [*hd95_of(record), *figures]
 
 
 _NAMINGS: tuple[Callable[[PlottedRow, str], str], ...] = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from seg_bench.article import ArticleFigures, article_row
-from seg_bench.metrics import pooled_mean_iou, summary
-from seg_bench.records import Condition, Energy, ObjectAccuracy, Record, Run
+from seg_bench.metrics import HD95_DEFINITIONS, pooled_mean_iou, summary
+from seg_bench.records import HD95_UNITS, Condition, Energy, ObjectAccuracy, Record, Run
 from seg_bench.report.cells import (
     ABSENT,
     DATA,
@@ -21,10 +22,18 @@ from seg_bench.report.cells import (
 )
 from seg_bench.report.class_table import mean_dice
 from seg_bench.report.grouping import device_of
-from seg_bench.report.names import data_of, engine_of, place_of, ran_in
+from seg_bench.report.names import data_of, engine_of, hd95_key, hd95_of, hd95_title, place_of, ran_in
 from seg_bench.report.speed import times_as_fast
 
-__all__ = ["COLUMNS", "FEWEST_IMAGES", "NAMES", "MakeCell", "data_set_columns", "worst_decile"]
+__all__ = [
+    "COLUMNS",
+    "FEWEST_IMAGES",
+    "NAMES",
+    "MakeCell",
+    "data_set_columns",
+    "hd95_columns",
+    "worst_decile",
+]
 
 MakeCell = Callable[[Run, Record], Cell]
 FEWEST_IMAGES = 10
@@ -41,6 +50,21 @@ def data_set_columns(records: Sequence[Record]) -> list[tuple[Column, MakeCell]]
     conditions = [condition for record in records for condition in record.conditions or ()]
     names = dict.fromkeys(condition.name for condition in conditions if condition.kind == "data set")
     return [(Column(f"dice_on_{name}", f"Dice on {name}", interval=True), _data_set(name)) for name in names]
+
+
+def hd95_columns(records: Sequence[Record]) -> list[tuple[Column, MakeCell]]:
+    """A column of HD95 for every definition and unit that any record has: two do not mix."""
+    used = {hd95_of(record) for record in records if record.accuracy} or {("directed", "px")}
+    return [
+        (Column(hd95_key(*kind), hd95_title(kind[0]), kind[1], interval=True), _hd95(*kind))
+        for kind in product(HD95_DEFINITIONS, HD95_UNITS)
+        if kind in used
+    ]
+
+
+def _hd95(definition: str, unit: str) -> MakeCell:
+    cell = _summary("hd95_summary", ".2f")
+    return lambda run, record: cell(run, record) if hd95_of(record) == (definition, unit) else Cell(ABSENT)
 
 
 def _text(pick: Callable[[Run, Record], str]) -> MakeCell:
@@ -186,7 +210,6 @@ COLUMNS: tuple[tuple[Column, MakeCell], ...] = (
     (Column("mean_dice", "Dice of classes"), _dice(mean_dice)),
     (Column("mean_iou", "mIoU"), _dice(_mean_iou)),
     (Column("mask_iou", "mask IoU with fp32"), _number(_lowest_mask_iou, ".4f")),
-    (Column("hd95_px", "HD95", "px", interval=True), _summary("hd95_summary", ".2f")),
     (Column("dice_worst_decile", "Dice, worst 10 %", shown=PAGES), _dice(_worst_decile)),
     (Column("dice_corrupted", "Dice, corrupted"), _dice(_corrupted)),
     (Column("ap", "mask AP"), _objects(lambda objects: objects.ap, ".4f")),

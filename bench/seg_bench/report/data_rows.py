@@ -11,6 +11,7 @@ from seg_bench.percentiles import PERCENTS, percentile_of
 from seg_bench.records import Condition, LoadPoint, Record, Run
 from seg_bench.report.cells import Cell, Column
 from seg_bench.report.class_table import classes_of, confusion_of
+from seg_bench.report.names import hd95_of
 from seg_bench.report.table import build_table
 
 __all__ = ["data_rows", "interval_key"]
@@ -48,7 +49,10 @@ def _entries(column: Column, cell: Cell) -> dict[str, Any]:
 
 def _beside(record: Record) -> dict[str, Any]:
     classes = [to_json(each) for each in classes_of(record).values()]
+    definition, unit = hd95_of(record)
     return {
+        "hd95_definition": definition if record.accuracy else None,
+        "hd95_unit": unit if record.accuracy else None,
         "where": record.where,
         "runtime": record.runtime,
         "engine": record.engine,

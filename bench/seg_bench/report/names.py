@@ -14,6 +14,9 @@ __all__ = [
     "data_of",
     "engine_of",
     "engines_differ",
+    "hd95_key",
+    "hd95_of",
+    "hd95_title",
     "is_baseline",
     "place_of",
     "ran_in",
@@ -75,6 +78,27 @@ def data_of(record: Record) -> str:
     split = (record.data.split or "").removeprefix(f"{record.data.name}, ")
     about = "; ".join(filter(None, (split, truth)))
     return f"{record.data.name} ({about})" if about else record.data.name
+
+
+def hd95_of(record: Record) -> tuple[str, str]:
+    """Definition and unit of a record's HD95; those of earlier releases without accuracy."""
+    found = record.accuracy
+    return (found.hd95_definition, found.hd95_unit) if found else ("directed", "px")
+
+
+def hd95_key(definition: str, unit: str) -> str:
+    """Of the column.
+
+    Example:
+        >>> hd95_key("directed", "px"), hd95_key("pooled", "mm")
+        ('hd95_px', 'hd95_pooled_mm')
+    """
+    return f"hd95_{unit}" if definition == "directed" else f"hd95_{definition}_{unit}"
+
+
+def hd95_title(definition: str) -> str:
+    """Of the column, without the unit."""
+    return "HD95" if definition == "directed" else f"HD95 {definition}"
 
 
 def row_key(record: Record) -> tuple[str, str, str, str, int, str]:

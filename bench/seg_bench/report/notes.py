@@ -8,7 +8,7 @@ from seg_bench.article import ARTICLE_SOURCE, article_row
 from seg_bench.records import Record, Run
 from seg_bench.report.class_table import classes_of
 from seg_bench.report.columns import worst_decile
-from seg_bench.report.names import engine_of, engines_differ, row_name
+from seg_bench.report.names import engine_of, engines_differ, hd95_of, row_name
 from seg_bench.report.speed import speed_lines
 
 __all__ = ["legend_lines", "run_facts"]
@@ -23,8 +23,12 @@ _OBJECT_LEGEND = (
     "union."
 )
 
-_DICE_LEGEND = (
-    "Dice, IoU and HD95: mean ± standard deviation over images; HD95 in pixels of the original image."
+_DICE_LEGEND = "Dice, IoU and HD95: mean ± standard deviation over images"
+_PIXELS_LEGEND = "HD95 in pixels of the original image"
+_MM_LEGEND = "HD95 (mm) by the pixel spacing of the images"
+_POOLED_LEGEND = (
+    "HD95 pooled: one 95th percentile of the distances in both directions; not to be compared with HD95, the "
+    "larger of one of each."
 )
 _DECILE_LEGEND = "Dice, worst 10 %: mean over the tenth of the images with the lowest Dice, rounded up."
 _CORRUPTED_LEGEND = "Dice, corrupted: mean over all corruptions of the same images."
@@ -78,9 +82,11 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
     """How to read the columns: a line for each kind of them that these runs have anything in."""
     records = [record for run in runs for record in run.records]
     conditions = [condition for record in records for condition in record.conditions or ()]
+    distances = {hd95_of(record) for record in records}
     decile = any(record.accuracy and worst_decile(record.accuracy.dice) is not None for record in records)
     lines = (
-        (True, _DICE_LEGEND),
+        (True, _dice_legend({unit for _, unit in distances})),
+        (any(definition == "pooled" for definition, _ in distances), _POOLED_LEGEND),
         (decile, _DECILE_LEGEND),
         (any(it.kind == "corruption" for it in conditions), _CORRUPTED_LEGEND),
         (any(record.accuracy and record.accuracy.objects for record in records), _OBJECT_LEGEND),
@@ -92,6 +98,11 @@ def legend_lines(runs: Sequence[Run]) -> list[str]:
         (any(article_row(record) for record in records), f"Article: {ARTICLE_SOURCE}."),
     )
     return [line for holds, line in lines if holds]
+
+
+def _dice_legend(units: set[str]) -> str:
+    said = [line for unit, line in (("px", _PIXELS_LEGEND), ("mm", _MM_LEGEND)) if unit in units]
+    return "; ".join([_DICE_LEGEND, *said]) + "."
 
 
 def _broken_and_noisy(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from seg_bench.records import LoadPoint, Record, Run
 from seg_bench.report.cells import ABSENT, DATA, PAGES, Cell, Column, Table, number_cell, percentile_cell
-from seg_bench.report.columns import COLUMNS, NAMES, MakeCell, data_set_columns
+from seg_bench.report.columns import COLUMNS, NAMES, MakeCell, data_set_columns, hd95_columns
 from seg_bench.report.grouping import device_of
 from seg_bench.report.names import data_of, engines_differ, row_key
 
@@ -32,13 +32,13 @@ _DECISIVE = (
 """Besides those; throughput is only needed where it tells batches apart."""
 
 _ALWAYS = frozenset(
-    {"dice", "iou", "hd95_px", "parameters", "images_per_s", "peak_memory_mib"}
+    {"dice", "iou", "parameters", "images_per_s", "peak_memory_mib"}
     | {"p50_ms", "p90_ms", "p99_ms", "p99_9_ms"}
 )
 """Columns that are there even if no row has anything in them; others are there when any row has."""
 
-_AFTER = "dice_worst_decile"
-"""The column that Dice on further data sets stands after."""
+_DECILE = "dice_worst_decile"
+"""The column that HD95 stands before, and Dice on further data sets after."""
 
 
 def build_table(runs: Sequence[Run], *, every_column: bool = False) -> Table:
@@ -52,13 +52,16 @@ def build_table(runs: Sequence[Run], *, every_column: bool = False) -> Table:
         every_column: keep the columns that hold nothing.
     """
     pairs = [(run, record) for run in runs for record in run.records]
-    columns = [*NAMES, *COLUMNS]
-    place = [column.key for column, _ in columns].index(_AFTER) + 1
-    columns[place:place] = data_set_columns([record for _, record in pairs])
+    records = [record for _, record in pairs]
+    columns, distances = [*NAMES, *COLUMNS], hd95_columns(records)
+    place = [column.key for column, _ in columns].index(_DECILE)
+    columns[place + 1 : place + 1] = data_set_columns(records)
+    columns[place:place] = distances
     table = _fill(columns, pairs)
     if every_column:
         return table
-    return table.without((table.empty_columns() - _ALWAYS) | _needless_names(pairs))
+    always = _ALWAYS | {column.key for column, _ in distances}
+    return table.without((table.empty_columns() - always) | _needless_names(pairs))
 
 
 def brief(table: Table) -> Table:

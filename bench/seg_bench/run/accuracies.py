@@ -21,13 +21,15 @@ def score_rows(plan: Plan, rows: Sequence[Row], step: Progress) -> None:
     """
     trained = [row for row in live_rows(rows).values() if plan.trained(row.candidate)]
     total = len(trained) * len(plan.samples)
+    sizes_hw = plan.spacings.sizes_hw
     for place, row in enumerate(trained):
         classes = len(plan.subjects[row.candidate.model].class_names)
         with failing_alone(row):
             scores = []
             for number in range(len(plan.samples)):
                 step("scoring", place * len(plan.samples) + number, total)
-                scores.append(row.worker.score(number, classes))
+                spacing_hw = sizes_hw[number] if sizes_hw else None
+                scores.append(row.worker.score(number, classes, spacing_hw, plan.hd95))
             row.accuracy = _accuracy(plan, row, scores)
 
 
@@ -45,6 +47,8 @@ def _accuracy(plan: Plan, row: Row, scores: Sequence[Mapping[str, float]]) -> Ac
         images=plan.samples,
         classes=_classes(plan, row, classes) if classes else None,
         confusion=classes.confusion if classes else None,
+        hd95_definition=plan.hd95,
+        hd95_unit="mm" if plan.spacings.sizes_hw else "px",
     )
 
 

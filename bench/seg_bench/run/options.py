@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from seg_bench.latency import MOST_WARM_UP, Rule
+from seg_bench.metrics import Hd95Definition
 from seg_bench.run.suites import Suite
 from seg_runtime.engines import AUTO, check_engine
 from seg_runtime.errors import BadInputError
@@ -57,6 +58,7 @@ class RunOptions:
         part: "train", "val" or "test" of the split; None takes every image.
         truth: ground truth of several annotators: "staple", "majority", "union", or one of them; None where
             there is one mask of each image.
+        hd95: which definition of HD95, see `seg_bench.metrics.surface`.
         limit: at most this many images, in the order of their names.
         models: names, or patterns such as "unet*"; empty takes all that are built.
         precisions: of the models that are taken; empty takes all.
@@ -101,6 +103,7 @@ class RunOptions:
     split_file: Path | None = None
     part: str | None = None
     truth: str | None = None
+    hd95: Hd95Definition = "directed"
     limit: int | None = None
     models: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()

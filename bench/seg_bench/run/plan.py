@@ -13,7 +13,9 @@ from seg_bench.data.check import check_class_names, check_classes, check_masks, 
 from seg_bench.data.classes import class_names, has_classes
 from seg_bench.data.find import AnySample, find_samples, names_of_part
 from seg_bench.data.nuclei import InstanceSample
+from seg_bench.data.spacing import Spacings, find_spacings
 from seg_bench.data.splits import select
+from seg_bench.metrics import Hd95Definition
 from seg_bench.run.cases import Case, make_cases
 from seg_bench.run.choice import choose_local, choose_remote
 from seg_bench.run.options import RunOptions
@@ -51,6 +53,8 @@ class Plan:
         fp32_graphs: the fp32 model of the same checkpoint, by subject; empty when none is needed.
         cases: conditions that models were not trained for, under which they are scored too.
         left_out: a line for each model that matches what is asked for and cannot be used.
+        hd95: as `RunOptions.hd95`.
+        spacings: whether HD95 is in mm.
     """
 
     samples: tuple[str, ...]
@@ -63,6 +67,8 @@ class Plan:
     fp32_graphs: Mapping[str, str] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     left_out: tuple[str, ...] = ()
+    hd95: Hd95Definition = "directed"
+    spacings: Spacings = field(default_factory=Spacings)
 
     def models_of(self, subjects: Collection[str]) -> tuple[str, ...]:
         """Names of the models that these subjects run."""
@@ -87,6 +93,8 @@ class Plan:
     def notes(self, options: RunOptions) -> Iterator[str]:
         """What a reader of the records must know of how the run was laid out."""
         yield from self.left_out
+        if self.spacings.note:
+            yield self.spacings.note
         groups = self.groups(options)
         if len(groups) > 1:
             names = " | ".join(", ".join(group) for group in groups)
@@ -240,6 +248,8 @@ def make_plan(options: RunOptions, folder: Path) -> Plan:
         fp32_graphs=_fp32_graphs(options, subjects) if options.gate else {},
         cases=cases,
         left_out=choice.left_out,
+        hd95=options.hd95,
+        spacings=find_spacings(samples),
     )
 
 

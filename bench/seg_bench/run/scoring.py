@@ -12,6 +12,7 @@ from seg_bench.data.find import AnySample, ShownSample
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.metrics import (
     ClassResult,
+    Hd95Definition,
     class_confusion,
     class_distances,
     class_scores,
@@ -48,8 +49,15 @@ class Scorer:
         self._confusions: list[NDArray[np.int64]] = []
         self._distances: list[NDArray[np.float64]] = []
 
-    def score(self, sample: AnySample, outcome: Outcome, classes: int = 0) -> dict[str, float]:
-        """Dice, IoU and HD95 in pixels of one image, foreground against background; ignored pixels count not.
+    def score(
+        self,
+        sample: AnySample,
+        outcome: Outcome,
+        classes: int = 0,
+        spacing_hw: tuple[float, float] | None = None,
+        hd95: Hd95Definition = "directed",
+    ) -> dict[str, float]:
+        """Dice, IoU and HD95 of one image, foreground against background; ignored pixels count not.
 
         For objects also `count_error`, found minus true from `Outcome.sure` on, and `matched_dice`, the mean
         over the objects that were found (NaN where there is none).
@@ -58,6 +66,8 @@ class Scorer:
             sample: the image.
             outcome: what a call with it alone gave.
             classes: how many the model has, if several.
+            spacing_hw: (height, width) of a pixel of the image in mm; None for HD95 in pixels.
+            hd95: which definition of HD95.
 
         Raises:
             BadInputError: the ground truth is of another size.
@@ -71,12 +81,16 @@ class Scorer:
         scores = {
             "dice": dice_score(predicted, target),
             "iou": iou_score(predicted, target),
-            "hd95": hausdorff_95(predicted, target),
+            "hd95": hausdorff_95(predicted, target, spacing_hw, hd95),
         }
         if outcome.objects and labels is not None:
             scores |= self._score_objects(labels, outcome.objects[0], outcome.sure)
         if outcome.classes and isinstance(sample, ClassSample):
-            self._score_classes(outcome.classes[0], sample.load_classes(), ~truth.ignored, classes)
+            found, true = outcome.classes[0], sample.load_classes()
+            counted = ~truth.ignored
+            if counted.any():
+                self._confusions.append(class_confusion(found[counted], true[counted], classes))
+                self._distances.append(class_distances(found, true, counted, classes, spacing_hw, hd95))
         return scores
 
     def objects(self, max_detections: int) -> dict[str, Any]:
@@ -92,13 +106,6 @@ class Scorer:
         return ClassResult(
             class_scores(self._confusions, self._distances), tuple(tuple(row) for row in pixels.tolist())
         )
-
-    def _score_classes(
-        self, found: NDArray[np.uint8], truth: NDArray[np.int32], counted: NDArray[np.bool_], count: int
-    ) -> None:
-        if counted.any():
-            self._confusions.append(class_confusion(found[counted], truth[counted], count))
-            self._distances.append(class_distances(found, truth, counted, count))
 
     def _score_objects(self, labels: NDArray[np.int32], found: Objects, threshold: float) -> dict[str, float]:
         truth, sure = labelled_objects(labels), found.scores >= threshold

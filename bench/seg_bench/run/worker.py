@@ -8,7 +8,7 @@ line on stdout, until stdin closes:
     {"do": "time", "samples": [0, 1]}    -> milliseconds per stage of one call with these images
     {"do": "mask", "sample": 0, "path": "a.npy"}
                                          -> {}; its mask, (H, W) bool, is in this file
-    {"do": "score", "sample": 0, "classes": 4}
+    {"do": "score", "sample": 0, "classes": 4, "spacing_hw": [0.2, 0.2], "hd95": "directed"}
                                          -> dice, iou and hd95 of one image, and how well objects were found
     {"do": "objects", "limit": 100}      -> ap and ap50 of all images that were scored
     {"do": "classes"}                    -> how well each class was found, of all that were scored
@@ -41,6 +41,7 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import find_samples, sample_from_json
 from seg_bench.data.splits import select
 from seg_bench.json_fields import from_json, to_json
+from seg_bench.metrics import Hd95Definition
 from seg_bench.pipelines import Pipeline, open_pipeline, pipeline_of_thread
 from seg_bench.run.load_generator import MOST_IN_FLIGHT, closed_loop, open_loop
 from seg_bench.run.server_time import ServerClock
@@ -123,10 +124,14 @@ class Measurement:
         np.save(path, mask)
         return {}
 
-    def score(self, sample: int, classes: int) -> dict[str, float]:
+    def score(
+        self, sample: int, classes: int, spacing_hw: Sequence[float] | None, hd95: Hd95Definition
+    ) -> dict[str, float]:
         """As `Scorer.score`, of the image of this number."""
         named = self._samples[sample]
-        return self._scorer.score(named, self._pipeline.run([self._pipeline.load(named)]), classes)
+        outcome = self._pipeline.run([self._pipeline.load(named)])
+        pixel = (spacing_hw[0], spacing_hw[1]) if spacing_hw else None
+        return self._scorer.score(named, outcome, classes, pixel, hd95)
 
     def objects(self, limit: int) -> dict[str, Any]:
         """As `Scorer.objects`."""

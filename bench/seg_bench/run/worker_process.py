@@ -21,7 +21,7 @@ from seg_bench.candidate import Candidate
 from seg_bench.data.find import ShownSample, sample_to_json
 from seg_bench.json_fields import from_json, to_json
 from seg_bench.memory import peak_memory_mib
-from seg_bench.metrics import ClassResult
+from seg_bench.metrics import ClassResult, Hd95Definition
 from seg_bench.run.options import LoadLevel
 from seg_runtime.errors import EdgesegError, InferenceError
 
@@ -87,9 +87,17 @@ class WorkerProcess:
             self._ask({"do": "mask", "sample": sample, "path": str(path)})
             return np.asarray(np.load(path), dtype=np.bool_)
 
-    def score(self, sample: int, classes: int = 0) -> dict[str, float]:
-        """Dice, IoU and HD95 (pixels) of one image; for objects more, as `seg_bench.run.scoring.Scorer`."""
-        return self._ask({"do": "score", "sample": sample, "classes": classes})
+    def score(
+        self,
+        sample: int,
+        classes: int = 0,
+        spacing_hw: tuple[float, float] | None = None,
+        hd95: Hd95Definition = "directed",
+    ) -> dict[str, float]:
+        """Dice, IoU and HD95 of one image; for objects more, as `seg_bench.run.scoring.Scorer`."""
+        return self._ask(
+            {"do": "score", "sample": sample, "classes": classes, "spacing_hw": spacing_hw, "hd95": hd95}
+        )
 
     def objects(self, limit: int) -> dict[str, float | None]:
         """Average precision over all images that were scored; `limit` objects of each count."""

@@ -58,7 +58,8 @@ def segment(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM, .npy.", metavar="IMAGE|FOLDER..."
+            help="Image files, or folders of images: PNG, JPEG, TIFF, DICOM, NIfTI, .npy.",
+            metavar="IMAGE|FOLDER...",
         ),
     ],
     model: Annotated[
@@ -104,12 +105,17 @@ def segment(
     ] = False,
     bit_depth: BitDepthOption = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlays too.")] = True,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option("--dicom-seg", help="Write masks of DICOM images as DICOM SEG too: <image>_seg.dcm."),
+    ] = False,
     batch: Annotated[int, typer.Option(help="Images to run together.", min=1)] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images: a mask, an overlay and a line in results.jsonl for each.
 
-    A mask is 0 and 255 for a model of one class and class ids otherwise.
+    A mask is 0 and 255 for a model of one class and class ids otherwise. Of a
+    NIfTI file, a slice or a stack of slices, it is a NIfTI file of class ids.
     An image that cannot be read or used is reported and left out; the others
     are done, and the exit code is 2.
 
@@ -148,6 +154,7 @@ def segment(
             bit_depth=bit_depth,
             overlay=overlay,
             batch_size=batch,
+            dicom_seg=dicom_seg,
         )
         _report(results, listing, out, segmenter.engine, as_json)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ from seg_runtime.errors import BadImageError, MissingExtraError
 from seg_runtime.files.bit_depth import BitDepth, decide_depth, scale_to_uint8
 from seg_runtime.files.dicom_limits import CountedFile, check_pixel_data, plain_data_set
 
-__all__ = ["read_dicom"]
+__all__ = ["dicom_spacing_hw", "quiet", "read_dicom"]
+
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing")
 
 
 def read_dicom(
@@ -49,11 +52,8 @@ def read_dicom(
             out the file's name: the caller knows it.
         MissingExtraError: pydicom is not installed.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtraError("pydicom, which reads DICOM images,", "dicom") from error
-    with _quiet():
+    pydicom = _pydicom()
+    with quiet():
         try:
             # Bare data sets need force; what they are was looked at before.
             file = CountedFile(plain_data_set(data))
@@ -79,6 +79,48 @@ def read_dicom(
             raise BadImageError(_undecodable(dataset)) from None
 
 
+def dicom_spacing_hw(data: bytes) -> tuple[float, float] | None:
+    """(height, width) of a pixel in mm; None where a DICOM file does not say.
+
+    PixelSpacing, else ImagerPixelSpacing. Where an X-ray has both and they differ, the first was calibrated
+    to the patient; the second is that of the detector, on which all is a little larger (PS3.3, 10.7.1.3).
+
+    Raises:
+        BadImageError: it is damaged.
+        MissingExtraError: pydicom is not installed.
+    """
+    pydicom = _pydicom()
+    with quiet():
+        try:
+            file = CountedFile(plain_data_set(data))
+            dataset = pydicom.dcmread(
+                file, stop_before_pixels=True, force=True, specific_tags=list(_SPACINGS)
+            )
+            stated = [dataset.get(name) for name in _SPACINGS]
+        except BadImageError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `read_dicom`
+            raise BadImageError("it is damaged") from None
+        return next((found for value in stated if (found := _lengths(value))), None)
+
+
+def _lengths(value: Any) -> tuple[float, float] | None:
+    """Two positive lengths, or None for anything else."""
+    try:
+        height_mm, width_mm = map(float, value)
+    except (TypeError, ValueError):
+        return None
+    good = all(math.isfinite(side) and side > 0 for side in (height_mm, width_mm))
+    return (height_mm, width_mm) if good else None
+
+
+def _pydicom() -> Any:
+    try:
+        return importlib.import_module("pydicom")
+    except ImportError as error:
+        raise MissingExtraError("pydicom, which reads DICOM images,", "dicom") from error
+
+
 @cache
 def _image_tags() -> list[int]:
     """Elements of the groups "image presentation" and "pixel data"; no others are kept in memory."""
@@ -87,7 +129,7 @@ def _image_tags() -> list[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pydicom's warnings and log, which quote the values of elements, to itself."""
     log = logging.getLogger("pydicom")
     enabled = not log.disabled

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seg_runtime.boundary import attempt, one_line
 from seg_runtime.errors import EdgesegError
 from seg_runtime.files.images import LoadedImage
+from seg_runtime.files.listing import image_stem
 from seg_runtime.files.results import FileResult, ResultsFile, Row
 
 __all__ = ["ReadImage", "each_file"]
@@ -131,10 +132,11 @@ def _unique_names(paths: Iterable[Path]) -> list[str]:
     used: set[str] = set()
     names = []
     for path in paths:
-        name, number = path.stem, 1
+        stem = image_stem(path)
+        name, number = stem, 1
         while name.casefold() in used:
             number += 1
-            name = f"{path.stem}_{number}"
+            name = f"{stem}_{number}"
         used.add(name.casefold())
         names.append(name)
     return names

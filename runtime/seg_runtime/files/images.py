@@ -1,4 +1,4 @@
-"""Image files in and out: PNG, JPEG, TIFF, DICOM and `.npy` as uint8 arrays, masks as PNG.
+"""Image files in and out: PNG, JPEG, TIFF, DICOM, NIfTI and `.npy` as uint8 arrays, masks as PNG.
 
 Files are read as bytes and decoded from memory, so a path may hold any characters. Nothing is
 decoded before its header was checked, and nothing is written in place.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from seg_runtime.files.dicom import read_dicom
 from seg_runtime.files.image_header import HEAD_BYTES, complete_header, other_format
 from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
+from seg_runtime.files.nifti import NiftiStack, is_nifti, one_slice, read_nifti, split_slice
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
 from seg_runtime.plain_files import check_whole
@@ -34,6 +36,7 @@ __all__ = [
     "load_image",
     "read_bytes",
     "read_image",
+    "replace_file",
     "to_uint8",
     "write_mask",
     "write_png",
@@ -82,7 +85,8 @@ def load_image(
 
     The format is what the content says. An alpha channel is dropped, not composited. A gray
     file read for three channels is replicated; a colour file read for one channel is accepted
-    when red, green and blue are equal everywhere. Of a TIFF with several pages the first is read.
+    when red, green and blue are equal everywhere. Of a TIFF with several pages the first is read, of a
+    NIfTI file with several slices the one that the path names, as "scan.nii.gz/12".
     16-bit values become 8-bit by the depth that the file states (PNG's sBIT, TIFF's BitsPerSample and
     MaxSampleValue, DICOM's BitsStored), else by `seg_runtime.files.bit_depth.decide_depth`; what DICOM adds
     is in `seg_runtime.files.dicom.read_dicom`.
@@ -105,10 +109,11 @@ def load_image(
     check_bit_depth(bit_depth)
     path = Path(path)
     try:
-        data = read_bytes(path)
+        file, slice_number = split_slice(path)
+        data = read_bytes(file)
         if channels not in (1, 3):
             return _bands(data, channels, bit_depth)
-        loaded = _decode(data, bit_depth)
+        loaded = _decode(data, slice_number, bit_depth)
         return replace(loaded, pixels=_with_channels(loaded.pixels, channels, gray))
     except BadImageError as error:
         raise BadImageError(f"cannot read image '{path}': {error}") from error
@@ -162,20 +167,23 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     path = Path(path)
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     _, encoded = cv2.imencode(".png", pixels)
-    try:
-        _replace(path, encoded.tobytes())
-    except OSError as error:
-        raise BadInputError(f"cannot write '{path}': {error.strerror or error}") from error
+    replace_file(path, encoded.tobytes())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in place of one that is there.
+
+    Raises:
+        BadInputError: it cannot be written.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
+        raise BadInputError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_bytes(path: Path) -> bytes:
@@ -200,17 +208,19 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
+def _decode(data: bytes, slice_number: int | None, bit_depth: int | None) -> LoadedImage:
     """(H, W) gray or (H, W, 3) RGB uint8."""
     if data.startswith(NUMPY_SIGNATURE):
         return _array(data, bit_depth)
+    if is_nifti(data):
+        return _slice(data, slice_number, bit_depth)
     header = complete_header(data)
     if header is None:
         if other := other_format(data[:HEAD_BYTES]):
             raise BadImageError(
                 f"it is in the format {other}, which is not read: save it as PNG or TIFF first"
             )
-        raise BadImageError("it is not a PNG, JPEG, TIFF or DICOM image, whatever its name says")
+        raise BadImageError("it is not a PNG, JPEG, TIFF, DICOM or NIfTI image, whatever its name says")
     if header.kind == "dicom":
         loaded = _loaded(*read_dicom(data, MAX_PIXELS, bit_depth))
     else:
@@ -219,6 +229,20 @@ def _decode(data: bytes, bit_depth: int | None) -> LoadedImage:
         loaded = _raster(decode_raster(data, header.kind), bit_depth)
     _check_size(loaded.pixels.shape[:2])
     return loaded
+
+
+def _slice(data: bytes, number: int | None, bit_depth: int | None) -> LoadedImage:
+    """(H, W) uint8 of a NIfTI file."""
+    # Slices of one file are mostly read one after the other.
+    stack = _last_stack(data, bit_depth) if number is not None else read_nifti(data, MAX_PIXELS, bit_depth)
+    pixels = one_slice(stack.pixels, number)
+    _check_size(pixels.shape)
+    return LoadedImage(pixels, stack.depth, stack.warnings)
+
+
+@lru_cache(maxsize=1)
+def _last_stack(data: bytes, bit_depth: int | None) -> NiftiStack:
+    return read_nifti(data, MAX_PIXELS, bit_depth)
 
 
 def _raster(raster: Raster, bit_depth: int | None) -> LoadedImage:

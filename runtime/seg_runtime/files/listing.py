@@ -9,10 +9,18 @@ from pathlib import Path
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE
 from seg_runtime.files.image_header import HEAD_BYTES, image_kind, other_format
+from seg_runtime.files.nifti import is_nifti, split_slice
 
-__all__ = ["IMAGE_SUFFIXES", "ImageListing", "find_images", "list_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageListing",
+    "find_images",
+    "has_image_suffix",
+    "image_stem",
+    "list_images",
+]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".npy", ".nii", ".nii.gz")
 """What is taken from a folder unseen; a file named outright may have any suffix."""
 
 _DICOM_DIRECTORY = b"1.2.840.10008.1.3.10\0"
@@ -82,6 +90,29 @@ def list_images(sources: Iterable[str | Path]) -> tuple[Path, ...]:
     return find_images(sources).files
 
 
+def has_image_suffix(path: Path) -> bool:
+    """Whether a file's name ends as that of an image.
+
+    Example:
+        >>> has_image_suffix(Path("a.NII.gz")), has_image_suffix(Path("a.gz"))
+        (True, False)
+    """
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def image_stem(path: Path) -> str:
+    """The name of a file without the suffix of an image.
+
+    Example:
+        >>> [image_stem(Path(path)) for path in ("ct/scan.nii.gz", "ct/scan.nii.gz/12", "a.b.png")]
+        ['scan', 'scan_0012', 'a.b']
+    """
+    file, number = split_slice(path)
+    if number is not None:
+        return f"{image_stem(file)}_{number:04}"
+    return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
 def _none_found(folder: Path, left_out: dict[Path, str]) -> str:
     note = ImageListing((), left_out).note
     why = f": {note}" if note else ""
@@ -101,7 +132,7 @@ def _why_skipped(entry: Path) -> str | None:
         return "hidden"
     if not entry.is_file():
         return "a subfolder" if entry.is_dir() else "not a regular file"
-    if entry.suffix.lower() in IMAGE_SUFFIXES:
+    if has_image_suffix(entry):
         return None
     try:
         with entry.open("rb") as file:
@@ -115,7 +146,7 @@ def _why_no_image(head: bytes) -> str | None:
     """None for the first bytes of an image."""
     if _DICOM_DIRECTORY in head:
         return "an index of DICOM files"
-    if head.startswith(NUMPY_SIGNATURE) or image_kind(head):
+    if head.startswith(NUMPY_SIGNATURE) or image_kind(head) or is_nifti(head):
         return None
     other = other_format(head)
     return f"in the format {other}, which is not read" if other else "not an image"

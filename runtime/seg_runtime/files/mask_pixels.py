@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.images import MAX_PIXELS, read_bytes
 from seg_runtime.files.limits import check_inflation
+from seg_runtime.files.nifti import is_nifti, nifti_values, one_slice, split_slice
 from seg_runtime.files.tiff_tags import tiff_pages
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class MaskPixels:
 
 
 def read_mask_pixels(path: Path) -> MaskPixels:
-    """Decode a mask: PNG, TIFF, BMP, JPEG or `.npy`.
+    """Decode a mask: PNG, TIFF, BMP, JPEG, `.npy`, or a slice of a NIfTI file.
 
     Of colour with alpha, the shape is taken from where it is: in the alpha when the colours say nothing, in
     the colours when the alpha says nothing. Two colours of which one is black are a mask of the other one.
@@ -64,9 +66,12 @@ def read_mask_pixels(path: Path) -> MaskPixels:
         BadImageError: it cannot be read, or it has colours that are no mask. The message leaves out the
             file's name: the caller knows it.
     """
-    data = read_bytes(path)
+    file, slice_number = split_slice(path)
+    data = read_bytes(file)
     if data.startswith(NUMPY_SIGNATURE):
         return _from_numpy(data)
+    if is_nifti(data):
+        return MaskPixels(one_slice(_last_values(data), slice_number), source="values of the slice")
     header = complete_header(data)
     if header is not None and header.kind == "dicom":
         raise BadImageError("it is a DICOM file: save the mask as PNG, TIFF or .npy")
@@ -77,6 +82,11 @@ def read_mask_pixels(path: Path) -> MaskPixels:
     if data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in _WIDE_PNG_MODES:
         return _from_channels(_wide_channels(data), lossy=False)
     return _from_pillow(data)
+
+
+@lru_cache(maxsize=1)
+def _last_values(data: bytes) -> NDArray[Any]:
+    return nifti_values(data, MAX_PIXELS)
 
 
 def _from_numpy(data: bytes) -> MaskPixels:

@@ -34,6 +34,8 @@ class FileResult:
         read: the bit depth that it was read by, as `BitDepth.to_json`.
         warnings: what a reader of the results should know, a line each: of the file, as
             `LoadedImage.warnings`, and why the mask may be of no use, see `seg_runtime.files.doubts`.
+        dicom_seg_path: the mask as a DICOM SEG, or None when none was asked for.
+        slices: of a stack, whose figures are of all of them together; None for one image.
     """
 
     path: Path
@@ -46,6 +48,8 @@ class FileResult:
     engine: str | None = None
     read: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    dicom_seg_path: Path | None = None
+    slices: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A row for `results.jsonl`: path and error, or path and everything found."""
@@ -57,8 +61,10 @@ class FileResult:
             "path": str(self.path),
             "height": height,
             "width": width,
+            **({} if self.slices is None else {"slices": self.slices}),
             "mask": str(self.mask_path),
             "overlay": str(self.overlay_path) if self.overlay_path else None,
+            **({} if self.dicom_seg_path is None else {"dicom_seg": str(self.dicom_seg_path)}),
             "area_px": self.area_px,
             "timings_ms": timings,
             "engine": self.engine,
