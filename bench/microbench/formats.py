@@ -145,9 +145,7 @@ def _agreement(segmenter: SemanticSegmenter, path: Path) -> ImageAgreement:
             file.write_bytes(written(pixels))
             masks[name] = segmenter.segment(read_image(file, 1)).mask > 0
             if not masks[name].any():
-                raise BadInputError(
-                    f"{path.name} as {name} has an empty mask: give images that the model knows"
-                )
+                raise BadInputError(f"{path.name} as {name} has an empty mask: give images of the model")
     ious = {pair: iou_score(masks[pair[0]], masks[pair[1]]) for pair in combinations(FORMATS, 2)}
     worst = min(ious, key=lambda pair: ious[pair])
     return ImageAgreement(path.name, ious[worst], worst, float(masks["png, 8 bit"].mean()))

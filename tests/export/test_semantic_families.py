@@ -69,6 +69,15 @@ def test_half_precision_keeps_the_stem_of_a_transunet_and_all_norms(tiny_familie
     assert "MatMul" not in kept_ops
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["unetpp", "transunet"])
+def test_shipped_weights_are_published_without_any_image(run: Run, tmp_path: Path, family: str) -> None:
+    """On flat images two right computations of a TransUNet differ by more than anywhere else."""
+    code, out, _ = run(family, "--pretrained", "lung")
+    assert code == 0 and f"published {family}_lung version 1" in out
+    assert (tmp_path / "triton_repo" / f"{family}_lung" / "1" / "model.onnx").is_file()
+
+
 @pytest.mark.parametrize("family", ["unetpp", "transunet"])
 def test_plain_state_dicts_are_recognised_by_their_tensors(tmp_path: Path, family: str) -> None:
     arguments = {"unetpp": {"features": [4, 6]}, "transunet": {**VARIANTS["small"], "image_size": 96}}[family]

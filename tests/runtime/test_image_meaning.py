@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -12,12 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from microbench.deep_files import bare, deep, dicom, png, tiff
-from seg_runtime import connect
+from microbench.formats import FORMATS, measure_formats
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.bit_depth import BitDepth, decide_depth
 from seg_runtime.files.images import load_image, read_image
 from seg_runtime.files.listing import find_images
-from seg_runtime.semantic import SemanticSegmenter
 
 
 @pytest.fixture
@@ -226,14 +226,25 @@ def test_lossless_jpegs_in_dicom_are_read(tmp_path: Path, image: NDArray[np.uint
     assert np.array_equal(read_image(tmp_path / "b", 1), image)
 
 
-def test_one_xray_in_every_format_gives_one_mask(tmp_path: Path, lung_repo: Path, xray_folder: Path) -> None:
-    xray = read_image(min((xray_folder / "images").iterdir()), 1)
-    files = [png(xray), cv2.imencode(".jpg", xray, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()]
-    files += [tiff(deep(xray, bits), bits) for bits in (8, 10, 12, 16)]
-    files += [png(deep(xray, 12), 12), dicom(tmp_path / "d", deep(xray, 12), 12).read_bytes()]
-    with connect(lung_repo) as session:
-        segmenter = SemanticSegmenter(session, "unet_lung")
-        masks = [segmenter.segment(read(tmp_path / "a", data)[0]).mask > 0 for data in files]
-    assert masks[0].mean() > 0.1
-    ious = [(one & two).sum() / (one | two).sum() for one in masks for two in masks]
-    assert min(ious) >= 0.99
+def test_xrays_in_every_format_give_one_mask(lung_repo: Path, xray_folder: Path) -> None:
+    found = measure_formats(xray_folder, lung_repo, "unet_lung")
+    assert len(found.images) == 8 and len(found.formats) == 14
+    assert all(each.foreground > 0.1 for each in found.images)
+    assert found.lowest_iou >= 0.99
+
+
+def test_the_committed_record_has_twenty_xrays_that_agree() -> None:
+    path = Path(__file__).parents[2] / "bench" / "results" / "formats.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert len({each["image"] for each in record["images"]}) == 20
+    assert set(record["formats"]) == set(FORMATS)
+    lowest = [each["lowest_iou"] for each in record["images"]]
+    assert min(lowest) == record["lowest_iou"] >= 0.99
+
+
+def test_formats_whose_masks_are_empty_show_nothing(lung_repo: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        cv2.imwrite(str(tmp_path / part / "black.png"), np.full((64, 64), 255 * (part == "masks"), np.uint8))
+    with pytest.raises(BadInputError, match=r"black\.png as png, 8 bit has an empty mask"):
+        measure_formats(tmp_path, lung_repo, "unet_lung")

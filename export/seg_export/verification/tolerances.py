@@ -32,8 +32,8 @@ TOLERANCES = {
     "fp32, detections": Tolerance(rtol=1e-5, atol=3e-5, mask_iou=0.999),
     # Norms over one channel's map divide by next to nothing where an image is flat. PyTorch's own float32
     # probabilities of the lung TransUNet are up to 1.4e-5 from their float64 values on real X-rays and 4.0e-4
-    # on black and white ones; ONNX Runtime's 1.3e-5 and 6.5e-4.
-    "fp32, norms per channel": Tolerance(rtol=1e-5, atol=1e-3, mask_iou=0.995),
+    # on black and white ones; ONNX Runtime's 1.3e-5 and 6.5e-4. On one processor the two are 1.1e-3 apart.
+    "fp32, norms per channel": Tolerance(rtol=1e-5, atol=2e-3, mask_iou=0.995),
     # A value between two of bfloat16 may round to either: one step is 1/128 of the value.
     "fp32, bfloat16 memories": Tolerance(rtol=2.0**-7, atol=1e-5, mask_iou=0.999),
     # TensorRT multiplies fp32 as TF32 where the GPU can, which has the 10 bits of half precision.
