@@ -389,6 +389,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(repo: Path, data: 
     assert not alive
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_every_place_of_one_run_gives_the_same_masks(options: RunOptions) -> None:
     run = measure(replace(options, where=places_of("in-process,grpc,http,shared-memory"), repeats=2))
@@ -400,6 +401,7 @@ def test_every_place_of_one_run_gives_the_same_masks(options: RunOptions) -> Non
     assert all(record.peak_memory_mib for record in run.records)
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_running_server_is_measured_without_the_repository(options: RunOptions, tmp_path: Path) -> None:
     from seg_runtime.server import ServerOptions, TritonServer

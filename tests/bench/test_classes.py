@@ -152,6 +152,7 @@ def test_distance_of_a_class_leaves_out_what_does_not_count() -> None:
     assert (scores[4].hd95, scores[4].hd95_infinite) == (None, 0)
 
 
+@pytest.mark.slow
 def test_a_run_records_each_class_as_a_user_of_the_segmenter_gets_it(
     measured: Run, options: RunOptions
 ) -> None:

@@ -38,6 +38,8 @@ from seg_runtime.preprocess import apply_clahe
 from seg_runtime.repository import Repository
 from seg_runtime.spec import ClaheSpec
 
+pytestmark = pytest.mark.slow  # Most of them export a network.
+
 SIDE = 32
 SAID = Claims(
     mean=(0.0,), std=(1.0,), scale=255.0, clahe=False, class_names=("bright",), threshold=0.5

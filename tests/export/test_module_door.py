@@ -33,6 +33,8 @@ from seg_runtime.errors import BadInputError, CheckpointError, EdgesegError
 from seg_runtime.preprocess import resize_image
 from seg_runtime.repository import Repository
 
+pytestmark = pytest.mark.slow  # Most of them export a network.
+
 RGB = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--size", "64"]
 RGB += ["--assume-defaults"]
 FIVE = Preprocessing((0.1, 0.2, 0.3, 0.4, 0.5), (0.3, 0.25, 0.2, 0.35, 0.4), input_size_hw=(48, 64))

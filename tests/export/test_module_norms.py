@@ -77,6 +77,7 @@ def test_other_norms_and_the_network_itself_stay_as_they_are() -> None:
     torch.testing.assert_close(copied(maps), network(maps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [None, nn.InstanceNorm2d])
 def test_flat_gray_images_are_as_close_as_others(tmp_path: Path, norm: type[nn.Module] | None) -> None:
     """With InstanceNormalization in the graph, the probabilities of these are 1.4e-4 off."""

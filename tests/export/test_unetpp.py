@@ -57,6 +57,7 @@ def definition(weights: dict[str, torch.Tensor], x: torch.Tensor, levels: int) -
     return {step: value(0, step) for step in range(1, levels)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_every_head_gives_what_the_papers_equation_gives(bilinear: bool) -> None:
     checkpoint = random_checkpoint("unetpp", {**ARGUMENTS, "bilinear": bilinear}, seed=1)

@@ -36,6 +36,7 @@ print(json.dumps(names))
     assert "seg_runtime.semantic" in names and "seg_runtime.triton.session" in names
 
 
+@pytest.mark.slow
 def test_exporter_does_not_import_the_bench() -> None:
     code = """
 import importlib, pkgutil, sys
@@ -62,6 +63,7 @@ def test_public_names_can_be_imported() -> None:
     assert run_python(code).strip() == "True"
 
 
+@pytest.mark.slow
 def test_source_distribution_is_the_checkout(tmp_path: Path) -> None:
     """Tests read docs, records and build files too: all of them pass from an unpacked one."""
     if (ROOT / "PKG-INFO").is_file():
