@@ -65,12 +65,16 @@ def nuclei(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder with the nuclei; nothing is downloaded then.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Address of the archive, for mirrors.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address of the archive, for mirrors.", show_default="the Broad Institute's"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Get images of nuclei with three classes: background, nucleus, border (CC0).
 
-    The images are those of the Data Science Bowl 2018 (BBBC038, about 82 MB).
+    The images are those of the Data Science Bowl 2018 (BBBC038, about 80 MB);
+    the archive is kept in edgeseg's cache folder.
     Border are the pixels of a nucleus from which another nucleus is at most
     3 rows and columns away: without them nuclei do not touch.
 
