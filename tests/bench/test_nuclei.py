@@ -114,18 +114,25 @@ def test_some_crops_end_early_and_their_objects_with_them(nuclei_folder: Path) -
     assert len(sizes) > 5 and max(sides) == 64 and 32 <= min(sides) < 45
 
 
-def test_border_is_what_lies_within_three_rows_and_columns_of_another_nucleus(nuclei_folder: Path) -> None:
+def test_border_is_what_lies_within_two_rows_and_columns_of_anything_else(nuclei_folder: Path) -> None:
     for sample in load_nuclei(nuclei_folder):
         labels = sample.load_labels()
-        wanted = (labels > 0).astype(np.uint8)
+        wanted = np.zeros(labels.shape, np.uint8)
         for number in np.unique(labels)[1:]:
-            others = (labels > 0) & (labels != number)
-            if others.any():
-                away = ndimage.distance_transform_cdt(~others, metric="chessboard")
-                wanted[(labels == number) & (away <= 3)] = 2
+            nucleus = labels == number
+            away = ndimage.distance_transform_cdt(nucleus, metric="chessboard")
+            wanted[nucleus] = np.where(away[nucleus] <= 2, 2, 1)
+        assert {*np.unique(wanted)} == {0, 1, 2}
         np.testing.assert_array_equal(nuclei_classes(labels), wanted)
-        # Ids that float32 does not tell apart, and the image's edge is no nucleus.
+        # Ids that float32 does not tell apart.
         np.testing.assert_array_equal(nuclei_classes(np.where(labels, labels + 2**24, 0)), wanted)
+
+
+def test_a_nucleus_at_the_edge_of_the_image_has_no_border_there() -> None:
+    wanted = np.ones((8, 8), np.uint8)
+    wanted[:, 4:] = 2
+    wanted[:, 6:] = 0
+    np.testing.assert_array_equal(nuclei_classes((wanted > 0).astype(np.int32)), wanted)
 
 
 def test_nuclei_that_touch_are_apart_without_their_borders(nuclei_folder: Path) -> None:

@@ -75,8 +75,8 @@ def nuclei(
 
     The images are those of the Data Science Bowl 2018 (BBBC038, about 80 MB);
     the archive is kept in edgeseg's cache folder.
-    Border are the pixels of a nucleus from which another nucleus is at most
-    3 rows and columns away: without them nuclei do not touch.
+    Border are the pixels of a nucleus from which the background or another
+    nucleus is at most 2 rows and columns away: without them nuclei do not touch.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""Nuclei as three classes: background, nucleus, and the border between nuclei that touch.
+"""Nuclei as three classes: background, nucleus and border.
 
-A network for pixels that knows nuclei as one class joins those that touch. One that knows the border too
+A network for pixels that knows nuclei as one class joins those that touch. One that knows their borders too
 separates them: what it calls nucleus are single nuclei.
 """
 
@@ -22,15 +22,14 @@ __all__ = ["BORDER_PX", "NUCLEI_CLASSES", "nuclei_classes", "write_nuclei_classe
 
 NUCLEI_CLASSES = (BACKGROUND, "nucleus", "border")
 
-BORDER_PX = 3
-"""With fewer, borders vanish where large images are scaled down to 256 pixels."""
+BORDER_PX = 2
 
 
 def nuclei_classes(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
     """The class of each pixel, an index of `NUCLEI_CLASSES`.
 
-    Border are the pixels of a nucleus from which another nucleus is at most `BORDER_PX` rows and columns
-    away, so that two nuclei less their borders never touch.
+    Border are the pixels of a nucleus from which the background or another nucleus is at most `BORDER_PX`
+    rows and columns away, so that two nuclei less their borders never touch. Where the image ends is none.
 
     Args:
         labels: (H, W) int32, 0 is background and every other value a nucleus.
@@ -39,15 +38,13 @@ def nuclei_classes(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
         (H, W) uint8.
 
     Example:
-        >>> nuclei_classes(np.array([[0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 0]], np.int32)).tolist()
-        [[0, 1, 1, 2, 2, 2, 2, 2, 2, 1, 0]]
+        >>> nuclei_classes(np.array([[1, 1, 1, 2, 2, 2, 2, 2, 0]], np.int32)).tolist()
+        [[1, 2, 2, 2, 2, 1, 2, 2, 0]]
     """
     window = np.ones((2 * BORDER_PX + 1, 2 * BORDER_PX + 1), np.uint8)
     ids = labels.astype(np.float64)  # OpenCV filters no int32.
-    nucleus = ids > 0
-    lowest = cv2.erode(np.where(nucleus, ids, np.inf), window)
-    border = nucleus & ((cv2.dilate(ids, window) != ids) | (lowest != ids))
-    return np.where(border, np.uint8(2), nucleus.astype(np.uint8))
+    inside = (cv2.erode(ids, window) == ids) & (cv2.dilate(ids, window) == ids)
+    return np.where(ids == 0, np.uint8(0), np.where(inside, np.uint8(1), np.uint8(2)))
 
 
 def write_nuclei_classes(
