@@ -77,6 +77,7 @@ docs: $(READY)  ## docs/commands.md from the commands themselves
 tables: $(READY)  ## tables of README and docs from the records that their markers name, and the schema of records
 	$(BIN)/seg-bench report --update README.md
 	$(BIN)/seg-bench report --update docs/results.md
+	$(BIN)/seg-bench report --update docs/training.md
 	$(BIN)/seg-bench schema --out docs/records.schema.json
 
 setup: $(READY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from seg_bench.cli import app
+from seg_bench.data.classes import ClassSample
 from seg_bench.data.montgomery import load_montgomery
+from seg_bench.data.nuclei import load_nuclei
+from seg_bench.data.nuclei_classes import nuclei_classes
 from seg_bench.data.splits import load_split
-from seg_runtime.errors import BadInputError
+from seg_bench.data.training import training_data
+from seg_runtime.errors import BadImageError, BadInputError
 
 NAMES = ("MCUCXR_0001_0", "MCUCXR_0002_0", "MCUCXR_0104_1", "MCUCXR_0108_1")
 
@@ -101,6 +106,66 @@ def test_archive_that_changed_at_its_source_is_warned_about(url: str, archive: P
     result = CliRunner().invoke(app, ["data", "montgomery", "--out", str(out), "--url", url])
     assert result.exit_code == 0
     assert "it changed at its source" in " ".join(result.stderr.split())
+
+
+def check_nuclei(out: Path, nuclei_folder: Path) -> None:
+    """That a folder has the images of nuclei with their classes, and nothing else."""
+    found = training_data(out)
+    assert found.class_names == ("background", "nucleus", "border")
+    for ours, theirs in zip(found.samples, load_nuclei(nuclei_folder), strict=True):
+        assert isinstance(ours, ClassSample) and ours.name == theirs.name
+        np.testing.assert_array_equal(ours.load_image(), theirs.load_image())
+        np.testing.assert_array_equal(ours.load_classes(), nuclei_classes(theirs.load_labels()))
+    assert {path.name for path in out.iterdir()} == {"images", "classes", "classes.txt"}
+    assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_nuclei_of_a_folder_get_three_classes(nuclei_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "classes"
+    printed = json.loads(run("data", "nuclei", "--from", nuclei_folder, "--out", out, "--json"))
+    assert printed == {"folder": str(out), "images": 6, "classes": ["background", "nucleus", "border"]}
+    check_nuclei(out, nuclei_folder)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    error = run_error("data", "nuclei", "--from", nuclei_folder, "--out", out)
+    assert isinstance(error, BadInputError) and "is there already" in str(error)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("top", ["", "dataset-fixes/stage1_train/"])
+def test_nuclei_are_downloaded_and_get_three_classes(
+    url: str, archive: Path, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with zipfile.ZipFile(archive, "w") as bundle:
+        for sample in load_nuclei(nuclei_folder):
+            folder, labels = f"{top}{sample.name}{'0' * 52}", sample.load_labels()
+            bundle.write(sample.image_path, f"{folder}/images/{'0' * 64}.png")
+            for number in np.unique(labels)[1:]:
+                mask = np.where(labels == number, np.uint8(255), np.uint8(0))
+                bundle.writestr(f"{folder}/masks/{number}.png", cv2.imencode(".png", mask)[1].tobytes())
+    assert "6 images in" in run("data", "nuclei", "--url", url, "--out", tmp_path / "out")
+    check_nuclei(tmp_path / "out", nuclei_folder)
+    archive.unlink()
+    run("data", "nuclei", "--url", url, "--out", tmp_path / "again")
+
+
+def test_nuclei_that_cannot_be_read_leave_nothing_behind(nuclei_folder: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "nuclei", tmp_path / "data" / "out"
+    shutil.copytree(nuclei_folder, source)
+    error = run_error("data", "nuclei", "--from", source, "--url", "http://x/x.zip", "--out", out)
+    assert isinstance(error, BadInputError) and "give one of them" in str(error)
+    last = max((source / "labels").iterdir())
+    cv2.imwrite(str(last), np.ones((9, 9), np.uint16))
+    error = run_error("data", "nuclei", "--from", source, "--out", out)
+    assert isinstance(error, BadInputError) and "both must have one size" in str(error)
+    last.write_bytes(b"")
+    assert isinstance(run_error("data", "nuclei", "--from", source, "--out", out), BadImageError)
+    error = run_error("data", "nuclei", "--from", tmp_path / "none", "--out", out)
+    assert isinstance(error, BadInputError) and "holds no images with objects" in str(error)
+    (tmp_path / "file").touch()
+    error = run_error("data", "nuclei", "--from", nuclei_folder, "--out", tmp_path / "file" / "out")
+    assert isinstance(error, BadInputError) and "cannot write" in str(error)
+    assert not list(tmp_path.glob("data/*")) and not list(tmp_path.glob("data/.*"))
 
 
 def test_split_command_writes_a_stratified_split(url: str, tmp_path: Path) -> None:

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from seg_bench.data.class_truths import ClassMap
+from seg_bench.data.classes import ClassSample
 from seg_bench.data.find import find_samples, shipped_split
 from seg_bench.data.nuclei import InstanceSample, load_nuclei
+from seg_bench.data.nuclei_classes import NUCLEI_CLASSES, nuclei_classes
 from seg_bench.data.splits import nuclei_split
+from seg_bench.data.training import TrainingData
 from seg_bench.train.detection_dataset import CropSettings, DetectionDataset, Objects, load_objects
 from seg_runtime.errors import BadImageError, BadInputError
 
@@ -106,3 +111,47 @@ def test_some_crops_end_early_and_their_objects_with_them(nuclei_folder: Path) -
         sizes.add(tuple(image.shape[1:]))
     sides = {side for size in sizes for side in size}
     assert len(sizes) > 5 and max(sides) == 64 and 32 <= min(sides) < 45
+
+
+def test_border_is_what_lies_within_two_rows_and_columns_of_anything_else(nuclei_folder: Path) -> None:
+    for sample in load_nuclei(nuclei_folder):
+        labels = sample.load_labels()
+        wanted = np.zeros(labels.shape, np.uint8)
+        for number in np.unique(labels)[1:]:
+            nucleus = labels == number
+            away = ndimage.distance_transform_cdt(nucleus, metric="chessboard")
+            wanted[nucleus] = np.where(away[nucleus] <= 2, 2, 1)
+        assert {*np.unique(wanted)} == {0, 1, 2}
+        np.testing.assert_array_equal(nuclei_classes(labels), wanted)
+        # Ids that float32 does not tell apart.
+        np.testing.assert_array_equal(nuclei_classes(np.where(labels, labels + 2**24, 0)), wanted)
+
+
+def test_a_nucleus_at_the_edge_of_the_image_has_no_border_there() -> None:
+    wanted = np.ones((8, 8), np.uint8)
+    wanted[:, 4:] = 2
+    wanted[:, 6:] = 0
+    np.testing.assert_array_equal(nuclei_classes((wanted > 0).astype(np.int32)), wanted)
+
+
+def test_nuclei_that_touch_are_apart_without_their_borders(nuclei_folder: Path) -> None:
+    joined = 0
+    for sample in load_nuclei(nuclei_folder):
+        labels = sample.load_labels()
+        joined += sum(count > 1 for count in nuclei_of_regions(labels > 0, labels))
+        assert set(nuclei_of_regions(nuclei_classes(labels) == 1, labels)) == {1}
+    assert joined > 20
+
+
+def nuclei_of_regions(mask: NDArray[np.bool_], labels: NDArray[np.int32]) -> list[int]:
+    """Of how many nuclei each connected region is, corners connect too."""
+    regions, count = ndimage.label(mask, np.ones((3, 3)))
+    return [len(np.unique(labels[regions == number])) for number in range(1, count + 1)]
+
+
+def test_nuclei_with_classes_have_the_split_of_the_nuclei() -> None:
+    split = nuclei_split()
+    names = sorted([*split.train, *split.val, *split.test])
+    samples = tuple(ClassSample(name, Path(name), ClassMap(Path(name))) for name in [*names, "another"])
+    assert TrainingData("x", samples, NUCLEI_CLASSES).split(seed=3) == split
+    assert TrainingData("x", samples[1:], NUCLEI_CLASSES).split(seed=3).data_set == "x"

@@ -54,6 +54,16 @@ def test_classes_are_rows_and_a_model_whose_rows_agree_is_one_column() -> None:
     ]
 
 
+def test_columns_of_the_table_of_classes_are_chosen_where_class_is_the_first() -> None:
+    lines = to_markdown([class_run()], ["class", "dice_1"]).splitlines()
+    assert lines[0] == "| class | transunet_organs Dice |"
+    assert lines[3] == "| left lung | 0.9600 |" and len(lines) == 2 + 5
+    with pytest.raises(BadInputError, match="no column 'dice_2': choose from class, images, dice_0"):
+        to_markdown([class_run()], ["class", "dice_2"])
+    with pytest.raises(BadInputError, match="no column 'class': choose from"):
+        to_markdown([make_run()], ["class"])
+
+
 def test_rows_of_a_model_that_differ_are_named_by_place_then_by_date() -> None:
     half = make_class_record("unet", 0.99, 0.9, runtime="Triton", where="grpc")
     run = make_run(make_class_record("unet", 0.99, 0.93), half)

@@ -98,7 +98,7 @@ def test_commands_shown_in_the_documentation_exist_with_their_options(line: str)
     assert {word for word in words if word.startswith("-")} <= known | {"--help"}
 
 
-README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+README, RESULTS, TRAINING = (ROOT / name for name in ("README.md", "docs/results.md", "docs/training.md"))
 
 
 def tables_of(page: Path) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def test_results_have_a_table_of_each_kind_of_model() -> None:
         assert any(record in command for command in shown)
 
 
-@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, RESULTS, TRAINING], ids=lambda page: page.name)
 def test_tables_are_the_committed_records(page: Path) -> None:
     assert updated_text(page) == page.read_text(encoding="utf-8"), "run `make tables`"
 
@@ -126,7 +126,7 @@ def test_the_readme_is_short_and_so_is_its_table() -> None:
     assert {line.count("|") for line in rows} <= set(range(10))
 
 
-@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, RESULTS, TRAINING], ids=lambda page: page.name)
 def test_a_table_is_what_its_own_command_prints_less_the_notes_below_it(page: Path) -> None:
     command, table = tables_of(page)[0]
     program, *arguments = command.split()

@@ -15,6 +15,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Get, prepare and split data sets.", no_args_is_help=True, rich_markup_mode="rich")
 
 MONTGOMERY_URL = "https://openi.nlm.nih.gov/imgs/collections/NLM-MontgomeryCXRSet.zip"
+NUCLEI_URL = "https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"
 
 
 @app.command("montgomery")
@@ -56,6 +57,44 @@ def montgomery(
         typer.echo(f"{acquired.samples} X-rays in {acquired.folder}")
         if acquired.prepared:
             typer.echo(f"prepared at {size}x{size} in {acquired.prepared}")
+
+
+@app.command("nuclei")
+def nuclei(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, new or empty.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the nuclei; nothing is downloaded then.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address of the archive, for mirrors.", show_default="the Broad Institute's"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Get images of nuclei with three classes: background, nucleus, border (CC0).
+
+    The images are those of the Data Science Bowl 2018 (BBBC038, about 80 MB);
+    the archive is kept in edgeseg's cache folder.
+    Border are the pixels of a nucleus from which the background or another
+    nucleus is at most 2 rows and columns away: without them nuclei do not touch.
+
+    \b
+    Examples:
+      seg-bench data nuclei --out data/nuclei_classes
+      seg-bench data nuclei --from data/nuclei --out data/nuclei_classes
+    """
+    from seg_bench.data.acquire import acquire_nuclei_classes
+    from seg_bench.data.nuclei_classes import NUCLEI_CLASSES
+    from seg_runtime.errors import BadInputError
+
+    if source and url:
+        raise BadInputError("--from takes a folder that is there and --url an archive: give one of them")
+    with progress_bar() as bar:
+        count = acquire_nuclei_classes(out, source or url or NUCLEI_URL, bar=bar)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), "images": count, "classes": NUCLEI_CLASSES}))
+    else:
+        typer.echo(f"{count} images in {out}; classes: {', '.join(NUCLEI_CLASSES)}")
 
 
 @app.command("split")

@@ -73,7 +73,7 @@ def report(
         str,
         typer.Option(
             help="Only these columns of one Markdown table, separated by commas; keys are those of "
-            "--format json.",
+            "--format json, or class,images,dice_0,... of the table of classes.",
         ),
     ] = "",
     wide: Annotated[

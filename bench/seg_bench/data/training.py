@@ -15,7 +15,7 @@ from seg_bench.data.find import find_samples
 from seg_bench.data.montgomery import finding
 from seg_bench.data.nuclei import InstanceSample
 from seg_bench.data.samples import Sample
-from seg_bench.data.splits import Split, make_split, montgomery_split
+from seg_bench.data.splits import Split, make_split, montgomery_split, nuclei_split
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.images import read_image
 
@@ -42,11 +42,11 @@ class TrainingData:
     confidence: Mapping[str, Path] = field(default_factory=dict)
 
     def split(self, seed: int = 0) -> Split:
-        """The fixed split of Montgomery's X-rays; of others one at random, which the seed decides."""
+        """The fixed split of Montgomery's X-rays or the nuclei; else one at random, by the seed."""
         names = {sample.name for sample in self.samples}
-        shipped = montgomery_split()
-        if names >= {*shipped.train, *shipped.val, *shipped.test}:
-            return shipped
+        for shipped in (montgomery_split(), nuclei_split()):
+            if names >= {*shipped.train, *shipped.val, *shipped.test}:
+                return shipped
         return make_split(names, data_set=self.name, seed=seed, stratum=self.stratum)
 
     def stratum(self, name: str) -> str:

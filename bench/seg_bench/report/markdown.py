@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from seg_bench.records import Run
 from seg_bench.report.cells import PAGES, Table
-from seg_bench.report.class_table import class_tables
+from seg_bench.report.class_table import class_table, class_tables
 from seg_bench.report.notes import legend_lines, run_facts
 from seg_bench.report.table import build_table, condition_table, load_table
 
@@ -18,16 +18,19 @@ def to_markdown(runs: Sequence[Run], columns: Sequence[str] = ()) -> str:
 
     Args:
         runs: what to show.
-        columns: keys of the columns of one table and nothing else; empty for all.
+        columns: keys of the columns of one table and nothing else, of the table of classes where "class" is
+            the first; empty for all.
 
     Raises:
         BadInputError: a key that no column has.
     """
     if columns:
-        return "\n".join(_table_lines(build_table(runs, every_column=True).only(columns))) + "\n"
+        classes = class_table(runs) if columns[0] == "class" else None
+        table = classes or build_table(runs, every_column=True)
+        return "\n".join(_table_lines(table.only(columns))) + "\n"
     lines = _table_lines(build_table(runs).shown_in(PAGES))
-    for name, classes in class_tables(runs):
-        lines += ["", f"Classes of {name}:", "", *_table_lines(classes)]
+    for name, table in class_tables(runs):
+        lines += ["", f"Classes of {name}:", "", *_table_lines(table)]
     for further in (condition_table(runs), load_table(runs)):
         lines += ["", *_table_lines(further.shown_in(PAGES))] if further else []
     for run in runs:
