@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, PYTORCH, Candidate
 from seg_bench.cli import app
+from seg_bench.data.annotators import weighted_samples
+from seg_bench.data.find import find_samples
 from seg_bench.metrics import hausdorff_95
 from seg_bench.record_files import read_run, write_run
 from seg_bench.records import Record, Run
@@ -187,6 +189,34 @@ def test_stacks_of_nifti_are_measured_slice_by_slice_in_mm(
     assert mm.dice == pixels.dice and (pixels.hd95_unit, mm.hd95_unit) == ("px", "mm")
     for far_mm, far in zip(mm.hd95, pixels.hd95, strict=True):
         assert far_mm == far == np.inf or 0.25 * far <= far_mm <= 0.5 * far
+
+
+def test_a_nifti_mask_must_lie_where_its_image_does(tmp_path: Path) -> None:
+    image = np.zeros((20, 16, 2), np.uint8)
+    mask = np.pad(np.ones((6, 5, 2), np.uint8), ((4, 10), (4, 7), (0, 0)))
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    nibabel.save(nibabel.Nifti1Image(image, np.diag([0.5, 2, 5, 1])), tmp_path / "images" / "a.nii.gz")
+    for values, affine, message in (
+        (mask, np.diag([-0.5, 2, 5, 1]), "lies elsewhere in space than its image"),
+        (np.dstack([mask, mask]), np.diag([0.5, 2, 5, 1]), "has 4 slices and its image 2"),
+        (mask[..., :1], np.diag([0.5, 2, 5, 1]), "has 1 slices and its image 2"),
+    ):
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "masks" / "a.nii.gz")
+        with pytest.raises(BadInputError, match=message):
+            find_samples(tmp_path)
+    nibabel.save(nibabel.Nifti1Image(mask, np.diag([0.5, 2, 5, 1])), tmp_path / "masks" / "a.nii.gz")
+    assert [sample.name for sample in find_samples(tmp_path)] == ["a_0000", "a_0001"]
+
+
+def test_annotators_may_write_nifti(tmp_path: Path) -> None:
+    mask = np.pad(np.ones((6, 5, 2), np.uint8), ((4, 10), (4, 7), (0, 0)))
+    for name in ("images", "masks/anna", "masks/boris"):
+        (tmp_path / name).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / name / "a.nii.gz")
+    for samples in (find_samples(tmp_path, "union"), weighted_samples(tmp_path, {"anna": 1, "boris": 1})):
+        assert [sample.name for sample in samples] == ["a_0000", "a_0001"]
+        assert np.array_equal(samples[0].load_mask(), mask[..., 0].T > 0)
 
 
 def test_hd95_is_in_pixels_where_an_image_has_no_spacing(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from seg_bench.cli.semantic_options import TrainOptions
 from seg_bench.data.confidence import read_confidence
 from seg_bench.data.consensus import soft_majority
 from seg_bench.data.find import sample_from_json, sample_to_json
@@ -240,6 +241,19 @@ def test_maps_that_cannot_be_used_are_one_line(
     write_png(tmp_path / "a.png", image)
     with pytest.raises(BadImageError, match=message):
         read_confidence(tmp_path / "a.png", (16, 16))
+
+
+def test_maps_that_leave_no_foreground_are_refused(tmp_path: Path) -> None:
+    corner = np.zeros((16, 16), np.uint8)
+    corner[15, 15] = 255  # Background in the mask: "nothing" would be a perfect answer.
+    data = training_data(write_data(tmp_path / "data", {"masks": block(8), "confidence": corner}))
+    with pytest.raises(BadInputError, match="no pixel that counts is foreground in any of 3 images"):
+        load_pairs(data.samples, (16, 16), confidence=data.confidence)
+
+
+def test_an_annotator_who_is_named_twice_is_refused() -> None:
+    with pytest.raises(BadInputError, match="names one twice"):
+        TrainOptions(annotator_weights="anna=1,boris=1,anna=2").weights_of_annotators()
 
 
 def test_a_map_of_no_image_is_refused(tmp_path: Path) -> None:

@@ -85,6 +85,48 @@ def test_a_cross_section_keeps_its_place_in_space(tmp_path: Path) -> None:
     assert volume.pixel_spacing == (0.2, 0.2) and volume.position == (1, 2, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PixelSpacing", [0, 0]),
+        ("PixelSpacing", [-0.5, 0.7]),
+        ("PixelSpacing", None),
+        ("ImageOrientationPatient", [0, 0, 0, 0, 0, 0]),
+        ("ImageOrientationPatient", None),
+        ("ImagePositionPatient", None),
+        ("SliceThickness", None),
+        ("FrameOfReferenceUID", None),
+    ],
+)
+def test_a_cross_section_without_a_place_in_space_is_left_out_and_the_element_is_named(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    source = radiograph(tmp_path / "a.dcm")
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    source.FrameOfReferenceUID, source.SliceThickness = pydicom.uid.generate_uid(), 2.5
+    source.ImagePositionPatient, source.ImageOrientationPatient = [1, 2, 3], [1, 0, 0, 0, 1, 0]
+    if value is None:
+        delattr(source, name)
+    else:
+        setattr(source, name, value)
+    source.save_as(tmp_path / "a.dcm")
+    with pytest.raises(BadImageError, match=f"it has no usable {name}$"):
+        dicom_seg((tmp_path / "a.dcm").read_bytes(), picture() // 200, ["disc"], "m", 1)
+
+
+def test_elements_that_may_be_empty_may_be_absent(tmp_path: Path) -> None:
+    source = radiograph(tmp_path / "a.dcm")
+    for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+        delattr(source, name)
+    for name in ("AccessionNumber", "StudyID", "ReferringPhysicianName"):
+        delattr(source, name)
+    source.save_as(tmp_path / "a.dcm")
+    mask = (picture() > 200).astype(np.uint8)
+    (tmp_path / "seg.dcm").write_bytes(dicom_seg((tmp_path / "a.dcm").read_bytes(), mask, ["disc"], "m", 1))
+    seg = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert np.array_equal(seg.get_pixels_by_source_instance([source.SOPInstanceUID])[0, ..., 0] > 0, mask > 0)
+
+
 def test_images_that_are_no_dicom_are_left_out(tiny_repo: Path, tmp_path: Path) -> None:
     radiograph(tmp_path / "a.dcm")
     write_png(tmp_path / "b.png", picture())
@@ -98,7 +140,7 @@ def test_images_that_are_no_dicom_are_left_out(tiny_repo: Path, tmp_path: Path) 
 
 def test_an_image_that_nothing_can_refer_to_is_one_line_without_its_texts(tmp_path: Path) -> None:
     save_dicom(tmp_path / "a.dcm", picture())
-    with pytest.raises(BadImageError, match="it has no StudyInstanceUID, SeriesInstanceUID"):
+    with pytest.raises(BadImageError, match="it has no usable StudyInstanceUID, SeriesInstanceUID"):
         dicom_seg((tmp_path / "a.dcm").read_bytes(), picture() // 200, ["disc"], "m", 1)
     marked_dicom(tmp_path / "b.dcm", picture())
     with pytest.raises(BadImageError) as raised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from seg_runtime.cli.run import app
 from seg_runtime.errors import BadImageError, MissingExtraError
 from seg_runtime.files.images import load_image, read_image
-from seg_runtime.files.nifti import is_nifti, read_nifti
+from seg_runtime.files.nifti import is_nifti, nifti_values, read_nifti
 from seg_runtime.files.spacing import read_spacing_hw
 
 AFFINE = np.array([[-0.7, 0, 0, 90], [0, 0.8, 0.1, -20], [0, -0.1, 2.5, 7], [0, 0, 0, 1]])
@@ -85,7 +86,46 @@ def test_values_of_16_bits_have_the_depth_that_they_fill(tmp_path: Path) -> None
 def test_what_is_no_number_is_black(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     values[3, 4] = np.nan
-    assert read_nifti(save(tmp_path / "a.nii", values).read_bytes(), 10**6).pixels[0, 4, 3] == 0
+    stack = read_nifti(save(tmp_path / "a.nii", values).read_bytes(), 10**6)
+    assert stack.pixels[0, 4, 3] == 0 and "1 values are no numbers" in stack.warnings[0]
+    values[:] = np.nan
+    with pytest.raises(BadImageError, match="none of its values is a number"):
+        read_nifti(save(tmp_path / "b.nii", values).read_bytes(), 10**6)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(-1, 1), (0.5, 0), (1, -7)])
+def test_the_values_of_a_mask_are_those_of_nibabel(tmp_path: Path, slope: float, intercept: float) -> None:
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(6, 5, 2), AFFINE)
+    image.header.set_slope_inter(slope, intercept)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    read = nifti_values((tmp_path / "a.nii.gz").read_bytes(), 10**6)
+    wanted = nibabel.load(tmp_path / "a.nii.gz").get_fdata()
+    assert np.array_equal(read, wanted.transpose(2, 1, 0)) and (read.dtype.kind == "f") == (slope == 0.5)
+
+
+def test_a_checksum_that_is_wrong_is_damage(tmp_path: Path) -> None:
+    whole = save(tmp_path / "a.nii.gz", scan()).read_bytes()
+    for damaged in (whole[:-8] + bytes(4) + whole[-4:], whole[:-8], whole[:-3]):
+        with pytest.raises(BadImageError, match="cut off or damaged"):
+            read_nifti(damaged, 10**6)
+    stored = bytearray(gzip.compress(gzip.decompress(whole), compresslevel=0))
+    stored[9000] ^= 255
+    with pytest.raises(BadImageError, match="cut off or damaged"):
+        read_nifti(bytes(stored), 10**6)
+
+
+def test_a_place_in_space_that_means_nothing_is_a_damaged_header(tmp_path: Path) -> None:
+    for row in ([np.nan, 0, 0, 1], [0, 0, 0, 1]):
+        data = bytearray(save(tmp_path / "a.nii", scan()).read_bytes())
+        data[254:256], data[280:296] = struct.pack("<h", 1), struct.pack("<4f", *row)
+        with pytest.raises(BadImageError, match="the header of the NIfTI file is damaged"):
+            read_nifti(bytes(data), 10**6)
+
+
+def test_a_file_in_two_parts_is_named(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(scan(), AFFINE), tmp_path / "a.hdr")
+    with pytest.raises(BadImageError, match=r"NIfTI in two files \(.hdr and .img\), which is not read"):
+        read_image(tmp_path / "a.hdr", 1)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +157,9 @@ def test_a_header_that_announces_more_than_there_is_costs_nothing(tmp_path: Path
 
 def test_a_gzip_that_holds_more_than_its_header_announces_is_not_inflated(tmp_path: Path) -> None:
     data = save(tmp_path / "a.nii", np.zeros((16, 16, 4), np.uint8)).read_bytes()
-    assert read_nifti(gzip.compress(data + bytes(10**8)), 10**6).pixels.shape == (4, 16, 16)
+    assert read_nifti(gzip.compress(data + bytes(10**6)), 10**6).pixels.shape == (4, 16, 16)
+    with pytest.raises(BadImageError, match="far more bytes than its header says"):
+        read_nifti(gzip.compress(data + bytes(10**8)), 10**6)
 
 
 def test_damaged_files_are_one_clear_line(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ RobustnessOption = Annotated[
     bool,
     typer.Option(
         "--robustness",
-        help="Also Dice of the images made brighter and darker, noisy, blurred, and JPEG-compressed.",
+        help="Also Dice of the images made brighter, darker, noisy, blurred, halved, turned and more.",
     ),
 ]
 OodOption = Annotated[

@@ -183,12 +183,17 @@ class TrainOptions:
         """What --annotator-weights says. Raises BadInputError."""
         try:
             pairs = [pair.rsplit("=", 1) for pair in self.annotator_weights.split(",") if pair]
-            return {name.strip(): float(weight) for name, weight in pairs}
+            weights = {name.strip(): float(weight) for name, weight in pairs}
         except ValueError:
             raise BadInputError(
                 f"--annotator-weights got '{self.annotator_weights}': expected NAME=WEIGHT,..., such as "
                 "anna=1,boris=0.5"
             ) from None
+        if len(weights) < len(pairs):
+            raise BadInputError(
+                f"--annotator-weights {self.annotator_weights} names one twice: name each once"
+            )
+        return weights
 
     def settings(self) -> TrainSettings:
         """The settings of the loop. Raises BadInputError."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from seg_bench.data.consensus import CONSENSUS, check_staple
 from seg_bench.data.samples import Sample, image_files, mask_of
 from seg_runtime.errors import BadInputError
-from seg_runtime.files.listing import image_stem
+from seg_runtime.files.listing import has_image_suffix, image_stem
 
 __all__ = ["annotated_samples", "annotators", "weighted_samples"]
 
 
 def annotators(root: Path) -> tuple[str, ...]:
-    """Names of the folders with PNG files under `masks/`, sorted; none in other layouts."""
+    """Names of the folders with images under `masks/`, sorted; none in other layouts."""
     folders = sorted(path for path in (root / "masks").glob("*/") if path.is_dir())
-    return tuple(folder.name for folder in folders if any(folder.glob("*.png")))
+    return tuple(folder.name for folder in folders if any(map(has_image_suffix, folder.iterdir())))
 
 
 def annotated_samples(root: Path, truth: str) -> tuple[Sample, ...]:
@@ -70,7 +70,7 @@ def weighted_samples(root: Path, weights: Mapping[str, float]) -> tuple[Sample, 
     chosen = {name: weight for name, weight in weights.items() if weight}
     return tuple(
         Sample(
-            image.stem,
+            image_stem(image),
             image,
             tuple(_mask(root, name, image) for name in chosen),
             weights=tuple(chosen.values()),

@@ -15,7 +15,7 @@ from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_bytes, read_image
 from seg_runtime.files.listing import has_image_suffix, image_stem
 from seg_runtime.files.masks import LabelMap, read_shape
-from seg_runtime.files.nifti import nifti_slices, split_slice
+from seg_runtime.files.nifti import is_nifti_name, nifti_affine, nifti_slices, split_slice
 
 __all__ = ["Sample", "Truth", "check_size", "image_files", "mask_of", "paired_samples"]
 
@@ -143,17 +143,43 @@ def mask_of(image: Path, folder: Path) -> Path | None:
     """The mask of an image in a folder: of the same file name, else NAME.png; None when there is none.
 
     That of a slice is the same slice of NAME.nii.gz or NAME.nii.
+
+    Raises:
+        BadInputError: a NIfTI mask has another number of slices than its image, or lies elsewhere.
+        BadImageError: one of them is damaged.
     """
     file, number = split_slice(image)
     suffixes = (".png", ".nii.gz", ".nii") if number is None else (".nii.gz", ".nii")
     names = (file.name, *(image_stem(file) + suffix for suffix in suffixes))
     mask = next((path for name in names if (path := folder / name).is_file()), None)
-    return mask / str(number) if mask is not None and number is not None else mask
+    if mask is None:
+        return None
+    if not number and is_nifti_name(file) and is_nifti_name(mask):
+        _check_space(file, mask)
+    return mask / str(number) if number is not None else mask
+
+
+def _check_space(image: Path, mask: Path) -> None:
+    """Raises BadInputError unless both NIfTI files have as many slices, in the same place."""
+    try:
+        ours, theirs = read_bytes(image), read_bytes(mask)
+        counts = nifti_slices(ours), nifti_slices(theirs)
+        same_place = np.allclose(nifti_affine(ours), nifti_affine(theirs), rtol=1e-3, atol=1e-3)
+    except BadImageError as error:
+        raise BadImageError(f"cannot compare '{mask}' with '{image}': {error}") from error
+    if counts[0] != counts[1]:
+        raise BadInputError(
+            f"'{mask}' has {counts[1]} slices and its image {counts[0]}: both must have as many"
+        )
+    if not same_place:
+        raise BadInputError(
+            f"'{mask}' lies elsewhere in space than its image (their affines differ): resample the mask to it"
+        )
 
 
 def _slices(path: Path) -> list[Path]:
     """The slices of a stack, else the file alone."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not is_nifti_name(path):
         return [path]
     try:
         count = nifti_slices(read_bytes(path))

@@ -73,7 +73,7 @@ def load_pairs(
     Raises:
         BadImageError: a file cannot be read, or a mask or map has another size than its image.
         BadInputError: all masks are empty or have nothing that counts, they are written in two ways, or one
-            has a class beyond `classes`.
+            has a class beyond `classes`, or confidence leaves no foreground.
     """
     samples, maps = tuple(samples), confidence or {}
     names, images, masks, confidences = [], [], [], []
@@ -98,6 +98,11 @@ def load_pairs(
     wholly = np.full(size_hw, 255, np.uint8)
     is_weighted = bool(maps) or any(each is not None for each in confidences)
     weights = tuple(wholly if each is None else each for each in confidences) if is_weighted else ()
+    if is_weighted and not any(((mask > 0) & (mask < IGNORED_PIXEL)).any() for mask in masks):
+        raise BadInputError(
+            f"no pixel that counts is foreground in any of {len(masks)} images: look at the maps of "
+            "confidence or the annotators' weights"
+        )
     return Pairs(tuple(names), tuple(images), tuple(masks), weights)
 
 

@@ -19,6 +19,16 @@ from seg_runtime.files.image_header import HEAD_BYTES, image_kind
 __all__ = ["check_highdicom", "dicom_seg"]
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+_IN_SPACE = (
+    *("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    "SliceThickness",
+)
+_VOLUMES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")
+"""CT, MR and PET, whose images lie in space."""
 
 
 def check_highdicom() -> None:
@@ -51,18 +61,39 @@ def dicom_seg(data: bytes, mask: NDArray[np.uint8], names: Sequence[str], model:
         raise BadImageError("it is no DICOM image, which a DICOM SEG must refer to: leave out --dicom-seg")
     with quiet():
         source = _source(data)
-        missing = [name for name in _NEEDED if not source.get(name)]
-        if missing:
-            raise BadImageError(f"a DICOM SEG cannot refer to it: it has no {', '.join(missing)}")
+        if missing := _missing(source):
+            raise BadImageError(f"a DICOM SEG cannot refer to it: it has no usable {', '.join(missing)}")
+        for name in _MAY_BE_EMPTY:
+            if name not in source:
+                setattr(source, name, "")
         try:
             segmentation = _segmentation(source, mask, names, model, number)
             file = BytesIO()
             segmentation.save_as(file)
         except Exception:  # noqa: BLE001 - messages of highdicom and pydicom quote the values of elements
             raise BadImageError(
-                "a DICOM SEG cannot refer to it: its patient, study or geometry is incomplete"
+                "a DICOM SEG cannot refer to it: an element of its patient, study or geometry is not as the "
+                "standard wants it"
             ) from None
     return file.getvalue()
+
+
+def _missing(source: Any) -> list[str]:
+    """Elements that a segmentation needs and the image lacks, or has with values that mean nothing."""
+    needed = [name for name in _NEEDED if not source.get(name)]
+    if source.get("ImageOrientationPatient") or source.get("SOPClassUID") in _VOLUMES:
+        needed += [name for name in _IN_SPACE if not _is_usable(source, name)]
+    return needed
+
+
+def _is_usable(source: Any, name: str) -> bool:
+    value = source.get(name)
+    if name == "ImageOrientationPatient":
+        across = np.cross(value[:3], value[3:]) if value is not None and len(value) == 6 else np.zeros(3)
+        return bool(np.isclose(np.linalg.norm(across), 1, atol=1e-2))
+    if name == "PixelSpacing":
+        return value is not None and len(value) == 2 and all(0 < float(side) < np.inf for side in value)
+    return value not in (None, "") and (name != "ImagePositionPatient" or len(value) == 3)
 
 
 def _source(data: bytes) -> Any:

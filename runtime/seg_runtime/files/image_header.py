@@ -40,6 +40,7 @@ _OTHER_FORMATS = {
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
     "PNM": rb"P[1-7]\s",
+    "NIfTI in two files (.hdr and .img)": rb".{344}ni1\0",
     "NRRD": rb"NRRD0",
 }
 """What files of formats that are not read begin with."""

@@ -30,7 +30,9 @@ from seg_runtime.files.limits import FREE_BYTES, MOST_INFLATION
 __all__ = [
     "NiftiStack",
     "is_nifti",
+    "is_nifti_name",
     "labels_as_nifti",
+    "nifti_affine",
     "nifti_slices",
     "nifti_spacing_hw",
     "nifti_values",
@@ -48,6 +50,7 @@ _MOST_EXTENSIONS = 2**24
 """Bytes between header and values."""
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Length of each unit of the header; a file that states none means mm."""
+_DAMAGED_HEADER = "the header of the NIfTI file is damaged: convert it again"
 _GEOMETRY = (
     *("pixdim", "xyzt_units", "dim_info", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -78,8 +81,13 @@ def split_slice(path: Path) -> tuple[Path, int | None]:
         >>> split_slice(Path("ct/scan.nii.gz/12"))[1], split_slice(Path("ct/12"))[1]
         (12, None)
     """
-    inside = path.parent.name.lower().endswith((".nii", ".nii.gz")) and path.name.isdecimal()
+    inside = is_nifti_name(path.parent) and path.name.isdecimal()
     return (path.parent, int(path.name)) if inside else (path, None)
+
+
+def is_nifti_name(path: Path) -> bool:
+    """Whether a file's name ends as that of a NIfTI file."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def one_slice(slices: NDArray[Any], number: int | None) -> NDArray[Any]:
@@ -129,11 +137,11 @@ def read_nifti(data: bytes, max_pixels: int, bit_depth: int | None = None) -> Ni
             depth = decide_depth(values, None, bit_depth)
             notes = () if depth.warning is None else (depth.warning,)
             return NiftiStack(scale_to_uint8(values, depth.bits), depth, image, notes)
-    warnings: tuple[str, ...] = ()
+    warnings = _lost(values)
     if not high > low:
         low, high = _ends(values)
         low, high = sorted((slope * low + intercept, slope * high + intercept))
-        warnings = (
+        warnings += (
             f"the file states no window (cal_min and cal_max of its header): its smallest value, {low:g}, is "
             f"black, its largest, {high:g}, white",
         )
@@ -145,8 +153,14 @@ def read_nifti(data: bytes, max_pixels: int, bit_depth: int | None = None) -> Ni
 
 
 def nifti_values(data: bytes, max_pixels: int) -> NDArray[Any]:
-    """(N, H, W): the stored values of a file, as a mask has them. Raises as `read_nifti`."""
-    return _open(data, max_pixels)[1]
+    """(N, H, W): the values of a mask, integers where they are some. Raises as `read_nifti`."""
+    image, values = _open(data, max_pixels)
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) == (1, 0):
+        return values
+    scaled = np.asarray(values * slope + intercept)
+    whole = np.rint(scaled)
+    return whole.astype(np.int32) if np.allclose(scaled, whole, rtol=0, atol=1e-3) else scaled
 
 
 def nifti_slices(data: bytes) -> int:
@@ -160,6 +174,22 @@ def nifti_spacing_hw(data: bytes) -> tuple[float, float] | None:
     width, height = map(abs, header.sides)
     good = header.unit in _MM and all(isfinite(side) and side > 0 for side in (width, height))
     return (height * _MM[header.unit], width * _MM[header.unit]) if good else None
+
+
+def nifti_affine(data: bytes) -> NDArray[np.float64]:
+    """(4, 4): where its voxels lie, in the unit of its header.
+
+    Raises:
+        BadImageError: its header is damaged.
+        MissingExtraError: nibabel is not installed.
+    """
+    head, nibabel = _head(data), _nibabel()
+    kind = nibabel.Nifti1Header if _is_first(head) else nibabel.Nifti2Header
+    with _quiet():
+        try:
+            return np.asarray(kind.from_fileobj(BytesIO(head)).get_best_affine(), np.float64)
+        except Exception:  # noqa: BLE001 - damaged bytes can make nibabel raise anything
+            raise BadImageError(_DAMAGED_HEADER) from None
 
 
 def labels_as_nifti(masks: NDArray[np.uint8], image: Any) -> bytes:
@@ -181,11 +211,8 @@ def labels_as_nifti(masks: NDArray[np.uint8], image: Any) -> bytes:
 
 def _open(data: bytes, max_pixels: int) -> tuple[Any, NDArray[Any]]:
     """nibabel's image, and its stored values (N, H, W)."""
-    try:
-        nibabel = importlib.import_module("nibabel")
-    except ImportError as error:
-        raise MissingExtraError("nibabel, which reads NIfTI images,", "nifti") from error
-    kind = nibabel.Nifti1Image if _order(_head(data)) in ("<1", ">1") else nibabel.Nifti2Image
+    nibabel = _nibabel()
+    kind = nibabel.Nifti1Image if _is_first(_head(data)) else nibabel.Nifti2Image
     plain = _inflated(data, _checked_size(_head(data), len(data), max_pixels))
     with _quiet():
         try:
@@ -193,10 +220,24 @@ def _open(data: bytes, max_pixels: int) -> tuple[Any, NDArray[Any]]:
             values = np.asarray(image.dataobj.get_unscaled())
         except Exception:  # noqa: BLE001 - damaged bytes can make nibabel raise anything
             raise BadImageError("the NIfTI file is damaged: convert it again") from None
+    if not (np.isfinite(image.affine).all() and np.linalg.det(image.affine)):
+        raise BadImageError(_DAMAGED_HEADER)
     if values.dtype.kind not in "iuf":
         raise BadImageError("its values are colours or complex numbers, and one number per pixel is wanted")
     slices = values.reshape(*values.shape[:2], -1).transpose(2, 1, 0)
     return image, slices.astype(slices.dtype.newbyteorder("="), copy=False)
+
+
+def _nibabel() -> Any:
+    try:
+        return importlib.import_module("nibabel")
+    except ImportError as error:
+        raise MissingExtraError("nibabel, which reads NIfTI images,", "nifti") from error
+
+
+def _is_first(head: bytes) -> bool:
+    """Whether it is NIfTI-1, not NIfTI-2."""
+    return _order(head) in ("<1", ">1")
 
 
 @dataclass(frozen=True)
@@ -224,7 +265,7 @@ def _header(head: bytes) -> _Header:
     (unit,) = field("B", 123) if first else field("i", 500)
     sizes = tuple(shape[:count]) if 1 <= count <= 7 else ()
     if min(sizes, default=0) < 1 or bits < 1 or not 0 <= offset <= _MOST_EXTENSIONS:
-        raise BadImageError("the header of the NIfTI file is damaged: convert it again")
+        raise BadImageError(_DAMAGED_HEADER)
     if len(sizes) < 2 or prod(sizes[3:]) > 1:
         shown = "x".join(map(str, sizes))
         raise BadImageError(
@@ -250,10 +291,17 @@ def _checked_size(head: bytes, stored: int, max_pixels: int) -> int:
 
 
 def _inflated(data: bytes, size: int) -> bytes:
-    try:
-        plain = gzip.GzipFile(fileobj=BytesIO(data)).read(size) if data.startswith(_GZIP) else data
-    except (OSError, EOFError, zlib.error):
-        plain = b""
+    if not data.startswith(_GZIP):
+        plain = data
+    else:
+        try:
+            file = gzip.GzipFile(fileobj=BytesIO(data))
+            # At the end of the file its checksum is compared.
+            plain, rest = file.read(size), len(file.read(_MOST_EXTENSIONS))
+        except (OSError, EOFError, zlib.error):
+            plain, rest = b"", 0
+        if rest == _MOST_EXTENSIONS:
+            raise BadImageError("it has far more bytes than its header says: convert it again")
     if len(plain) < size:
         raise BadImageError("the NIfTI file is cut off or damaged: copy it again")
     return plain
@@ -276,6 +324,18 @@ def _order(head: bytes) -> str | None:
         if len(head) >= _HEADER_BYTES and head[4:8] == b"n+2\0" and head[:4] == struct.pack(f"{order}i", 540):
             return f"{order}2"
     return None
+
+
+def _lost(values: NDArray[Any]) -> tuple[str, ...]:
+    """A warning where values are no numbers. Raises BadImageError where none is one."""
+    if values.dtype.kind != "f":
+        return ()
+    count = values.size - sum(int(np.isfinite(plane).sum()) for plane in values)
+    if count == values.size:
+        raise BadImageError("none of its values is a number: convert it again")
+    return (
+        (f"{count} values are no numbers (NaN or infinite), and are shown black or white",) if count else ()
+    )
 
 
 def _ends(values: NDArray[Any]) -> tuple[float, float]:
