@@ -148,6 +148,16 @@ def test_an_image_that_nothing_can_refer_to_is_one_line_without_its_texts(tmp_pa
     assert MARKER not in str(raised.value) and raised.value.__cause__ is None
 
 
+def test_a_spacing_that_is_no_number_is_one_line(tmp_path: Path) -> None:
+    source = radiograph(tmp_path / "a.dcm")
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    source.save_as(tmp_path / "a.dcm")
+    damaged = (tmp_path / "a.dcm").read_bytes().replace(b"0.2\\0.2", b"a.b\\a.b")
+    with pytest.raises(BadImageError, match="an element of its patient, study or geometry") as raised:
+        dicom_seg(damaged, picture() // 200, ["disc"], "m", 1)
+    assert "a.b" not in str(raised.value)
+
+
 def test_a_missing_highdicom_names_the_extra(
     tiny_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

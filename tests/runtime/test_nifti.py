@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from seg_runtime.cli.run import app
 from seg_runtime.errors import BadImageError, MissingExtraError
 from seg_runtime.files.images import load_image, read_image
-from seg_runtime.files.nifti import is_nifti, nifti_values, read_nifti
+from seg_runtime.files.nifti import nifti_values, read_nifti
+from seg_runtime.files.nifti_header import is_nifti
 from seg_runtime.files.spacing import read_spacing_hw
 
 AFFINE = np.array([[-0.7, 0, 0, 90], [0, 0.8, 0.1, -20], [0, -0.1, 2.5, 7], [0, 0, 0, 1]])

@@ -15,7 +15,8 @@ from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_bytes, read_image
 from seg_runtime.files.listing import has_image_suffix, image_stem
 from seg_runtime.files.masks import LabelMap, read_shape
-from seg_runtime.files.nifti import is_nifti_name, nifti_affine, nifti_slices, split_slice
+from seg_runtime.files.nifti import is_nifti_name, nifti_affine, split_slice
+from seg_runtime.files.nifti_header import nifti_slices
 
 __all__ = ["Sample", "Truth", "check_size", "image_files", "mask_of", "paired_samples"]
 

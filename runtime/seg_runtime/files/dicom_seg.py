@@ -61,15 +61,17 @@ def dicom_seg(data: bytes, mask: NDArray[np.uint8], names: Sequence[str], model:
         raise BadImageError("it is no DICOM image, which a DICOM SEG must refer to: leave out --dicom-seg")
     with quiet():
         source = _source(data)
-        if missing := _missing(source):
-            raise BadImageError(f"a DICOM SEG cannot refer to it: it has no usable {', '.join(missing)}")
-        for name in _MAY_BE_EMPTY:
-            if name not in source:
-                setattr(source, name, "")
         try:
+            if missing := _missing(source):
+                raise BadImageError(f"a DICOM SEG cannot refer to it: it has no usable {', '.join(missing)}")
+            for name in _MAY_BE_EMPTY:
+                if name not in source:
+                    setattr(source, name, "")
             segmentation = _segmentation(source, mask, names, model, number)
             file = BytesIO()
             segmentation.save_as(file)
+        except BadImageError:
+            raise
         except Exception:  # noqa: BLE001 - messages of highdicom and pydicom quote the values of elements
             raise BadImageError(
                 "a DICOM SEG cannot refer to it: an element of its patient, study or geometry is not as the "

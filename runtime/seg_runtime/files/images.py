@@ -22,7 +22,8 @@ from seg_runtime.files.dicom import read_dicom
 from seg_runtime.files.image_header import HEAD_BYTES, complete_header, other_format
 from seg_runtime.files.limits import check_inflation
 from seg_runtime.files.listing import IMAGE_SUFFIXES, list_images
-from seg_runtime.files.nifti import NiftiStack, is_nifti, one_slice, read_nifti, split_slice
+from seg_runtime.files.nifti import NiftiStack, one_slice, read_nifti, split_slice
+from seg_runtime.files.nifti_header import is_nifti
 from seg_runtime.files.raster import Raster, decode_raster, stated_tiff_bits
 from seg_runtime.files.tiff_tags import tiff_pages
 from seg_runtime.plain_files import check_whole

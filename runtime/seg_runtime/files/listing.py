@@ -9,7 +9,8 @@ from pathlib import Path
 from seg_runtime.errors import BadInputError
 from seg_runtime.files.bands import NUMPY_SIGNATURE
 from seg_runtime.files.image_header import HEAD_BYTES, image_kind, other_format
-from seg_runtime.files.nifti import is_nifti, split_slice
+from seg_runtime.files.nifti import split_slice
+from seg_runtime.files.nifti_header import is_nifti
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -21,7 +21,8 @@ from seg_runtime.files.bands import NUMPY_SIGNATURE, read_bands
 from seg_runtime.files.image_header import complete_header
 from seg_runtime.files.images import MAX_PIXELS, read_bytes
 from seg_runtime.files.limits import check_inflation
-from seg_runtime.files.nifti import is_nifti, nifti_values, one_slice, split_slice
+from seg_runtime.files.nifti import nifti_values, one_slice, split_slice
+from seg_runtime.files.nifti_header import is_nifti
 from seg_runtime.files.tiff_tags import tiff_pages
 
 if TYPE_CHECKING:

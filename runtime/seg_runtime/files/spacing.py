@@ -8,7 +8,8 @@ from seg_runtime.errors import BadImageError
 from seg_runtime.files.dicom import dicom_spacing_hw
 from seg_runtime.files.image_header import HEAD_BYTES, image_kind
 from seg_runtime.files.images import read_bytes
-from seg_runtime.files.nifti import is_nifti, nifti_spacing_hw, split_slice
+from seg_runtime.files.nifti import split_slice
+from seg_runtime.files.nifti_header import is_nifti, nifti_spacing_hw
 
 __all__ = ["read_spacing_hw"]
 

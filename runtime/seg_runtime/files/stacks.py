@@ -15,7 +15,8 @@ from seg_runtime.errors import BadImageError
 from seg_runtime.files.doubts import class_doubts, input_doubts
 from seg_runtime.files.each import ReadImage
 from seg_runtime.files.images import MAX_PIXELS, MIN_SIDE, LoadedImage, load_image, read_bytes, replace_file
-from seg_runtime.files.nifti import is_nifti, labels_as_nifti, read_nifti, split_slice
+from seg_runtime.files.nifti import labels_as_nifti, read_nifti, split_slice
+from seg_runtime.files.nifti_header import is_nifti
 from seg_runtime.files.results import FileResult
 from seg_runtime.semantic import SemanticResult, SemanticSegmenter
 from seg_runtime.spec import ModelSpec
