@@ -29,6 +29,7 @@ from seg_bench.run.conditions import score_conditions
 from seg_bench.run.options import RunOptions
 from seg_bench.run.rows import Row
 from seg_bench.run.runner import measure
+from seg_runtime import SemanticSegmenter, connect
 from seg_runtime.errors import BadImageError, BadInputError
 from seg_runtime.files.images import read_image
 
@@ -303,6 +304,24 @@ def test_bad_data_is_one_line_and_exit_code_2_and_writes_nothing(
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: the mask of 'disc_0' is 40x30") and result.stderr.count("\n") == 1
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", [*CORRUPTIONS, *VIEWS])
+def test_the_shipped_lung_network_stands_what_images_suffer(
+    lung_repo: Path, xray_folder: Path, condition: str
+) -> None:
+    dice = []
+    with connect(lung_repo, engine="onnxruntime") as session:
+        segmenter = SemanticSegmenter(session, "unet_lung")
+        for sample in find_samples(xray_folder):
+            image, truth = sample.load_image(), sample.load_mask()
+            if condition in VIEWS:
+                image, truth = (np.ascontiguousarray(VIEWS[condition](each)) for each in (image, truth))
+            else:
+                image = corrupt(image, condition, sample.name)
+            dice.append(dice_score(segmenter.segment(image).mask > 0, truth))
+    assert len(dice) == 8 and np.mean(dice) > 0.93 and min(dice) > 0.7
 
 
 def test_the_page_about_robustness_shows_the_committed_record() -> None:

@@ -44,6 +44,7 @@ def test_shipped_checkpoint_says_what_it_was_trained_on(checkpoint: Checkpoint) 
     }
     assert checkpoint.class_names == ("nucleus",)
     assert checkpoint.arguments["max_detections"] == 300
+    assert checkpoint.preprocessing.score_threshold == 0.8
 
 
 def test_model_card_states_the_files_hash(checkpoint: Checkpoint) -> None:
