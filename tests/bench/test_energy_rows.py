@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,8 +17,9 @@ from typer.testing import CliRunner
 
 from seg_bench.candidate import ENGINE, Candidate
 from seg_bench.cli import app
-from seg_bench.power import measure_energy
+from seg_bench.power import PowerMeter, measure_energy
 from seg_bench.record_files import read_run
+from seg_bench.records import Energy
 from seg_bench.run.energy_rows import device_rows
 from seg_bench.run.options import RunOptions
 from seg_bench.run.rows import Row
@@ -28,22 +31,41 @@ LINE = (Path(__file__).parents[1] / "data" / "tegrastats" / "thor-jetpack-7.2.lo
 WATTS = 87.426
 
 
+@dataclass(frozen=True)
+class Block:
+    """Calls back to back: how many, how long all of them took, and images in each."""
+
+    calls: int
+    seconds: float
+    images_per_call: int
+
+
 @pytest.fixture
-def thor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine, with Thor's tegrastats on PATH and blocks of tenths of seconds."""
+def thor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Block]:
+    """This machine, with Thor's tegrastats on PATH and blocks of tenths of seconds; those that were run."""
     program = tmp_path / "bin" / "tegrastats"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nwhile true; do echo '{LINE.strip()}'; sleep 0.05; done\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    quick = partial(measure_energy, seconds=0.3, idle_seconds=0.2)
+    blocks: list[Block] = []
+
+    def quick(run_for: Callable[[float], int], images_per_call: int, meter: PowerMeter) -> Energy | None:
+        def timed(seconds: float) -> int:
+            start = time.monotonic()
+            calls = run_for(seconds)
+            blocks.append(Block(calls, time.monotonic() - start, images_per_call))
+            return calls
+
+        return measure_energy(timed, images_per_call, meter, seconds=0.3, idle_seconds=0.2)
+
     monkeypatch.setattr("seg_bench.run.energy_rows.measure_energy", quick)
+    return blocks
 
 
-@pytest.mark.usefixtures("thor")
 def test_run_records_the_energy_of_a_row_where_there_is_a_meter(
-    tiny_repo: Path, xray_folder: Path, tmp_path: Path
+    thor: list[Block], tiny_repo: Path, xray_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run.json"
     options = ["--repeats", "2", "--warm-up", "1", "--batch", "2", "--limit", "3", "--threads", "1"]
@@ -54,9 +76,11 @@ def test_run_records_the_energy_of_a_row_where_there_is_a_meter(
     assert record.energy.source == "tegrastats"
     assert record.energy.mean_w == pytest.approx(WATTS, rel=0.1)
     assert record.energy.idle_w == pytest.approx(WATTS, rel=0.1)
-    # Power times the time of an image; other work on this machine may only make it more.
-    per_image_s = min(record.latency.total) / 1000 / 2
-    assert record.energy.joules_per_image > 0.5 * WATTS * per_image_s
+    # Power times the time of an image, in the block itself: the meter reads just before and after it.
+    block = thor[-1]
+    assert block.images_per_call == 2 and block.calls > 0
+    per_image_s = block.seconds / (block.calls * 2)
+    assert record.energy.joules_per_image >= record.energy.mean_w * per_image_s
     assert record.device_memory_mib is None, "a Jetson's GPU has no memory of its own"
 
 
